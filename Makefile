@@ -1,0 +1,51 @@
+# The repository's commands. `make` alone lists them.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+MAKEFLAGS += --no-builtin-rules
+
+BIN := .venv/bin
+# What is checked; a folder that is not there yet is left out.
+CHECKED = $(wildcard meshd meshctl tests scripts bench)
+
+.PHONY: help
+help:  ## list the commands
+	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+
+.PHONY: setup
+setup:  ## make .venv and .parts/bin (PYTHON=python3.12 chooses the interpreter)
+	@scripts/setup.sh
+	@$(BIN)/python -m scripts.parts
+
+.PHONY: demo
+demo: setup  ## three nodes on this machine; FILE=path pins that file, KEEP=1 leaves them running
+	@# make passes FILE and KEEP on in the environment; a file's name may hold quotes, so no shell sees it
+	@$(BIN)/python scripts/demo.py
+
+.PHONY: test
+test: lint  ## lint, then run the tests (ARGS='-k pin' chooses some)
+	@$(BIN)/pytest $(ARGS)
+
+.PHONY: lint
+lint: setup  ## check style, types and the direction of imports
+	@$(BIN)/ruff check $(CHECKED)
+	@$(BIN)/ruff format --check $(CHECKED)
+	@$(BIN)/mypy $(CHECKED)
+	@$(BIN)/lint-imports --no-logo
+
+.PHONY: format
+format: setup  ## format the code and sort its imports
+	@$(BIN)/ruff check --fix-only --quiet $(CHECKED)
+	@$(BIN)/ruff format $(CHECKED)
+
+.PHONY: bench
+bench: setup  ## measure speed and memory
+	@$(BIN)/python -m bench $(ARGS)
+
+.PHONY: lock
+lock:  ## write requirements/ anew after a change of pyproject.toml (UPGRADE=1 takes the newest of everything)
+	@python3 -m scripts.lock $(if $(UPGRADE),--upgrade)
+
+.PHONY: clean
+clean:  ## remove what was made here; built programs stay in the user's cache
+	@rm -rf .venv .parts .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

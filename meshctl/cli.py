@@ -1,0 +1,214 @@
+"""The parser, what becomes of errors, and the exit codes.
+
+0 done, 1 failed, 2 usage, 3 daemon not reachable, 4 not found, 5 not permitted, 6 done but with fewer copies than
+asked, 130 interrupted, 141 nobody reads what is printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import signal
+import sys
+from importlib import import_module
+from types import FrameType
+from typing import NoReturn, cast
+
+from meshctl.errors import MeshctlError, interrupted, usage
+
+BROKEN_PIPE = 141  # 128 + SIGPIPE, what a program that does not catch the signal ends with
+
+# Each verb is the module of its name in meshctl.commands.
+VERBS: dict[str, dict[str, str]] = {
+    "mesh": {
+        "init": "start a mesh with this node as its first",
+        "invite": "print the line that admits one more node",
+        "join": "join a mesh with an invite",
+        "leave": "take this node out of its mesh",
+        "peers": "list the nodes of the mesh",
+        "forget": "shut a node out of the mesh",
+    },
+    "files": {
+        "pin": "keep files and directories in the mesh",
+        "ls": "list what is kept, or what is inside it",
+        "get": "write a kept file or directory here",
+        "rm": "stop keeping something",
+        "trash": "list what was removed and can come back",
+        "restore": "bring something back from the trash",
+    },
+    "node": {
+        "status": "how this node and its mesh are",
+        "watch": "print what happens, as it happens",
+        "logs": "print what a service logged",
+        "version": "print the versions of client and daemon",
+    },
+}
+
+
+class _Format(argparse.RawDescriptionHelpFormatter):
+    """argparse's own, but told the width: to find it out it imports shutil, which takes a tenth of our start."""
+
+    def __init__(self, prog: str) -> None:
+        try:
+            columns = int(os.environ.get("COLUMNS") or os.get_terminal_size().columns)
+        except (OSError, ValueError):
+            columns = 80
+        super().__init__(prog, width=max(40, min(columns, 110) - 2))
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, but a mistake is told as every other failure is."""
+
+    def error(self, message: str) -> NoReturn:
+        raise usage("cannot understand the command", message, f"{self.prog} --help")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one verb and returns its exit code. No exception leaves it but SystemExit of --help."""
+    arguments = sys.argv[1:] if argv is None else argv
+    try:
+        _prepare()
+        try:
+            code = _run(arguments)
+        except MeshctlError as error:
+            code = _tell(error, as_json="--json" in arguments)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        _drop_output()
+        return BROKEN_PIPE
+    except KeyboardInterrupt:
+        return _tell(interrupted("cannot go on", "interrupted"), as_json=False)
+    except OSError as error:
+        _drop_output()
+        return _tell(MeshctlError("cannot go on", error.strerror or str(error)), as_json=False)
+    except Exception as error:  # noqa: BLE001 - a traceback never reaches a person
+        return _tell(_bug(error), as_json=False)
+
+
+def _prepare() -> None:
+    if None in {cast("object", sys.stdout), cast("object", sys.stderr)}:
+        raise OSError(errno.EBADF, "standard output or standard error is closed")
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a name must be shown somehow in any locale
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP, and means it
+            signal.signal(number, _terminated)
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt  # what was begun is undone as for Ctrl-C
+
+
+def _run(arguments: list[str]) -> int:
+    before, verb, rest = _split(arguments)
+    top = _top_parser()
+    chosen = top.parse_args(before)
+    if verb is None:
+        top.print_help()
+        return 2
+    summaries = {name: text for group in VERBS.values() for name, text in group.items()}
+    if verb not in summaries:
+        raise usage(f"cannot {verb}", "there is no such verb", _nearest(verb, list(summaries)))
+    module = import_module(f"meshctl.commands.{verb}")
+    parser = Parser(prog=f"meshctl {verb}", formatter_class=_Format, allow_abbrev=False)
+    parser.description = summaries[verb]
+    module.add_arguments(parser)
+    _add_common(parser, chosen)
+    options = parser.parse_intermixed_args(rest)
+
+    from meshctl.client import Client, socket_path  # after parsing: --help needs no http.client
+
+    code: int = module.run(options, Client(socket_path(options.socket)))
+    return code
+
+
+def _split(arguments: list[str]) -> tuple[list[str], str | None, list[str]]:
+    """What stands before the verb, the verb, and what follows it."""
+    i = 0
+    while i < len(arguments) and arguments[i].startswith("-"):
+        i += 2 if arguments[i] == "--socket" else 1
+    verb = arguments[i] if i < len(arguments) else None
+    return arguments[:i], verb, arguments[i + 1 :]
+
+
+def _top_parser() -> Parser:
+    lines = ["verbs:"]
+    for group in VERBS.values():
+        lines += [f"  {name:<9} {text}" for name, text in group.items()] + [""]
+    lines += [
+        "example:",
+        "  meshctl pin minutes-1974.pdf",
+        "",
+        "`meshctl VERB --help` tells more about one verb.",
+    ]
+    parser = Parser(
+        prog="meshctl",
+        usage="meshctl [--socket PATH] VERB ...",
+        description="Keep files together on a few private machines.",
+        epilog="\n".join(lines),
+        formatter_class=_Format,
+        allow_abbrev=False,
+    )
+    _add_common(parser, None)
+    parser.add_argument("--version", action="version", version=_version())
+    return parser
+
+
+def _add_common(parser: Parser, before: argparse.Namespace | None) -> None:
+    """--socket and --json, which may stand before the verb or after it."""
+    parser.add_argument(
+        "--socket",
+        metavar="PATH",
+        default=before.socket if before else None,
+        help="the daemon's socket (default: $MESHD_SOCKET, else your own daemon's, else the system's)",
+    )
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        default=before.json if before else False,
+        help="print the daemon's documents, one a line",
+    )
+
+
+def _version() -> str:
+    from meshctl import __version__
+
+    return f"meshctl {__version__}"
+
+
+def _nearest(verb: str, verbs: list[str]) -> str:
+    from difflib import get_close_matches
+
+    near = get_close_matches(verb, verbs, n=1)
+    return f"meshctl {near[0]}" if near else "meshctl --help"
+
+
+def _tell(failure: MeshctlError, as_json: bool) -> int:
+    from meshctl import render
+
+    return render.tell(failure, as_json)
+
+
+def _bug(error: Exception) -> MeshctlError:
+    """A mistake of meshctl itself. MESHCTL_DEBUG shows where, for those who mend it."""
+    if os.environ.get("MESHCTL_DEBUG"):
+        import traceback
+
+        traceback.print_exception(error)
+    detail = f"{type(error).__name__}: {error}"
+    return MeshctlError(
+        "cannot go on", f"a mistake in meshctl ({detail})", "MESHCTL_DEBUG=1 meshctl …   and report it"
+    )
+
+
+def _drop_output() -> None:
+    """What is still buffered cannot be written, and must not be complained about a second time at exit."""
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        os.close(nowhere)
+    except OSError:
+        pass  # then there is nothing to keep quiet

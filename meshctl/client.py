@@ -1,0 +1,215 @@
+"""HTTP over meshd's Unix socket: plain answers, streams of events and content, and errors made fit for a person."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote
+
+from meshctl.errors import MeshctlError, usage
+
+Document = dict[str, Any]
+Query = dict[str, str | int | None]
+
+SYSTEM_SOCKET = "/run/meshd/meshd.sock"
+CONNECT_TIMEOUT_S = 5.0
+ANSWER_TIMEOUT_S = 60.0  # for what is answered at once; streams and content may take as long as they take
+LONG_ANSWER_TIMEOUT_S = 300.0  # rm asks every node, some of which may be away
+
+_MIXED_VERSIONS = "meshctl version   (client and daemon should be of one version)"
+
+
+def socket_path(option: str | None) -> str:
+    """Where meshd listens: --socket, else MESHD_SOCKET, else the user's own daemon, else the system's."""
+    chosen = option or os.environ.get("MESHD_SOCKET")
+    if chosen:
+        return chosen
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    if runtime and os.geteuid() != 0:
+        own = f"{runtime}/meshd/meshd.sock"
+        if os.path.exists(own):
+            return own
+    return SYSTEM_SOCKET
+
+
+def route(*segments: str, query: Query | None = None) -> str:
+    """The request target /v1/<segments>?<query>, percent-encoded; members of the query that are None are left out.
+
+    Raises MeshctlError (usage) for a segment that a server would take for a step in the path.
+    """
+    for segment in segments:
+        if segment in {"", ".", ".."}:
+            raise usage(f"cannot look for {segment!r}", "that is no name", "meshctl ls")
+    target = "/v1/" + "/".join(_quoted(segment) for segment in segments)
+    pairs = [f"{key}={_quoted(str(value))}" for key, value in (query or {}).items() if value is not None]
+    return f"{target}?{'&'.join(pairs)}" if pairs else target
+
+
+def _quoted(text: str) -> str:
+    return quote(text, safe="", errors="surrogateescape")
+
+
+def connect(path: str) -> socket.socket:
+    """A connection to meshd. Raises MeshctlError that says why there is none and what to type."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.settimeout(CONNECT_TIMEOUT_S)
+    try:
+        connection.connect(path)
+    except OSError as error:
+        connection.close()
+        raise _no_connection(path, error) from None
+    connection.settimeout(None)
+    return connection
+
+
+def _no_connection(path: str, error: OSError) -> MeshctlError:
+    title = "cannot reach meshd"
+    if isinstance(error, PermissionError):
+        return MeshctlError(
+            "cannot talk to meshd",
+            f"you have no right to its socket {path}",
+            "sudo usermod -aG meshd $USER   (then log in anew), or use sudo",
+            code="denied",
+        )
+    start = "systemctl start meshd   (or: meshd run --config FILE; or set MESHD_SOCKET to its socket)"
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        detail = f"there is no socket {path}"
+    elif isinstance(error, ConnectionRefusedError):
+        detail = f"nobody answers at {path}: the daemon is not running"
+    elif isinstance(error, TimeoutError | BlockingIOError):
+        detail = f"nobody answers at {path}: the daemon hangs or is overloaded"
+        start = "systemctl restart meshd"
+    else:
+        detail = f"{path}: {error.strerror or error}"
+    return MeshctlError(title, detail, start, code="daemon-unreachable")
+
+
+class _Connection(http.client.HTTPConnection):
+    """http.client over a Unix socket."""
+
+    def __init__(self, path: str, timeout_s: float | None) -> None:
+        super().__init__("meshd")
+        self._path = path
+        self._timeout_s = timeout_s
+
+    def connect(self) -> None:
+        self.sock = connect(self._path)
+        self.sock.settimeout(self._timeout_s)
+
+
+class Client:
+    """meshd, as seen from its socket. Nothing is opened before the first request."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.daemon_version: str | None = None  # known after the first answer
+
+    def call(
+        self, method: str, target: str, body: Document | None = None, timeout_s: float = ANSWER_TIMEOUT_S
+    ) -> Document:
+        """One request, one JSON document. Raises MeshctlError."""
+        response = self.open(method, target, body, timeout_s)
+        try:
+            with response:
+                text = response.read()
+        except (OSError, http.client.HTTPException):
+            raise lost("the answer broke off") from None
+        return _document(text)
+
+    def get(self, *segments: str, query: Query | None = None) -> Document:
+        """GET /v1/<segments> as a JSON document."""
+        return self.call("GET", route(*segments, query=query))
+
+    def stream(self, method: str, target: str, body: Document | None = None) -> Iterator[Document]:
+        """The events of a stream, as `events` gives them."""
+        response = self.open(method, target, body, None)
+        with response:
+            yield from events(response)
+
+    def open(
+        self, method: str, target: str, body: Document | None = None, timeout_s: float | None = None
+    ) -> http.client.HTTPResponse:
+        """The response, its body unread. Raises MeshctlError for what the daemon refuses."""
+        connection = _Connection(self.path, timeout_s)
+        headers = {"Connection": "close"}
+        payload = None
+        if body is not None:
+            payload = json.dumps(body).encode()
+            headers["Content-Type"] = "application/json"
+        try:
+            connection.request(method, target, payload, headers)
+            response = connection.getresponse()
+        except BaseException as error:
+            connection.close()
+            if isinstance(error, TimeoutError):
+                raise silent(self.path) from None
+            if isinstance(error, OSError | http.client.HTTPException):
+                raise lost("it closed the connection without an answer") from None
+            raise
+        return self.checked(response)
+
+    def checked(self, response: http.client.HTTPResponse) -> http.client.HTTPResponse:
+        """The same response if it is a success; else raises the MeshctlError that its problem document describes."""
+        self.daemon_version = response.getheader("Meshd-Version") or self.daemon_version
+        if 200 <= response.status < 300:
+            return response
+        try:
+            with response:
+                text = response.read(1 << 20)
+            document = json.loads(text)
+        except (OSError, http.client.HTTPException, ValueError):
+            document = None
+        if isinstance(document, dict) and "title" in document:
+            raise MeshctlError.from_problem(document)
+        said = f"it answered {response.status} {response.reason}"
+        raise MeshctlError("cannot understand the daemon", said, _MIXED_VERSIONS)
+
+
+def events(response: http.client.HTTPResponse) -> Iterator[Document]:
+    """Every event of an ndjson stream, `done` and `error` too.
+
+    Raises MeshctlError after an `error` event, and when the stream ends without `done`.
+    """
+    while True:
+        try:
+            line = response.readline()
+        except (OSError, http.client.HTTPException):
+            line = b""
+        if not line.endswith(b"\n"):  # an end in the midst of a line is an end
+            raise lost("it went away before it said how this ended")
+        if not line.strip():
+            continue
+        event = _document(line)
+        yield event
+        if event.get("event") == "error":
+            problem = event.get("problem")
+            raise MeshctlError.from_problem(problem if isinstance(problem, dict) else {})
+        if event.get("event") == "done":
+            return
+
+
+def lost(detail: str) -> MeshctlError:
+    """The daemon went away in the midst of something."""
+    return MeshctlError("cannot tell the outcome", f"the daemon went away: {detail}", "meshctl status")
+
+
+def silent(path: str) -> MeshctlError:
+    """The daemon took the connection and says nothing."""
+    detail = f"nobody answers at {path}: the daemon hangs or is overloaded"
+    return MeshctlError("cannot reach meshd", detail, "systemctl restart meshd", code="daemon-unreachable")
+
+
+def _document(text: bytes) -> Document:
+    try:
+        document = json.loads(text)
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        raise MeshctlError(
+            "cannot understand the daemon", "its answer is not what was expected", _MIXED_VERSIONS
+        )
+    return document

@@ -1,0 +1,45 @@
+"""meshctl forget: DELETE /v1/peers/{name}."""
+
+from __future__ import annotations
+
+import argparse
+
+from meshctl import render
+from meshctl.client import LONG_ANSWER_TIMEOUT_S, Client, route
+from meshctl.errors import DONE, MeshctlError, interrupted
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `meshctl forget`."""
+    parser.description = (
+        "Shut a node out of the mesh: no other node talks to it any more, and its copies count no more.\n"
+        "It cannot come back but by a new invite. Asks first."
+    )
+    parser.epilog = "example:\n  meshctl forget attic"
+    parser.add_argument("node", metavar="NODE", help="its name, as `meshctl peers` shows it")
+    parser.add_argument("--force", action="store_true", help="even if what only that node holds is lost")
+    parser.add_argument("--yes", action="store_true", help="do not ask")
+
+
+def run(args: argparse.Namespace, client: Client) -> int:
+    """Asks, then forgets."""
+    node = render.safe(args.node)
+    target = route("peers", args.node, query={"force": int(args.force)})
+    if not render.confirm(f"Forget {node}? It is shut out, and its copies count no more.", args.yes):
+        raise MeshctlError(
+            f"cannot forget {node}",
+            "you did not say yes; nothing was changed",
+            f"meshctl forget {node} --yes",
+        )
+    try:
+        answer = client.call("DELETE", target, timeout_s=LONG_ANSWER_TIMEOUT_S)
+    except KeyboardInterrupt:
+        raise interrupted(
+            f"cannot tell whether {node} is forgotten", "interrupted", "meshctl peers"
+        ) from None
+    if args.json:
+        render.document(answer)
+    else:
+        render.say(f"{render.safe(answer.get('name') or args.node)} is forgotten.")
+        render.note("To see who is left: meshctl peers")
+    return DONE

@@ -1,0 +1,176 @@
+"""meshctl get: GET /v1/pins/{ref}/content."""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import sys
+from typing import NamedTuple
+from urllib.parse import unquote
+
+from meshctl import landing, render
+from meshctl.client import Client, route
+from meshctl.errors import DONE, MeshctlError, interrupted, usage
+from meshctl.extract import CHUNK, Extracted, ends_properly, extract, write_all
+from meshctl.tree import name_problem
+
+STDOUT = "-"
+
+
+class Content(NamedTuple):
+    """What the daemon says of what it sends. size: bytes of content, where it is known."""
+
+    name: str
+    directory: bool
+    size: int | None
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `meshctl get`."""
+    parser.description = (
+        "Write a kept file or directory here, under its name in the current folder or as PATH. Nothing is ever\n"
+        "overwritten, and what cannot be had whole leaves nothing behind. `-o -` writes a file's bytes, or a\n"
+        "directory as a tar archive, to standard output. Symlinks that lead out of a directory are left out and named."
+    )
+    parser.epilog = (
+        "examples:\n"
+        "  meshctl get minutes-1974.pdf\n"
+        "  meshctl get photos/1974/may.jpg -o may.jpg\n"
+        "  meshctl get photos -o - | tar t"
+    )
+    parser.add_argument(
+        "ref", metavar="REF[/PATH]", help="a name, an older one (name@2) or a CID; and a path inside it"
+    )
+    parser.add_argument("-o", "--output", metavar="PATH", help="where to write; - is standard output")
+
+
+def run(args: argparse.Namespace, client: Client) -> int:
+    """Fetches one file or directory."""
+    if args.output == STDOUT and args.json:
+        raise usage("cannot write content and JSON to standard output", "", "one of -o - and --json")
+    if args.output == "":
+        raise usage(
+            "cannot write to a path without a name", "", f"meshctl get {render.safe(args.ref)} -o PATH"
+        )
+    if args.output not in {None, STDOUT}:
+        landing.free_or_refuse(_trimmed(args.output))
+    ref, _, path = args.ref.partition("/")
+    target = route("pins", ref, "content", query={"path": path.strip("/")})
+    progress = render.Progress(args.ref, None)
+    try:
+        with client.open("GET", target) as response:
+            content = _described(response, args.ref)
+            progress = render.Progress(content.name, content.size)
+            if args.output == STDOUT:
+                return _to_stdout(response, content)
+            return _to_disk(response, content, args, progress)
+    except KeyboardInterrupt:
+        progress.clear()
+        shown = render.safe(args.ref)
+        raise interrupted(
+            f"cannot get {shown}", "interrupted; nothing was left here", "the same again"
+        ) from None
+    finally:
+        progress.clear()
+
+
+def _described(response: http.client.HTTPResponse, asked: str) -> Content:
+    name = unquote(response.getheader("Meshd-Name") or "", errors="surrogateescape")
+    directory = response.getheader("Meshd-Kind") == "directory"
+    length = response.getheader("Content-Length")
+    said = response.getheader("Meshd-Size")
+    size = int(said) if said and said.isdecimal() else None
+    if not directory and length and length.isdecimal():
+        if size is not None and size != int(length):
+            raise _short(asked, f"the daemon announced {size} bytes and then {length}")
+        size = int(length)
+    return Content(name or asked.rstrip("/").rpartition("/")[2], directory, size)
+
+
+def _to_disk(
+    response: http.client.HTTPResponse, content: Content, args: argparse.Namespace, progress: render.Progress
+) -> int:
+    target = args.output and _trimmed(args.output)
+    if target is None:
+        problem = name_problem(content.name)
+        if problem:
+            raise MeshctlError(f"cannot write {content.name!r} here", problem, "the same with -o PATH")
+        target = content.name
+        landing.free_or_refuse(target)
+    if content.directory:
+        size = _directory(response, target, progress)
+    else:
+        size = _file(response, target, content, progress)
+    progress.clear()
+    if args.json:
+        kind = "directory" if content.directory else "file"
+        render.document({"path": target, "name": content.name, "kind": kind, "size": size})
+    else:
+        render.say(f"got {render.safe(target)}{'/' if content.directory else ''}  {render.size(size)}")
+    return DONE
+
+
+def _file(
+    response: http.client.HTTPResponse, target: str, content: Content, progress: render.Progress
+) -> int:
+    with landing.new_file(target) as file:
+        got = 0
+        while data := _read(response, CHUNK):
+            write_all(file, data)
+            got += len(data)
+            progress.update(got)
+        if content.size is not None and got != content.size:
+            raise _short(content.name, f"{got} of {content.size} bytes came; nothing was left here")
+    return got
+
+
+def _directory(response: http.client.HTTPResponse, target: str, progress: render.Progress) -> int:
+    with landing.new_directory(target) as directory:
+        extracted: Extracted = extract(_Body(response), directory, progress.update)
+    progress.clear()
+    for path, link in extracted.skipped:
+        render.note(
+            f"note: left out {render.safe(path)}, a symlink that leads out of it (to {render.safe(link)})"
+        )
+    return extracted.size
+
+
+def _to_stdout(response: http.client.HTTPResponse, content: Content) -> int:
+    sys.stdout.flush()
+    out = sys.stdout.fileno()
+    got = zeros = 0
+    while data := _read(response, CHUNK):
+        write_all(out, data)
+        got += len(data)
+        kept = len(data.rstrip(b"\0"))
+        zeros = len(data) - kept + (zeros if kept == 0 else 0)
+    if content.directory and not ends_properly(zeros):
+        raise _short(content.name, f"the archive ends before its end, after {got} bytes")
+    if not content.directory and content.size is not None and got != content.size:
+        raise _short(content.name, f"{got} of {content.size} bytes came")
+    return DONE
+
+
+class _Body:
+    """The response as something to read from, with failures said as failures."""
+
+    def __init__(self, response: http.client.HTTPResponse) -> None:
+        self._response = response
+
+    def read(self, size: int, /) -> bytes:
+        return _read(self._response, size)
+
+
+def _read(response: http.client.HTTPResponse, size: int) -> bytes:
+    try:
+        return response.read1(size)
+    except (OSError, http.client.HTTPException):
+        raise _short("all of it", "the daemon went away in the midst of it; nothing was left here") from None
+
+
+def _short(name: str, why: str) -> MeshctlError:
+    return MeshctlError(f"cannot get {render.safe(name)}", why, "the same again, or meshctl status")
+
+
+def _trimmed(path: str) -> str:
+    return path.rstrip("/") or "/"

@@ -1,0 +1,92 @@
+"""meshctl join: POST /v1/mesh/join."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import select
+import sys
+
+from meshctl import render, steps
+from meshctl.client import Client, Document, route
+from meshctl.errors import DONE, interrupted, usage
+
+NETWORK_ID_LENGTH = 16  # a ZeroTier network's id in hex
+PASTE_PAUSE_S = 0.2  # lines that follow one another faster than this were pasted, not typed
+INVITE_LIMIT = 1 << 16
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `meshctl join`."""
+    parser.description = (
+        "Join a mesh with the line that `meshctl invite` printed on one of its nodes.\n"
+        "Without INVITE it is asked for, so that it stays out of the shell's history; or it is read from a pipe."
+    )
+    parser.epilog = "examples:\n  meshctl join\n  meshctl join --name attic < invite.txt"
+    parser.add_argument(
+        "invite", metavar="INVITE", nargs="*", help="the line; spaces and line breaks do not matter"
+    )
+    parser.add_argument("--name", metavar="NODE", help="what to call this node (default: the name it has)")
+
+
+def run(args: argparse.Namespace, client: Client) -> int:
+    """Joins, showing what it waits for."""
+    invite = "".join("".join(args.invite).split()) or _ask()
+    if len(invite) == NETWORK_ID_LENGTH and all(digit in "0123456789abcdefABCDEF" for digit in invite):
+        raise usage(
+            f"cannot join by network id {invite}",
+            "this version joins by invite only",
+            "meshctl invite   on a node of the mesh, then here: meshctl join",
+        )
+    body: Document = {"invite": invite}
+    if args.name is not None:
+        body["name"] = args.name
+    try:
+        done = steps.follow(client.stream("POST", route("mesh", "join"), body), args.json)
+    except KeyboardInterrupt:
+        raise interrupted("cannot tell whether this node joined", "interrupted", "meshctl status") from None
+    if args.json:
+        return DONE
+    mesh: Document = done.get("mesh") or {}
+    node = render.safe(done.get("node"))
+    if done.get("created"):
+        members = render.count(int(mesh.get("members") or 1), "member")
+        render.say(
+            f"This node, {node}, joined the mesh {render.safe(mesh.get('name'))}, which has {members} now."
+        )
+    else:
+        render.say(
+            f"This node, {node}, is in the mesh {render.safe(mesh.get('name'))} already; nothing was changed."
+        )
+    render.note("To see how it is: meshctl status")
+    return DONE
+
+
+def _ask() -> str:
+    """The invite from the terminal or a pipe, without white space. Raises MeshctlError (usage) if there is none."""
+    if sys.stdin.isatty():
+        print("Invite: ", end="", file=sys.stderr, flush=True)
+        text = _pasted()
+    else:
+        text = os.read(0, INVITE_LIMIT)
+        while len(text) < INVITE_LIMIT and (more := os.read(0, INVITE_LIMIT)):
+            text += more
+    invite = "".join(text.decode(errors="replace").split())
+    if not invite:
+        raise usage(
+            "cannot join without an invite",
+            "",
+            "meshctl invite   on a node of the mesh, then here: meshctl join",
+        )
+    return invite
+
+
+def _pasted() -> bytes:
+    """What was typed, and the lines right behind it: mail programs break long lines."""
+    text = os.read(0, INVITE_LIMIT)
+    while text.strip() and select.select([0], [], [], PASTE_PAUSE_S)[0]:
+        more = os.read(0, INVITE_LIMIT)
+        if not more:
+            break
+        text += more
+    return text

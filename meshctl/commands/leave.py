@@ -1,0 +1,38 @@
+"""meshctl leave: DELETE /v1/mesh."""
+
+from __future__ import annotations
+
+import argparse
+
+from meshctl import render, steps
+from meshctl.client import Client, route
+from meshctl.errors import DONE, MeshctlError, interrupted
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `meshctl leave`."""
+    parser.description = (
+        "Take this node out of its mesh. The copies on this node go; the other nodes keep theirs.\n"
+        "It is refused while something would be lost, unless --force is given. Asks first."
+    )
+    parser.epilog = "example:\n  meshctl leave"
+    parser.add_argument("--force", action="store_true", help="even if what only this node holds is lost")
+    parser.add_argument("--yes", action="store_true", help="do not ask")
+
+
+def run(args: argparse.Namespace, client: Client) -> int:
+    """Asks, then leaves."""
+    lost = " What only this node holds is lost." if args.force else ""
+    question = f"Leave the mesh? The copies on this node go; the other nodes keep theirs.{lost}"
+    if not render.confirm(question, args.yes):
+        raise MeshctlError(
+            "cannot leave the mesh", "you did not say yes; nothing was changed", "meshctl leave --yes"
+        )
+    try:
+        steps.follow(client.stream("DELETE", route("mesh", query={"force": int(args.force)})), args.json)
+    except KeyboardInterrupt:
+        raise interrupted("cannot tell whether this node left", "interrupted", "meshctl status") from None
+    if not args.json:
+        render.say("This node left the mesh. Its copies are gone; the other nodes keep theirs.")
+        render.note("To start or join another: meshctl init, meshctl join")
+    return DONE

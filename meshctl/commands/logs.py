@@ -1,0 +1,47 @@
+"""meshctl logs: GET /v1/logs/{service}."""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+from meshctl import render
+from meshctl.client import Client, route
+from meshctl.errors import DONE, usage
+
+SERVICES = ("kubo", "cluster")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `meshctl logs`."""
+    parser.description = (
+        "Print what a service logged last; with -f also what it logs from now on, until Ctrl-C.\n"
+        "meshd's own log is in the journal: journalctl -u meshd"
+    )
+    parser.epilog = "examples:\n  meshctl logs kubo\n  meshctl logs cluster -n 20 -f"
+    parser.add_argument("service", metavar="kubo|cluster", choices=(*SERVICES, "meshd"))
+    parser.add_argument(
+        "-n", "--lines", type=_count, default=100, metavar="N", help="so many lines (default: 100)"
+    )
+    parser.add_argument("-f", "--follow", action="store_true", help="go on as new lines come")
+
+
+def run(args: argparse.Namespace, client: Client) -> int:
+    """Prints lines as they come."""
+    if args.service == "meshd":
+        raise usage("cannot show meshd's own log", "it is in the system's journal", "journalctl -u meshd")
+    query = {"lines": args.lines, "follow": int(args.follow)}
+    for event in client.stream("GET", route("logs", args.service, query=query)):
+        if args.json:
+            render.document(event)
+        elif event.get("event") == "line":
+            at = float(event.get("time") or 0)
+            stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at)) if at > 0 else "-"
+            render.say(f"{stamp}  {render.safe(event.get('text'))}")
+    return DONE
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of lines")
+    return int(text)

@@ -1,0 +1,156 @@
+"""meshctl ls: GET /v1/pins, GET /v1/pins/{ref} and GET /v1/pins/{ref}/files."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from meshctl import render
+from meshctl.client import Client, Document, Query
+from meshctl.errors import DONE, usage
+
+Entry = dict[str, Any]
+
+PAGE = 200
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `meshctl ls`."""
+    parser.description = (
+        "List what the mesh keeps; with REF what that entry is, or what is inside it.\n"
+        "COPIES are those that exist of those that were asked for. NAME@2 is what NAME was before."
+    )
+    parser.epilog = (
+        "examples:\n  meshctl ls\n  meshctl ls --name minutes --owner attic\n  meshctl ls photos/1974"
+    )
+    parser.add_argument(
+        "ref",
+        metavar="REF[/PATH]",
+        nargs="?",
+        help="a name, an older one (name@2) or a CID; and a path inside it",
+    )
+    parser.add_argument("--name", metavar="TEXT", help="only entries with TEXT in their name")
+    parser.add_argument("--owner", metavar="NODE", help="only entries that this node brought")
+    much = parser.add_mutually_exclusive_group()
+    much.add_argument("--limit", type=_positive, metavar="N", help="at most N entries")
+    much.add_argument("--all", action="store_true", help="every entry (the default)")
+
+
+def run(args: argparse.Namespace, client: Client) -> int:
+    """Lists the mesh, or one entry."""
+    if args.ref is None:
+        return _list(args, client)
+    if args.name is not None or args.owner is not None or args.limit is not None:
+        raise usage("cannot filter inside one entry", "", f"meshctl ls {render.safe(args.ref)}")
+    ref, slash, path = args.ref.partition("/")
+    if not slash:
+        entry = client.get("pins", ref)
+        if not entry.get("directory"):
+            return _show_entry(entry, args.json)
+    listing = client.get("pins", ref, "files", query={"path": path.strip("/")})
+    if args.json:
+        render.document(listing)
+    else:
+        _show_items(listing)
+    return DONE
+
+
+def _list(args: argparse.Namespace, client: Client) -> int:
+    entries, last = _pages(args, client)
+    if args.json:
+        render.document({**last, "entries": entries})
+        return DONE
+    if not entries:
+        filtered = args.name is not None or args.owner is not None
+        render.note(
+            "Nothing is kept that fits."
+            if filtered
+            else "Nothing is kept yet. To keep a file: meshctl pin PATH"
+        )
+        return DONE
+    rows = [
+        (
+            shown_name(entry),
+            render.size(entry.get("size") or 0),
+            entry.get("files") if entry.get("directory") else "",
+            _copies(entry),
+            entry.get("owner"),
+            render.when(float(entry.get("time") or 0)),
+        )
+        for entry in entries
+    ]
+    render.say(render.table(("NAME", "SIZE", "FILES", "COPIES", "OWNER", "WHEN"), rows, right=(1, 2)))
+    total = int(last.get("total") or 0)
+    if last.get("next") and total > len(entries):
+        render.note(f"{len(entries)} of {total} entries. To see more: a larger --limit")
+    return DONE
+
+
+def _pages(args: argparse.Namespace, client: Client) -> tuple[list[Entry], Document]:
+    """Every entry up to --limit, and the last page, whose `next` says whether there are more."""
+    entries: list[Entry] = []
+    after: str | None = None
+    while True:
+        page = PAGE if args.limit is None else min(PAGE, args.limit - len(entries))
+        query: Query = {"name": args.name, "owner": args.owner, "limit": page, "after": after, "copies": 1}
+        answer = client.get("pins", query=query)
+        got = answer.get("entries") or []
+        entries += got
+        after = answer.get("next")
+        if not after or not got or (args.limit is not None and len(entries) >= args.limit):
+            return entries, answer
+
+
+def shown_name(entry: Entry) -> str:
+    """minutes.pdf, photos/ for a directory, minutes.pdf@2 for the one before the newest."""
+    version = int(entry.get("version") or 1)
+    older = f"@{version}" if version > 1 else ""
+    return f"{entry.get('name')}{older}{'/' if entry.get('directory') else ''}"
+
+
+def _copies(entry: Entry) -> str:
+    held = entry.get("held")
+    return f"{'?' if held is None else held}/{entry.get('wanted')}"
+
+
+def _show_entry(entry: Entry, as_json: bool) -> int:
+    if as_json:
+        render.document(entry)
+        return DONE
+    facts: list[tuple[str, object]] = [
+        ("name", shown_name(entry)),
+        ("size", f"{render.size(entry.get('size') or 0)} ({entry.get('size')} bytes)"),
+        ("owner", f"{entry.get('owner')}{' (this node)' if entry.get('mine') else ''}"),
+        ("when", render.when(float(entry.get("time") or 0))),
+        ("copies", _copies(entry)),
+        ("entry", entry.get("cid")),
+        ("root", entry.get("root")),
+    ]
+    for label, fact in facts:
+        render.say(f"{label:<7} {render.safe(fact)}")
+    copies = entry.get("copies") or []
+    if copies:
+        rows = [(copy.get("node"), copy.get("state"), copy.get("detail") or "") for copy in copies]
+        render.say(f"\n{render.table(('NODE', 'COPY', ''), rows)}")
+    return DONE
+
+
+def _show_items(listing: Document) -> None:
+    items = listing.get("items") or []
+    if not items:
+        render.note("It is empty.")
+        return
+    rows = [
+        (
+            "" if item.get("directory") else render.size(item.get("size") or 0),
+            f"{item.get('name')}{'/' if item.get('directory') else ''}",
+        )
+        for item in items
+    ]
+    render.say(render.table(("SIZE", "NAME"), rows, right=(0,)))
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 up")
+    return int(text)

@@ -1,0 +1,67 @@
+"""meshctl peers: GET /v1/peers."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from meshctl import render
+from meshctl.client import Client
+from meshctl.errors import DONE
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `meshctl peers`."""
+    parser.description = "List the nodes of the mesh: where they are and when they were last heard of."
+    parser.epilog = "example:\n  meshctl peers"
+
+
+def run(args: argparse.Namespace, client: Client) -> int:
+    """Prints the table."""
+    answer = client.get("peers")
+    if args.json:
+        render.document(answer)
+        return DONE
+    peers = answer.get("peers") or []
+    if not peers:
+        render.note("No nodes: this one is in no mesh. To start or join one: meshctl init, meshctl join")
+        return DONE
+    render.say(peer_table(peers))
+    for peer in peers:
+        if peer.get("problem"):
+            render.note(f"{render.safe(peer.get('name'))}: {render.safe(peer['problem'])}")
+    return DONE
+
+
+def peer_table(peers: list[dict[str, Any]]) -> str:
+    """The nodes, this one first; also part of `meshctl status`."""
+    ordered = sorted(peers, key=lambda peer: (not peer.get("this_node"), str(peer.get("name"))))
+    rows = [
+        (
+            peer.get("name"),
+            peer.get("address") or "-",
+            _seen(peer),
+            render.size(peer.get("free") or 0) if peer.get("this_node") or peer.get("last_seen") else "-",
+            peer.get("site") or "-",
+            peer.get("version") or "-",
+        )
+        for peer in ordered
+    ]
+    header = ["NODE", "ADDRESS", "SEEN", "FREE", "SITE", "VERSION"]
+    return render.table(header, rows, right=(3,))
+
+
+def _seen(peer: dict[str, Any]) -> str:
+    if peer.get("this_node"):
+        return "this node"
+    if not peer.get("reachable"):
+        return f"not reached, {_last(peer)}"
+    rtt_s = peer.get("rtt_s")
+    took = f", {rtt_s * 1000:.0f} ms" if isinstance(rtt_s, int | float) else ""
+    full = "" if peer.get("accepts") else ", takes nothing new"
+    return f"reachable{took}{full}"
+
+
+def _last(peer: dict[str, Any]) -> str:
+    last = float(peer.get("last_seen") or 0)
+    return f"last seen {render.ago(last)}" if last > 0 else "never seen"

@@ -1,0 +1,115 @@
+"""meshctl pin: POST /v1/pins for what is here, PUT /v1/pins/{cid} for what the mesh has already."""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import closing
+
+from meshctl import render
+from meshctl.client import Client, Document, Query, route
+from meshctl.errors import DONE, MeshctlError, interrupted, usage
+from meshctl.pinning import Follower
+from meshctl.tree import STDIN, Tree, look, standard_input
+from meshctl.upload import Upload
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `meshctl pin`."""
+    parser.description = (
+        "Keep files and directories in the mesh. Returns when every copy that was asked for exists, and says where.\n"
+        "Each PATH becomes one entry. A symlink given as PATH is followed; symlinks inside a directory stay symlinks.\n"
+        "`-` is standard input and needs --name. Exits 6 if it is kept, but on fewer nodes than asked."
+    )
+    parser.epilog = (
+        "examples:\n"
+        "  meshctl pin minutes-1974.pdf\n"
+        "  meshctl pin photos/ --replicas all\n"
+        "  pg_dump club | meshctl pin - --name club.sql"
+    )
+    parser.add_argument(
+        "paths", metavar="PATH", nargs="*", help="a file, a directory, or - for standard input"
+    )
+    parser.add_argument("--name", help="what to call it (default: the last part of PATH)")
+    parser.add_argument("--replicas", type=_replicas, metavar="N|all", help="how many nodes must hold it")
+    parser.add_argument("--detach", action="store_true", help="return as soon as the mesh goes on by itself")
+    parser.add_argument("--cid", metavar="CID", help="keep content that the mesh has already; needs --name")
+
+
+def run(args: argparse.Namespace, client: Client) -> int:
+    """Pins each path in turn; the exit code is that of the first that was not wholly done."""
+    if args.cid is not None:
+        return _pin_cid(args, client)
+    _check_usage(args)
+    trees = [standard_input(args.name) if path == STDIN else look(path, args.name) for path in args.paths]
+    code = DONE
+    for tree in trees:
+        code = _pin_tree(tree, args, client) or code
+    return code
+
+
+def _check_usage(args: argparse.Namespace) -> None:
+    if not args.paths:
+        raise usage("cannot pin nothing", "no path was given", "meshctl pin PATH")
+    if args.name is not None and len(args.paths) > 1:
+        raise usage(
+            "cannot give one name to several paths", "", "meshctl pin PATH --name NAME, once for each"
+        )
+    if args.paths.count(STDIN) > 1:
+        raise usage("cannot read standard input twice", "", "meshctl pin - --name NAME")
+
+
+def _pin_tree(tree: Tree, args: argparse.Namespace, client: Client) -> int:
+    query: Query = {
+        "name": tree.name,
+        "replicas": args.replicas,
+        "files": tree.files,
+        "bytes": tree.size,
+        "directory": int(tree.directory),
+        "detach": int(args.detach),
+    }
+    if tree.symlinks:
+        links = render.count(tree.symlinks, "symlink")
+        render.note(
+            f"note: {links} in {render.safe(tree.name)} kept as such; what they point at is not followed"
+        )
+    upload = Upload(client, tree, query)
+    follower = Follower(tree.name, tree.size, done="pinned", detach=args.detach, as_json=args.json)
+    try:
+        with closing(upload.events()) as events:  # closed at once, however it is left: the daemon must see it
+            return follower.follow(events)
+    except KeyboardInterrupt:
+        raise _left(follower, sent=upload.whole) from None
+
+
+def _pin_cid(args: argparse.Namespace, client: Client) -> int:
+    if args.paths:
+        raise usage("cannot pin a path and a CID at once", "", "meshctl pin --cid CID --name NAME")
+    if args.name is None:
+        raise usage("cannot pin a CID without a name", "", "meshctl pin --cid CID --name NAME")
+    body: Document = {"name": args.name, "detach": args.detach}
+    if args.replicas is not None:
+        body["replicas"] = args.replicas
+    follower = Follower(args.name, None, done="pinned", detach=args.detach, as_json=args.json)
+    try:
+        return follower.follow(client.stream("PUT", route("pins", args.cid), body))
+    except KeyboardInterrupt:
+        raise _left(follower, sent=True) from None
+
+
+def _left(follower: Follower, *, sent: bool) -> MeshctlError:
+    """What Ctrl-C left behind. sent: all of it was with the daemon, which may have gone on."""
+    name = render.safe(follower.name)
+    if follower.kept:
+        detail = f"interrupted; {name} is kept and its copies are made in the background"
+        return interrupted("cannot wait for every copy", detail, f"meshctl ls {name}")
+    if sent:
+        return interrupted(f"cannot tell whether {name} is pinned", "interrupted", f"meshctl ls {name}")
+    return interrupted(f"cannot pin {name}", "interrupted; nothing is pinned", "the same again")
+
+
+def _replicas(text: str) -> int | str:
+    if text == "all":
+        return text
+    if not text.isdecimal() or not 1 <= int(text) <= 1000:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number from 1 to 1000 nor all")
+    return int(text)

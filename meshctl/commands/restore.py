@@ -1,0 +1,32 @@
+"""meshctl restore: POST /v1/trash/{ref}/restore."""
+
+from __future__ import annotations
+
+import argparse
+
+from meshctl import render
+from meshctl.client import Client, route
+from meshctl.errors import interrupted
+from meshctl.pinning import Follower
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `meshctl restore`."""
+    parser.description = "Bring something back from the trash. Returns when every copy exists again."
+    parser.epilog = "example:\n  meshctl trash\n  meshctl restore minutes-1974.pdf"
+    parser.add_argument("ref", metavar="REF", help="a name as `meshctl trash` shows it, or a CID")
+
+
+def run(args: argparse.Namespace, client: Client) -> int:
+    """Restores one entry and shows its copies as they come."""
+    follower = Follower(args.ref, None, done="restored", detach=False, as_json=args.json)
+    try:
+        return follower.follow(client.stream("POST", route("trash", args.ref, "restore")))
+    except KeyboardInterrupt:
+        name = render.safe(follower.name)
+        if follower.kept:
+            detail = f"interrupted; {name} is back and its copies are made in the background"
+            raise interrupted("cannot wait for every copy", detail, f"meshctl ls {name}") from None
+        raise interrupted(
+            f"cannot tell whether {name} is back", "interrupted", f"meshctl ls {name}"
+        ) from None

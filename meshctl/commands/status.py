@@ -1,0 +1,127 @@
+"""meshctl status: GET /v1/status."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from meshctl import render
+from meshctl.client import Client
+from meshctl.commands.peers import peer_table
+from meshctl.errors import DONE
+
+Part = dict[str, Any]
+
+_ORDER = {"error": 0, "warning": 1, "info": 2}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `meshctl status`."""
+    parser.description = (
+        "How this node and its mesh are: what runs, who is there, what is kept, and what is wrong with the command\n"
+        "that helps. Exits 0 when it could be shown, whatever it shows; scripts look at `ready` and `conditions`."
+    )
+    parser.epilog = "examples:\n  meshctl status\n  meshctl status --json"
+
+
+def run(args: argparse.Namespace, client: Client) -> int:
+    """Prints the overview."""
+    status = client.get("status")
+    if args.json:
+        render.document(status)
+        return DONE
+    _node(status)
+    _services(status.get("services") or [])
+    peers = status.get("peers") or []
+    if peers:
+        render.say(f"\n{peer_table(peers)}")
+    _conditions(status.get("conditions") or [])
+    return DONE
+
+
+def _node(status: Part) -> None:
+    node: Part = status.get("node") or {}
+    state = render.safe(node.get("state") or ("ready" if status.get("ready") else "not ready"))
+    site = f", site {render.safe(node['site'])}" if node.get("site") else ""
+    up = render.span(float(node.get("uptime_s") or 0))
+    _fact(
+        "node",
+        f"{render.safe(node.get('name'))}{site}: {state}; up {up}, version {render.safe(node.get('version'))}",
+    )
+    mesh: Part | None = status.get("mesh")
+    if mesh is None:
+        _fact("mesh", "none yet   (meshctl init, or meshctl join)")
+    else:
+        members = render.count(int(mesh.get("members") or 0), "node")
+        copies = mesh.get("replicas")
+        by_default = (
+            "a copy on every node" if copies == "all" else render.count(int(copies or 0), "copy", "copies")
+        )
+        _fact("mesh", f"{render.safe(mesh.get('name'))}: {members}, {by_default} by default")
+    _overlay(status.get("overlay") or {})
+    _storage(status.get("storage") or {})
+    pins: Part | None = status.get("pins")
+    if pins is not None:
+        kept = f"{pins.get('entries')} entries, {render.size(pins.get('size') or 0)}"
+        _fact("kept", f"{kept}; trash: {pins.get('trash')}, {render.size(pins.get('trash_size') or 0)}")
+
+
+def _overlay(overlay: Part) -> None:
+    address = overlay.get("address")
+    interface = f" on {render.safe(overlay['interface'])}" if overlay.get("interface") else ""
+    where = f"{render.safe(address)}{interface}" if address else "no address"
+    why = f": {render.safe(overlay['why'])}" if overlay.get("why") else ""
+    _fact("overlay", f"{where} ({render.safe(overlay.get('kind'))}{why})")
+
+
+def _storage(storage: Part) -> None:
+    text = f"{render.size(storage.get('free') or 0)} free of {render.size(storage.get('total') or 0)}"
+    text += f", {render.size(storage.get('content') or 0)} of content"
+    text += f", {render.size(storage.get('reserve') or 0)} kept free"
+    if storage.get("offer") is not None:
+        text += f", at most {render.size(storage['offer'])} for others"
+    _fact("storage", text if storage.get("accepts") else f"{text}; takes nothing new")
+
+
+def _fact(label: str, text: str) -> None:
+    render.say(f"{label:<8} {text}")
+
+
+def _services(services: list[Part]) -> None:
+    if not services:
+        return
+    rows = []
+    for service in services:
+        phase = str(service.get("phase"))
+        if phase == "ready" and not service.get("healthy"):
+            phase = "ready, not healthy"
+        rows.append(
+            (
+                service.get("name"),
+                phase,
+                render.span(float(service.get("since_s") or 0)),
+                service.get("restarts"),
+                service.get("version") or "-",
+                service.get("last_exit") or "-",
+            )
+        )
+    header = ("SERVICE", "STATE", "FOR", "RESTARTS", "VERSION", "LAST EXIT")
+    render.say(f"\n{render.table(header, rows, right=(3,))}")
+
+
+def _conditions(conditions: list[Part]) -> None:
+    if not conditions:
+        render.say("\nNothing is wrong.")
+        return
+    ordered = sorted(
+        conditions, key=lambda one: (_ORDER.get(str(one.get("severity")), 3), float(one.get("since") or 0))
+    )
+    for condition in ordered:
+        since = render.ago(float(condition.get("since") or 0))
+        render.say(
+            f"\n{render.safe(condition.get('severity'))}: {render.safe(condition.get('title'))}  ({since})"
+        )
+        if condition.get("cause"):
+            render.say(f"  {render.safe(condition['cause'])}")
+        if condition.get("hint"):
+            render.say(f"  try: {render.safe(condition['hint'])}")

@@ -1,0 +1,48 @@
+"""meshctl watch: GET /v1/events."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any
+
+from meshctl import render
+from meshctl.client import Client, route
+from meshctl.errors import DONE
+
+_TOLD = frozenset({"event", "time", "title", "cause", "hint", "severity"})
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `meshctl watch`."""
+    parser.description = "Print what happens on this node and in its mesh, as it happens, until Ctrl-C."
+    parser.epilog = "examples:\n  meshctl watch\n  meshctl watch --json"
+
+
+def run(args: argparse.Namespace, client: Client) -> int:
+    """Prints events until it is stopped, or the daemon goes away, which is a failure."""
+    for event in client.stream("GET", route("events")):
+        if args.json:
+            render.document(event)
+        elif event.get("event") != "error":
+            _show(event)
+    return DONE
+
+
+def _show(event: dict[str, Any]) -> None:
+    at = event.get("time")
+    seconds = float(at) if isinstance(at, int | float) else time.time()
+    clock = time.strftime("%H:%M:%S", time.localtime(seconds))
+    severity = f"{render.safe(event['severity'])}: " if event.get("severity") else ""
+    rest = [
+        f"{key}={value}" for key, value in event.items() if key not in _TOLD and value not in (None, "", [])
+    ]
+    words = [str(event.get("event"))]
+    if event.get("title"):
+        words.append(f"{severity}{event['title']}")
+    words += rest
+    render.say(f"{render.when(seconds)[:10]} {clock}  {render.safe('  '.join(words))}")
+    if event.get("cause"):
+        render.say(f"    {render.safe(event['cause'])}")
+    if event.get("hint"):
+        render.say(f"    try: {render.safe(event['hint'])}")

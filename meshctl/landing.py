@@ -1,0 +1,154 @@
+"""Where something that is fetched lands: a temporary sibling first, then its name, never over anything."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from meshctl.errors import MeshctlError
+from meshctl.render import safe
+
+NAME_BYTES = 255  # what file systems take
+
+
+def free_or_refuse(target: str) -> None:
+    """Raises MeshctlError if something has the name already, or if it cannot be made there."""
+    if os.path.lexists(target):
+        inside = (
+            f"meshctl get … -o {safe(os.path.join(target, 'NAME'))}   or " if os.path.isdir(target) else ""
+        )
+        raise MeshctlError(
+            f"cannot write {safe(target)}",
+            "it exists already",
+            f"{inside}-o OTHER, or remove it: rm -r {safe(target)}",
+        )
+    parent = os.path.dirname(target) or "."
+    if not os.path.isdir(parent):
+        raise MeshctlError(
+            f"cannot write {safe(target)}", f"there is no folder {safe(parent)}", f"mkdir -p {safe(parent)}"
+        )
+
+
+def sibling(target: str) -> str:
+    """A temporary name beside the target, so that the last step is a rename on the same file system."""
+    parent, name = os.path.split(target)
+    suffix = f".meshctl-{secrets.token_hex(4)}"
+    kept = os.fsencode(name)[: NAME_BYTES - len(suffix) - 1].decode(errors="ignore")
+    return os.path.join(parent, f".{kept}{suffix}")
+
+
+@contextmanager
+def new_file(target: str) -> Iterator[int]:
+    """A file descriptor to write to. What was written gets its name when the block ends well; else nothing is left.
+
+    Durable then: the content before the name, and the name before this returns. Raises MeshctlError.
+    """
+    temporary = sibling(target)
+    try:
+        try:
+            file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            try:
+                yield file
+                os.fsync(file)
+            finally:
+                os.close(file)
+            _name_file(temporary, target)
+        finally:
+            _discard_file(temporary)
+        sync_parent(target)
+    except OSError as error:
+        raise cannot_write(target, error) from None
+
+
+@contextmanager
+def new_directory(target: str) -> Iterator[int]:
+    """A descriptor of a new, empty directory; as new_file does, it gets its name at the end or is gone."""
+    temporary = sibling(target)
+    try:
+        try:
+            os.mkdir(temporary, 0o700)  # nobody else looks into it before it is whole
+            directory = os.open(temporary, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                yield directory
+                os.fchmod(directory, 0o755 & ~_umask())
+                _sync_file_system(directory)
+            finally:
+                os.close(directory)
+            if os.path.lexists(target):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+            # A rename to a name that came up just now fails, unless it is an empty directory, which is no loss.
+            os.rename(temporary, target)
+        except BaseException:
+            _discard_tree(temporary)
+            raise
+        sync_parent(target)
+    except OSError as error:
+        raise cannot_write(target, error) from None
+
+
+def cannot_write(target: str, error: OSError) -> MeshctlError:
+    """An OSError of writing, as a person reads it."""
+    if isinstance(error, FileExistsError):
+        return MeshctlError(f"cannot write {safe(target)}", "it exists already", "meshctl get … -o OTHER")
+    if isinstance(error, PermissionError):
+        return MeshctlError(
+            f"cannot write {safe(target)}", "you may not write there", "meshctl get … -o OTHER"
+        )
+    hint = (
+        "df -h, make room, then the same again" if error.errno == errno.ENOSPC else "meshctl get … -o OTHER"
+    )
+    return MeshctlError(
+        f"cannot write {safe(target)}", f"{error.strerror or error}; nothing was left there", hint
+    )
+
+
+def sync_parent(target: str) -> None:
+    """Makes a new name survive a power cut."""
+    parent = os.open(os.path.dirname(target) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(parent)
+    finally:
+        os.close(parent)
+
+
+def _name_file(temporary: str, target: str) -> None:
+    try:
+        os.link(temporary, target, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}:
+            raise
+        # No hard links here (vfat, some network file systems): take the name first, then replace what we made.
+        os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        os.rename(temporary, target)
+
+
+def _discard_file(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass  # it was renamed, or not even made
+
+
+def _discard_tree(path: str) -> None:
+    import shutil
+
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def _sync_file_system(directory: int) -> None:
+    """One syncfs instead of an fsync a file: a tree may have very many."""
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.syncfs(directory) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))

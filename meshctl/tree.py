@@ -1,0 +1,202 @@
+"""What will be pinned, looked at before a byte is sent: every file opened once, every size and name checked."""
+
+from __future__ import annotations
+
+import os
+import stat
+import unicodedata
+from typing import NamedTuple
+
+from meshctl.errors import MeshctlError, usage
+from meshctl.render import safe
+
+FILE = "file"
+DIRECTORY = "directory"
+SYMLINK = "symlink"
+STDIN = "-"
+
+NAME_BYTES = 255
+_SHOWN = 8  # problems named before the rest is counted
+_REFUSED = frozenset(
+    {"Cc", "Cf", "Cs", "Zl", "Zp"}
+)  # controls, bidi and zero-width marks, bytes that are no UTF-8
+
+
+class Part(NamedTuple):
+    """One part of the form. where: its path in the entry. path: its path here. target: what a symlink says."""
+
+    kind: str
+    where: str
+    path: str
+    size: int = 0
+    target: bytes = b""
+
+    @property
+    def length(self) -> int:
+        """Bytes of the part's body."""
+        return self.size if self.kind == FILE else len(self.target)
+
+
+class Tree(NamedTuple):
+    """One entry to be. A directory stands before what is in it. size: None where it is not known before."""
+
+    name: str
+    directory: bool
+    parts: list[Part]
+    size: int | None
+
+    @property
+    def files(self) -> int:
+        """Regular files, which is what the daemon counts."""
+        return sum(part.kind == FILE for part in self.parts)
+
+    @property
+    def symlinks(self) -> int:
+        """Symlinks that are kept as such."""
+        return sum(part.kind == SYMLINK for part in self.parts)
+
+
+def name_problem(name: str) -> str:
+    """Why this cannot be a name in the mesh; empty if it can."""
+    if name in {"", ".", ".."}:
+        return "that is no name"
+    if any("\udc80" <= character <= "\udcff" for character in name):
+        return "its name is not valid UTF-8"
+    if any(unicodedata.category(character) in _REFUSED for character in name):
+        return "its name has characters that cannot be seen"
+    if "/" in name:
+        return "a name cannot have a / in it"
+    if len(name.encode()) > NAME_BYTES:
+        return f"its name is longer than {NAME_BYTES} bytes"
+    return ""
+
+
+def look(path: str, name: str | None) -> Tree:
+    """Walks a path and opens every file in it. Raises MeshctlError that names what cannot be pinned, and why.
+
+    A symlink given as the path itself is followed; symlinks inside a directory are kept as they are.
+    """
+    chosen = name if name is not None else os.path.basename(os.path.abspath(path))
+    problem = name_problem(chosen)
+    if problem:
+        hint = "meshctl pin PATH --name NAME" if name is None else "another --name"
+        raise usage(f"cannot pin {safe(path)} as {safe(chosen)!r}", problem, hint)
+    try:
+        real = os.path.realpath(path, strict=True)
+        status = os.lstat(real)
+    except OSError as error:
+        raise _not_there(path, error) from None
+    walk = _Walk()
+    walk.take(real, chosen, status)
+    walk.check(path)
+    size = sum(part.size for part in walk.parts)
+    return Tree(chosen, stat.S_ISDIR(status.st_mode), walk.parts, size)
+
+
+def standard_input(name: str | None) -> Tree:
+    """The entry that standard input becomes. Raises MeshctlError (usage) without a good name."""
+    if name is None:
+        raise usage("cannot pin standard input", "it has no name", "meshctl pin - --name NAME")
+    problem = name_problem(name)
+    if problem:
+        raise usage(f"cannot pin standard input as {safe(name)!r}", problem, "another --name")
+    return Tree(name, False, [Part(FILE, name, STDIN)], None)
+
+
+class _Walk:
+    """Collects parts and problems; a deep tree needs no deep stack."""
+
+    def __init__(self) -> None:
+        self.parts: list[Part] = []
+        self._problems: list[tuple[str, str]] = []
+
+    def take(self, path: str, where: str, status: os.stat_result) -> None:
+        waiting = [(path, where, status)]
+        while waiting:
+            path, where, status = waiting.pop()
+            if stat.S_ISDIR(status.st_mode):
+                self.parts.append(Part(DIRECTORY, where, path))
+                waiting.extend(reversed(self._children(path, where)))
+            elif stat.S_ISREG(status.st_mode):
+                self._file(path, where)
+            elif stat.S_ISLNK(status.st_mode):
+                self._symlink(path, where)
+            else:
+                self._refuse(path, f"it is a {_kind(status.st_mode)}, which cannot be kept")
+
+    def check(self, path: str) -> None:
+        """Raises MeshctlError with what was found to be in the way."""
+        if not self._problems:
+            return
+        if len(self._problems) == 1:
+            culprit, why = self._problems[0]
+            raise MeshctlError(f"cannot pin {safe(culprit)}", f"{why}; nothing was sent", _hint(why))
+        shown = [f"{safe(culprit)} ({why})" for culprit, why in self._problems[:_SHOWN]]
+        if len(self._problems) > _SHOWN:
+            shown.append(f"and {len(self._problems) - _SHOWN} more")
+        detail = f"{len(self._problems)} things in it are in the way: {', '.join(shown)}; nothing was sent"
+        raise MeshctlError(f"cannot pin {safe(path)}", detail, _hint(self._problems[0][1]))
+
+    def _children(self, path: str, where: str) -> list[tuple[str, str, os.stat_result]]:
+        try:
+            with os.scandir(path) as found:
+                entries = sorted(found, key=lambda entry: os.fsencode(entry.name))
+        except OSError as error:
+            self._refuse(path, error.strerror or str(error))
+            return []
+        children = []
+        for entry in entries:
+            problem = name_problem(entry.name)
+            if problem:
+                self._refuse(entry.path, problem)
+                continue
+            try:
+                children.append((entry.path, f"{where}/{entry.name}", entry.stat(follow_symlinks=False)))
+            except OSError as error:
+                self._refuse(entry.path, error.strerror or str(error))
+        return children
+
+    def _file(self, path: str, where: str) -> None:
+        try:
+            # O_NONBLOCK: if a FIFO took the file's place, this must not wait for its writer.
+            file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                size = os.fstat(file).st_size
+            finally:
+                os.close(file)
+        except OSError as error:
+            self._refuse(path, error.strerror or str(error))
+        else:
+            self.parts.append(Part(FILE, where, path, size))
+
+    def _symlink(self, path: str, where: str) -> None:
+        try:
+            target = os.fsencode(os.readlink(path))
+        except OSError as error:
+            self._refuse(path, error.strerror or str(error))
+        else:
+            self.parts.append(Part(SYMLINK, where, path, target=target))
+
+    def _refuse(self, path: str, why: str) -> None:
+        self._problems.append((path, why))
+
+
+def _kind(mode: int) -> str:
+    if stat.S_ISFIFO(mode):
+        return "FIFO"
+    if stat.S_ISSOCK(mode):
+        return "socket"
+    return "device"
+
+
+def _hint(why: str) -> str:
+    if "name" in why:
+        return "rename it (mv), then the same again"
+    if "which cannot be kept" in why:
+        return "move it elsewhere, or pin its content: cat FILE | meshctl pin - --name NAME"
+    return "sudo chmod -R a+rX on it, then the same again; or use sudo"
+
+
+def _not_there(path: str, error: OSError) -> MeshctlError:
+    hint = "ls -l, and check how it is spelled" if isinstance(error, FileNotFoundError) else _hint("")
+    return MeshctlError(f"cannot pin {safe(path)}", f"{error.strerror or error}; nothing was sent", hint)

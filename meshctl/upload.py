@@ -1,0 +1,193 @@
+"""Sends what is pinned as one multipart body, while what the daemon says meanwhile is read.
+
+The form is that of kubo's /api/v0/add: parts named "file", whose percent-encoded file names carry the tree. Sizes are
+known before the first byte is sent, so the request has an exact Content-Length and an upload that ends early can not
+be taken for a whole one. Standard input has no known size and goes in chunks.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import secrets
+import socket
+import stat
+import threading
+from collections.abc import Generator
+from urllib.parse import quote
+
+from meshctl.client import Client, Document, Query, connect, events, lost, route
+from meshctl.errors import MeshctlError
+from meshctl.render import safe
+from meshctl.tree import DIRECTORY, FILE, SYMLINK, Part, Tree
+
+CHUNK = 1 << 20  # read and sent at once: the memory that an upload needs
+CTRL_C_GRACE_S = 0.1
+
+_TYPES = {
+    FILE: "application/octet-stream",
+    DIRECTORY: "application/x-directory",
+    SYMLINK: "application/symlink",
+}
+
+
+class Upload:
+    """One entry on its way. `whole` is true once the last byte was handed over."""
+
+    def __init__(self, client: Client, tree: Tree, query: Query) -> None:
+        self.whole = False
+        self._client = client
+        self._tree = tree
+        self._boundary = f"meshctl-{secrets.token_hex(16)}"
+        self._target = route("pins", query=query)
+        self._failure: MeshctlError | None = None
+        self._stopping = threading.Event()
+
+    def events(self) -> Generator[Document, None, None]:
+        """Sends, and yields the daemon's events. Raises MeshctlError; however it is left, the connection is closed."""
+        connection = connect(self._client.path)
+        sender = threading.Thread(target=self._send, args=(connection,), daemon=True)
+        sender.start()
+        try:
+            yield from self._read(connection)
+        except MeshctlError as failure:
+            # Our own reason to stop comes first: what the daemon says of a broken upload only follows from it.
+            raise self._failure or failure from None
+        finally:
+            self._stopping.set()
+            _shut(connection)
+            connection.close()
+
+    def _read(self, connection: socket.socket) -> Generator[Document, None, None]:
+        response = http.client.HTTPResponse(connection, method="POST")
+        try:
+            response.begin()
+        except (OSError, http.client.HTTPException):
+            raise lost("it closed the connection without an answer") from None
+        with self._client.checked(response):
+            yield from events(response)
+
+    # -- the sending thread ----------------------------------------------------------------------------------------
+
+    def _send(self, connection: socket.socket) -> None:
+        try:
+            if self._tree.size is None:
+                self.whole = self._send_stdin(connection)
+            else:
+                self.whole = self._send_tree(connection)
+        except MeshctlError as failure:
+            self._failure = failure
+            _shut(connection)  # wakes the reader; the daemon sees a body that is cut off and keeps nothing
+        except OSError:
+            # The daemon does not listen any more. Why, it says in its answer, which the other thread reads.
+            pass
+
+    def _send_tree(self, connection: socket.socket) -> bool:
+        parts = self._tree.parts
+        closing = self._closing()
+        length = sum(len(self._head(part)) + part.length for part in parts) + len(closing)
+        connection.sendall(self._request(f"Content-Length: {length}"))
+        buffer = memoryview(bytearray(CHUNK))
+        for part in parts:
+            connection.sendall(self._head(part))
+            if part.kind == FILE:
+                self._send_file(connection, part, buffer)
+            elif part.target:
+                connection.sendall(part.target)
+        connection.sendall(closing)
+        return True
+
+    def _send_file(self, connection: socket.socket, part: Part, buffer: memoryview) -> None:
+        """Exactly the bytes that were announced, of one state of the file. Raises MeshctlError if it changes."""
+        try:
+            file = os.open(part.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            raise _changed(part.path, error.strerror or str(error)) from None
+        try:
+            before = os.fstat(file)
+            if not stat.S_ISREG(before.st_mode) or before.st_size != part.size:
+                raise _changed(part.path, "it is not what it was a moment ago")
+            left = part.size
+            while left:
+                try:
+                    got = os.readv(file, [buffer[: min(left, CHUNK)]])
+                except OSError as error:
+                    raise _unreadable(part.path, error) from None
+                if not got:
+                    raise _changed(part.path, "it became shorter")
+                connection.sendall(buffer[:got])
+                left -= got
+            after = os.fstat(file)
+            if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+                raise _changed(part.path, "it was written to")
+        finally:
+            os.close(file)
+
+    def _send_stdin(self, connection: socket.socket) -> bool:
+        connection.sendall(self._request("Transfer-Encoding: chunked"))
+        _send_chunk(connection, self._head(self._tree.parts[0]))
+        buffer = memoryview(bytearray(CHUNK))
+        while True:
+            try:
+                got = os.readv(0, [buffer])
+            except OSError as error:
+                raise _unreadable("standard input", error) from None
+            if not got:
+                break
+            _send_chunk(connection, buffer[:got])
+        # Ctrl-C in `program | meshctl pin -` ends the program too, and its end looks like that of its output. What it
+        # had written so far must not be pinned as if it were all, so the other thread is given time to hear of it.
+        if self._stopping.wait(CTRL_C_GRACE_S):
+            return False
+        _send_chunk(connection, self._closing())
+        connection.sendall(b"0\r\n\r\n")
+        return True
+
+    # -- the form --------------------------------------------------------------------------------------------------
+
+    def _request(self, framing: str) -> bytes:
+        lines = [
+            f"POST {self._target} HTTP/1.1",
+            "Host: meshd",
+            "Accept: application/x-ndjson",
+            f"Content-Type: multipart/form-data; boundary={self._boundary}",
+            framing,
+            "Connection: close",
+        ]
+        return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
+
+    def _head(self, part: Part) -> bytes:
+        """A part's delimiter and headers. Every part but the first begins with the line end that closes the last."""
+        lines = [
+            f"--{self._boundary}",
+            f'Content-Disposition: form-data; name="file"; filename="{quote(part.where, safe="")}"',
+            f"Content-Type: {_TYPES[part.kind]}",
+        ]
+        start = "" if part is self._tree.parts[0] else "\r\n"
+        return (start + "\r\n".join(lines) + "\r\n\r\n").encode("ascii")
+
+    def _closing(self) -> bytes:
+        return f"\r\n--{self._boundary}--\r\n".encode("ascii")
+
+
+def _send_chunk(connection: socket.socket, data: bytes | memoryview) -> None:
+    connection.sendall(b"%x\r\n" % len(data))
+    connection.sendall(data)
+    connection.sendall(b"\r\n")
+
+
+def _shut(connection: socket.socket) -> None:
+    try:
+        connection.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass  # the other side was faster
+
+
+def _changed(path: str, how: str) -> MeshctlError:
+    detail = f"{safe(how)} while it was read; nothing of this upload is pinned"
+    return MeshctlError(f"cannot pin {safe(path)}", detail, "the same again, when nobody writes to it")
+
+
+def _unreadable(path: str, error: OSError) -> MeshctlError:
+    detail = f"{error.strerror or error}; nothing of this upload is pinned"
+    return MeshctlError(f"cannot read {safe(path)}", detail, "the same again, when it can be read")

@@ -1,0 +1,93 @@
+"""`meshd run` and `meshd check`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import sys
+from pathlib import Path
+
+import structlog
+
+from meshd import __version__
+from meshd.config import Config, Log, load
+from meshd.errors import MeshError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The daemon's command line. Exit codes: 0 done, 1 failed, 2 usage or configuration."""
+    parser = argparse.ArgumentParser(
+        prog="meshd", description="keeps files together on a few machines, privately"
+    )
+    parser.add_argument("--version", action="version", version=f"meshd {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    for verb, text in (
+        ("run", "run this machine's node in the foreground"),
+        ("check", "show the effective configuration"),
+    ):
+        sub = verbs.add_parser(verb, help=text, description=text)
+        sub.add_argument(
+            "--config", type=Path, metavar="FILE", help="default: /etc/meshd/meshd.toml, where there is one"
+        )
+    options = parser.parse_args(arguments)
+    try:
+        config = load(options.config)
+    except MeshError as exc:
+        return _fail(exc, 2)
+    if options.verb == "check":
+        sys.stdout.write(json.dumps(config.model_dump(mode="json"), indent=2) + "\n")
+        return 0
+    configure_logging(config.log)
+    try:
+        asyncio.run(_run(config))
+    except MeshError as exc:
+        return _fail(exc, 1)
+    return 0
+
+
+async def _run(config: Config) -> None:
+    # Imported here so that `check` answers at once.
+    from meshd import daemon
+
+    stop = asyncio.Event()
+    daemon.stop_on_signals(stop)
+    await daemon.run(config, stop)
+
+
+def configure_logging(log: Log) -> None:
+    """Events with fields to standard error: text for a person at a terminal, a JSON object a line otherwise."""
+    text = log.format == "text" or (log.format == "auto" and sys.stderr.isatty())
+    renderer: structlog.typing.Processor = (
+        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        if text
+        else structlog.processors.JSONRenderer()
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(
+            logging.getLevelNamesMapping()[log.level.upper()]
+        ),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+
+
+def _fail(error: MeshError, code: int) -> int:
+    lines = [f"meshd: {error.title}"]
+    lines += [f"  {line}" for line in error.detail.splitlines()]
+    if error.hint:
+        lines.append(f"  try: {error.hint}")
+    sys.stderr.write("\n".join(lines) + "\n")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""How ipfs-cluster is run: its folder, its config, its readiness."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from meshd import files
+from meshd.cluster import config
+from meshd.cluster.rest import Cluster
+from meshd.errors import Code, MeshError
+from meshd.kubo.service import check_version, find_engine, run_once
+from meshd.supervise import sockets
+from meshd.supervise.child import Launch
+
+SUPPORTED = ("1.1.6", "1.1.7", "1.1.8", "1.1.9")
+
+
+class ClusterProgram:
+    """ipfs-cluster as supervise.Program. `place` is set before each start."""
+
+    name = "cluster"
+    ready_timeout = 60.0
+    stop_grace = 10.0
+
+    def __init__(self, folder: Path, rest: Cluster, engines: Path | None, owner: Path) -> None:
+        self.folder = folder
+        self.rest = rest
+        self.place: config.Place | None = None
+        self.version = ""
+        self._engines = engines
+        self._owner = owner
+        self._binary: Path | None = None
+
+    def _env(self) -> dict[str, str]:
+        return {"IPFS_CLUSTER_PATH": str(self.folder), "HOME": str(self.folder), "PATH": "/usr/bin:/bin"}
+
+    async def find(self) -> Path:
+        """The binary, its version checked once."""
+        if self._binary is None:
+            binary = find_engine("ipfs-cluster-service", self._engines)
+            version = (await run_once([str(binary), "--version"], self._env())).split()[-1].partition("+")[0]
+            check_version("ipfs-cluster-service", version.removeprefix("v"), SUPPORTED)
+            self._binary, self.version = binary, version
+        return self._binary
+
+    async def create(self) -> str:
+        """Make the folder where there is none; the peer id of this cluster node.
+
+        leveldb, because the default datastore keeps the catalogue in memory: kill -9 loses it (measured).
+        """
+        binary = await self.find()
+        if not (self.folder / "identity.json").exists() or not (self.folder / "service.json").exists():
+            files.private_directory(self.folder)
+            argv = [str(binary), "init", "--datastore", "leveldb", "--consensus", "crdt", "--force"]
+            await run_once(argv, self._env())
+            files.syncfs(self.folder)
+        return str(self._read("identity.json")["id"])
+
+    def _read(self, name: str) -> dict[str, Any]:
+        document = files.read_json(self.folder / name)
+        if not isinstance(document, dict):
+            raise MeshError(
+                Code.BAD_STATE, f"cannot use {self.folder / name}", "it is not a file of ipfs-cluster"
+            )
+        return document
+
+    async def prepare(self) -> Launch:
+        """See supervise.Program."""
+        if self.place is None:
+            raise MeshError(Code.NO_OVERLAY, "cannot start the cluster", "there is no overlay address")
+        binary = await self.find()
+        await self.create()
+        sockets.check_free(self.place.address, self.place.port, "the cluster")
+        current = self._read("service.json")
+        if "leveldb" not in current.get("datastore", {}):
+            raise MeshError(
+                Code.BAD_STATE,
+                f"cannot use {self.folder}",
+                "its datastore is not leveldb, and a change of datastore is a migration",
+                f"move {self.folder} away; the catalogue comes back from the other nodes",
+            )
+        wanted = config.apply(current, self.place)
+        if wanted != current:
+            files.write_durably(self.folder / "service.json", json.dumps(wanted, indent=2))
+        self.place.rest_socket.unlink(missing_ok=True)  # after kill -9 it does not start over its old socket
+        await self.rest.close()
+        return Launch((str(binary), "daemon"), self._env(), self._owner)
+
+    async def is_ready(self) -> bool:
+        """It answers, with the identity of this folder and without an error of its own."""
+        if self.place is None or not self.place.rest_socket.exists():
+            return False
+        answer = await self.rest.id()
+        return answer["id"] == self._read("identity.json")["id"] and not answer.get("error")
+
+    async def ask(self) -> None:
+        """See supervise.Program."""
+        await self.rest.id()

@@ -1,0 +1,184 @@
+"""/v1/pins: what the mesh keeps."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from urllib.parse import quote
+
+from aiohttp import web
+
+from meshd.control.server import Route, json_answer, read_request
+from meshd.control.streams import EventStream, stream
+from meshd.errors import Code, MeshError
+from meshd.model import Replicas
+from meshd.pins.add import Adder
+from meshd.pins.catalogue import PAGE_MOST, Catalogue
+from meshd.pins.content import Content
+from meshd.pins.remove import Remover
+from meshd.pins.uploads import Declared
+from meshd.wire import PinRequest
+
+
+class PinsApi:
+    def __init__(self, catalogue: Catalogue, adder: Adder, content: Content, remover: Remover) -> None:
+        self._catalogue = catalogue
+        self._adder = adder
+        self._content = content
+        self._remover = remover
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("GET", "/v1/pins", "read", self.list),
+            Route("POST", "/v1/pins", "admin", self.add),
+            Route("PUT", "/v1/pins/{cid}", "admin", self.put),
+            Route("GET", "/v1/pins/{ref}", "read", self.get),
+            Route("GET", "/v1/pins/{ref}/files", "read", self.files),
+            Route("GET", "/v1/pins/{ref}/content", "read", self.content),
+            Route("POST", "/v1/pins/{ref}/recover", "admin", self.recover),
+            Route("DELETE", "/v1/pins/{ref}", "admin", self.remove),
+            Route("GET", "/v1/trash", "read", self.trash),
+            Route("POST", "/v1/trash/{ref}/restore", "admin", self.restore),
+        ]
+
+    async def list(self, request: web.Request) -> web.StreamResponse:
+        """?name= (substring) &owner= (a node's name) &limit= &after= &copies=1"""
+        query = request.query
+        page = await self._catalogue.page(
+            name=query.get("name", ""),
+            owner=query.get("owner", ""),
+            limit=_number(query.get("limit"), "limit") or PAGE_MOST,
+            after=query.get("after", ""),
+            copies=_flag(request, "copies"),
+        )
+        return json_answer(page)
+
+    async def add(self, request: web.Request) -> web.StreamResponse:
+        """?name= &directory= &replicas= &files= &bytes= &detach=; the body is multipart, as kubo's add takes it."""
+        query = request.query
+        declared = Declared(
+            name=query.get("name", ""),
+            directory=_flag(request, "directory"),
+            size=_number(query.get("bytes"), "bytes"),
+            files=_number(query.get("files"), "files"),
+        )
+        replicas = _replicas(query.get("replicas"))
+        detach = _flag(request, "detach")
+        content_type = request.headers.get("Content-Type", "")
+
+        async def work(events: EventStream) -> None:
+            await self._adder.upload(
+                request.content.iter_any(), content_type, declared, replicas, events.emit, detach=detach
+            )
+
+        return await stream(request, work)
+
+    async def put(self, request: web.Request) -> web.StreamResponse:
+        """Keep what a CID names."""
+        wanted = await read_request(request, PinRequest)
+        cid = request.match_info["cid"]
+
+        async def work(events: EventStream) -> None:
+            await self._adder.existing(cid, wanted.name, wanted.replicas, events.emit, detach=wanted.detach)
+
+        return await stream(request, work)
+
+    async def get(self, request: web.Request) -> web.StreamResponse:
+        """One entry, with who holds it."""
+        view = self._catalogue.view(await self._catalogue.find(request.match_info["ref"]))
+        await self._catalogue.fill_copies([view])
+        return json_answer(view)
+
+    async def files(self, request: web.Request) -> web.StreamResponse:
+        """?path= inside a directory"""
+        return json_answer(
+            await self._content.listing(request.match_info["ref"], request.query.get("path", ""))
+        )
+
+    async def content(self, request: web.Request) -> web.StreamResponse:
+        """?path=; a file's bytes, or a tar of a directory. Cut off where less came than there is."""
+        found = await self._content.find(request.match_info["ref"], request.query.get("path", ""))
+        response = web.StreamResponse(
+            headers={
+                "Meshd-Kind": "directory" if found.stat.directory else "file",
+                "Meshd-Name": quote(found.name, safe=""),
+                "Content-Type": "application/x-tar" if found.stat.directory else "application/octet-stream",
+            }
+        )
+        if not found.stat.directory:
+            response.headers["Meshd-Size"] = str(found.stat.size)
+            response.content_length = found.stat.size
+        chunks: AsyncIterator[bytes] = self._content.read(found)
+        try:
+            async with contextlib.aclosing(chunks):  # type: ignore[type-var]  # it is an async generator
+                async for chunk in chunks:
+                    if not response.prepared:
+                        await response.prepare(request)
+                    await response.write(chunk)
+        except MeshError:
+            if not response.prepared:
+                raise
+            if request.transport is not None:
+                request.transport.abort()  # the only way to say that what came is not all
+            return response
+        if not response.prepared:
+            await response.prepare(request)
+        await response.write_eof()
+        return response
+
+    async def recover(self, request: web.Request) -> web.StreamResponse:
+        """See that the copies are made; streams as adding does."""
+        numbered = await self._catalogue.find(request.match_info["ref"])
+
+        async def work(events: EventStream) -> None:
+            await self._adder.see_again(numbered.pin, events.emit, recommit=False)
+
+        return await stream(request, work)
+
+    async def remove(self, request: web.Request) -> web.StreamResponse:
+        """?now=1: let the content go on every node at once, which only its owner may ask"""
+        return json_answer(await self._remover.remove(request.match_info["ref"], now=_flag(request, "now")))
+
+    async def trash(self, request: web.Request) -> web.StreamResponse:
+        """What was removed and is still here."""
+        return json_answer(self._remover.listing())
+
+    async def restore(self, request: web.Request) -> web.StreamResponse:
+        """Put it back; streams as adding does."""
+        reference = request.match_info["ref"]
+
+        async def work(events: EventStream) -> None:
+            await self._remover.restore(reference, events.emit)
+
+        return await stream(request, work)
+
+
+def _flag(request: web.Request, name: str) -> bool:
+    value = request.query.get(name, "0")
+    if value not in ("0", "1", "true", "false"):
+        raise MeshError(Code.BAD_REQUEST, f"cannot understand {name}={value}", "it is 0 or 1")
+    return value in ("1", "true")
+
+
+def _number(value: str | None, name: str) -> int | None:
+    if value is None or value == "":
+        return None
+    if not (value.isascii() and value.isdigit() and len(value) < 20):
+        raise MeshError(Code.BAD_REQUEST, f"cannot understand {name}={value[:40]!a}", "it is a whole number")
+    return int(value)
+
+
+def _replicas(value: str | None) -> Replicas | None:
+    if value is None or value == "":
+        return None
+    if value == "all":
+        return "all"
+    number = _number(value, "replicas")
+    if not number or number > 1000:
+        raise MeshError(
+            Code.BAD_REQUEST,
+            f"cannot make {value} copies",
+            'expected a number from 1 to 1000, or "all"',
+            "meshctl pin --help",
+        )
+    return number

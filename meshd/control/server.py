@@ -1,0 +1,136 @@
+"""The control socket: one route table, one seam from exception to answer."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import structlog
+from aiohttp import web
+from pydantic import BaseModel, ValidationError
+
+from meshd import __version__
+from meshd.control.access import Access, Gatekeeper, caller_of
+from meshd.errors import Code, MeshError
+
+_LOG = structlog.get_logger().bind(part="control")
+_BODY_MOST = 1024 * 1024  # of a JSON request; uploads are streamed and bounded by the disk
+M = TypeVar("M", bound=BaseModel)
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One line of the API. path: aiohttp's, with {names}."""
+
+    method: str
+    path: str
+    access: Access
+    handler: Handler
+
+
+def json_answer(document: BaseModel) -> web.Response:
+    """200 with the document."""
+    return web.Response(body=document.model_dump_json().encode() + b"\n", content_type="application/json")
+
+
+def problem(error: MeshError) -> web.Response:
+    """The error as an RFC 9457 problem document."""
+    return web.json_response(error.problem(), status=error.status, content_type="application/problem+json")
+
+
+async def read_request(request: web.Request, model: type[M]) -> M:
+    """The JSON body as `model`; an empty body is an empty document. Raises MeshError BAD_REQUEST."""
+    raw = await request.read()
+    try:
+        return model.model_validate_json(raw or b"{}")
+    except ValidationError as exc:
+        what = "; ".join(
+            f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}" for e in exc.errors(include_url=False)
+        )
+        raise MeshError(
+            Code.BAD_REQUEST, "cannot understand the request", what, "see /v1/openapi.json"
+        ) from exc
+
+
+class ControlServer:
+    """Serves the routes on a Unix socket that anyone may connect to; who may do what, the kernel's word decides."""
+
+    def __init__(self, socket: Path, routes: Sequence[Route], gatekeeper: Gatekeeper) -> None:
+        self._socket = socket
+        self._gatekeeper = gatekeeper
+        self._runner: web.AppRunner | None = None
+        self._app = web.Application(client_max_size=_BODY_MOST, middlewares=[self._seam])
+        for route in routes:
+            self._app.router.add_route(route.method, route.path, self._guarded(route))
+
+    async def start(self) -> None:
+        """Listen. Raises OSError."""
+        self._runner = web.AppRunner(
+            self._app, access_log=None, handler_cancellation=True, shutdown_timeout=2.0
+        )
+        await self._runner.setup()
+        self._socket.unlink(missing_ok=True)  # ours: the lock on the state folder is held
+        await web.UnixSite(self._runner, str(self._socket)).start()
+        os.chmod(self._socket, 0o666)  # noqa: S103, PTH101 - everybody may ask; refusals say what to do
+
+    async def stop(self) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+        self._socket.unlink(missing_ok=True)
+
+    def _guarded(self, route: Route) -> Handler:
+        async def handler(request: web.Request) -> web.StreamResponse:
+            connection = request.transport.get_extra_info("socket") if request.transport else None
+            if connection is None:
+                raise MeshError(Code.DENIED, "cannot answer", "the caller is gone")
+            self._gatekeeper.check(caller_of(connection), route.access)
+            return await route.handler(request)
+
+        return handler
+
+    @web.middleware
+    async def _seam(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Whatever happens, the caller gets an answer or a problem document; a stack trace goes to the log only."""
+        try:
+            response = await handler(request)
+        except MeshError as exc:
+            response = problem(exc)
+        except web.HTTPNotFound:
+            response = problem(
+                MeshError(
+                    Code.NOT_FOUND,
+                    f"cannot find {request.method} {request.path}",
+                    "no such route",
+                    "meshctl --help",
+                )
+            )
+        except web.HTTPMethodNotAllowed as exc:
+            allowed = ", ".join(sorted(exc.allowed_methods))
+            error = MeshError(
+                Code.BAD_REQUEST, f"cannot {request.method} {request.path}", f"it takes {allowed}"
+            )
+            response = problem(error)
+        except web.HTTPRequestEntityTooLarge:
+            response = problem(
+                MeshError(Code.BAD_REQUEST, "cannot take that request", f"it is over {_BODY_MOST} bytes")
+            )
+        except (web.HTTPException, ConnectionError, asyncio.CancelledError):
+            raise
+        except Exception:  # noqa: BLE001 - the one seam: the caller gets a problem document, the log the details
+            _LOG.exception("a request failed", method=request.method, path=request.path)
+            error = MeshError(
+                Code.INTERNAL,
+                "cannot do that",
+                "meshd made a mistake; its journal has the details",
+                "journalctl -u meshd",
+            )
+            response = problem(error)
+        if not response.prepared:
+            response.headers["Meshd-Version"] = __version__
+        return response

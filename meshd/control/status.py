@@ -1,0 +1,282 @@
+"""/v1/status, /v1/events, /v1/logs, /healthz, /readyz: what is going on."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from aiohttp import web
+
+from meshd import __version__, wire
+from meshd.cluster.rest import Cluster
+from meshd.config import Config
+from meshd.control.server import Route, json_answer
+from meshd.control.streams import EventStream, stream
+from meshd.errors import Code, MeshError
+from meshd.health.board import Board
+from meshd.health.notices import Notices
+from meshd.kubo.rpc import Kubo
+from meshd.mesh.membership import Membership
+from meshd.mesh.store import MeshStore
+from meshd.model import Condition, PeerState, Phase
+from meshd.pins.storage import Storage
+from meshd.pins.trash import Journal
+from meshd.turns import Turns
+
+
+class Happening(wire.Wire):
+    """A condition came or went."""
+
+    event: str
+    time: float
+    code: str
+    severity: str
+    subject: str
+    title: str
+    cause: str
+    hint: str
+
+
+class StatusApi:
+    def __init__(
+        self,
+        config: Config,
+        store: MeshStore,
+        membership: Membership,
+        turns: Turns,
+        board: Board,
+        notices: Notices,
+        storage: Storage,
+        journal: Journal,
+        kubo: Kubo,
+        cluster: Cluster,
+        peer_states: Callable[[], tuple[PeerState, ...]],
+        versions: Callable[[], dict[str, str]],
+    ) -> None:
+        self._config = config
+        self._store = store
+        self._membership = membership
+        self._turns = turns
+        self._board = board
+        self._notices = notices
+        self._storage = storage
+        self._journal = journal
+        self._kubo = kubo
+        self._cluster = cluster
+        self._peer_states = peer_states
+        self._versions = versions
+        self._started = time.monotonic()
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("GET", "/v1/status", "read", self.status),
+            Route("GET", "/v1/events", "read", self.events),
+            Route("GET", "/v1/logs/{service}", "read", self.logs),
+            Route("GET", "/healthz", "read", self.healthz),
+            Route("GET", "/readyz", "read", self.readyz),
+        ]
+
+    async def healthz(self, request: web.Request) -> web.StreamResponse:
+        """The loop turns."""
+        return web.Response(text="alive\n")
+
+    async def readyz(self, request: web.Request) -> web.StreamResponse:
+        """This node serves."""
+        ready = self._turns.ready
+        return web.Response(
+            text="ready\n" if ready else f"not ready: {self.why_not_ready()}\n", status=200 if ready else 503
+        )
+
+    def why_not_ready(self) -> str:
+        """What is still missing until this node serves; "" when it does."""
+        if self._store.mesh is None:
+            return "this node is in no mesh"
+        if self._store.forgotten:
+            return "the mesh has forgotten this node"
+        if self._turns.overlay.address is None:
+            return "waiting for the private network"
+        for name, service in self._turns.services.items():
+            state = service.state
+            if state.phase is not Phase.READY:
+                return f"waiting for {name}" + (f": {state.last_exit}" if state.last_exit else "")
+        if self._turns.listen_error is not None:
+            return str(self._turns.listen_error)
+        return ""
+
+    async def status(self, request: web.Request) -> web.StreamResponse:
+        document = await self.document()
+        await asyncio.to_thread(self._notices.mark_read)
+        return json_answer(document)
+
+    async def document(self) -> wire.Status:
+        """The whole status, each part as it was last seen."""
+        overlay, mesh = self._turns.overlay, self._membership.mesh()
+        room = await asyncio.to_thread(self._storage.room)
+        return wire.Status(
+            node=wire.Node(
+                name=self._store.me().name if mesh else self._config.node.name,
+                fingerprint=self._store.fingerprint,
+                version=__version__,
+                site=self._config.node.site,
+                uptime_s=time.monotonic() - self._started,
+                state=str(self._config.state),
+            ),
+            mesh=mesh,
+            overlay=wire.OverlayView(
+                kind=self._config.overlay.kind,
+                address=overlay.address,
+                interface=overlay.interface,
+                why=overlay.why,
+            ),
+            services=self._services(),
+            peers=self.peers(),
+            conditions=[_condition(c) for c in self._board.conditions],
+            storage=wire.Storage(
+                total=room.total,
+                free=room.free,
+                reserve=room.reserve,
+                offer=self._storage.offer,
+                content=await self._content_size(),
+                accepts=self._storage.accepts(),
+            ),
+            pins=await self._pin_counts(),
+            ready=self._turns.ready,
+        )
+
+    async def _content_size(self) -> int:
+        try:
+            return (await self._kubo.repo_stat()).size
+        except MeshError:
+            return 0  # kubo is down, which the services say
+
+    async def _pin_counts(self) -> wire.PinCounts | None:
+        if not self._turns.ready:
+            return None
+        try:
+            pins = await self._cluster.allocations()
+        except MeshError:
+            return None
+        trash = self._journal.all()
+        return wire.PinCounts(
+            entries=len(pins),
+            size=sum(p.size for p in pins),
+            trash=len(trash),
+            trash_size=sum(r.size for r in trash),
+        )
+
+    def _services(self) -> list[wire.Service]:
+        now, versions = time.monotonic(), self._versions()
+        return [
+            wire.Service(
+                name=name,
+                phase=s.state.phase.value,
+                healthy=s.state.healthy,
+                pid=s.state.pid,
+                since_s=now - s.state.since,
+                restarts=s.state.restarts,
+                version=versions.get(name, ""),
+                last_exit=s.state.last_exit,
+            )
+            for name, s in self._turns.services.items()
+        ]
+
+    def peers(self) -> list[wire.Peer]:
+        """Every member, this node among them."""
+        states = {p.fingerprint: p for p in self._peer_states()}
+        result = []
+        for m in self._store.members():
+            this = m.fingerprint == self._store.fingerprint
+            state = states.get(m.fingerprint) or PeerState(m.fingerprint, m.name, m.address)
+            result.append(
+                wire.Peer(
+                    name=self._store.name_of(m.fingerprint),
+                    fingerprint=m.fingerprint,
+                    address=m.address,
+                    site=m.site,
+                    this_node=this,
+                    reachable=this or state.reachable,
+                    last_seen=time.time() if this else state.last_seen,
+                    rtt_s=state.rtt_s,
+                    free=self._storage.free() if this else state.free_bytes,
+                    accepts=self._storage.accepts() if this else state.accepts,
+                    version=__version__ if this else state.version,
+                    problem=state.problem,
+                    admitted_by=self._store.name_of(m.admitted_by),
+                    admitted=m.admitted,
+                )
+            )
+        return result
+
+    async def events(self, request: web.Request) -> web.StreamResponse:
+        """Conditions as they come and go, those that hold now first. Never ends by itself."""
+        queue: asyncio.Queue[Happening] = asyncio.Queue(maxsize=1000)
+
+        def listener(what: str, condition: Condition) -> None:
+            if not queue.full():
+                queue.put_nowait(_happening(what, condition, time.time()))
+
+        async def work(events: EventStream) -> None:
+            for condition in self._board.conditions:
+                await events.emit(_happening("raised", condition, condition.since))
+            if events.response is None:
+                await events.emit(wire.StepEvent(message="nothing is wrong; waiting for what comes"))
+            while True:
+                await events.emit(await queue.get())
+
+        self._board.listeners.append(listener)
+        try:
+            return await stream(request, work)
+        finally:
+            self._board.listeners.remove(listener)
+
+    async def logs(self, request: web.Request) -> web.StreamResponse:
+        """?lines=100 &follow=1: a service's own output"""
+        name = request.match_info["service"]
+        service = self._turns.services.get(name)
+        if service is None:
+            known = ", ".join(self._turns.services)
+            raise MeshError(
+                Code.NOT_FOUND, f"cannot find a service {name}", f"there are {known}", "journalctl -u meshd"
+            )
+        raw = request.query.get("lines", "100")
+        count = min(int(raw), 500) if raw.isascii() and raw.isdigit() else 100
+        queue: asyncio.Queue[tuple[float, str]] = asyncio.Queue(maxsize=1000)
+
+        def listener(when: float, text: str) -> None:
+            if not queue.full():
+                queue.put_nowait((when, text))
+
+        async def work(events: EventStream) -> None:
+            for when, text in list(service.lines)[-count:] if count else []:
+                await events.emit(wire.LogEvent(time=when, service=name, text=text))
+            while request.query.get("follow") == "1":
+                when, text = await queue.get()
+                await events.emit(wire.LogEvent(time=when, service=name, text=text))
+            await events.emit(LogsDone())
+
+        service.line_listeners.append(listener)
+        try:
+            return await stream(request, work)
+        finally:
+            service.line_listeners.remove(listener)
+
+
+class LogsDone(wire.Wire):
+    event: str = "done"
+
+
+def _condition(c: Condition) -> wire.Condition:
+    return wire.Condition(
+        code=c.code,
+        severity=c.severity.value,
+        subject=c.subject,
+        title=c.title,
+        cause=c.cause,
+        hint=c.hint,
+        since=c.since,
+    )
+
+
+def _happening(what: str, c: Condition, when: float) -> Happening:
+    return Happening(event=f"condition-{what}", time=when, **_condition(c).model_dump(exclude={"since"}))

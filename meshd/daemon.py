@@ -1,0 +1,364 @@
+"""The composition root: builds every part, runs them in one TaskGroup, stops them in order."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import signal
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from meshd import files, wire
+from meshd.cluster.rest import Cluster
+from meshd.cluster.service import ClusterProgram
+from meshd.config import Config
+from meshd.control.access import Gatekeeper
+from meshd.control.mesh import MeshApi
+from meshd.control.pins import PinsApi
+from meshd.control.server import ControlServer
+from meshd.control.status import StatusApi
+from meshd.control.streams import EventStream
+from meshd.errors import Code, MeshError
+from meshd.health.audit import Audit
+from meshd.health.board import Board
+from meshd.health.facts import Facts
+from meshd.health.notices import Notices
+from meshd.kubo.rpc import Kubo
+from meshd.kubo.service import KuboProgram
+from meshd.mesh import identity as identities
+from meshd.mesh.identity import Identity
+from meshd.mesh.membership import Membership
+from meshd.mesh.peers import Peers
+from meshd.mesh.secrets import Secrets
+from meshd.mesh.store import MeshStore
+from meshd.mesh.watch import Watch
+from meshd.metrics import MetricsApi, MetricsServer
+from meshd.overlay import static
+from meshd.peer.server import PeerServer
+from meshd.pins.parts import Outside, Pins
+from meshd.supervise import leftovers
+from meshd.turns import Turns
+
+_OVERLAY_EVERY_S = 2.0
+_HEALTH_EVERY_S = 1.0
+_REPLICATE_EVERY_S = 5.0
+_STOP_S = 60.0
+_LOG = structlog.get_logger().bind(part="daemon")
+
+
+class Node:
+    """Everything that depends on who this node is. After `leave` another one is built."""
+
+    def __init__(self, config: Config) -> None:
+        """Blocks: reads and creates state. Raises MeshError BAD_STATE."""
+        state, private = config.state, config.private_sockets
+        kubo_repo = files.private_directory(state / "kubo")
+        cluster_folder = files.private_directory(state / "cluster")
+        self.config = config
+        self.left = asyncio.Event()
+        self.identity = Identity.load_or_create(state)
+        self.store = MeshStore(state, self.identity.fingerprint)
+        self.kubo = Kubo(private / "kubo.sock")
+        self.cluster = Cluster(private / "cluster.sock")
+        self.peers = Peers(self.identity, lambda: self.turns.overlay.address)
+        self.pins = Pins(
+            Outside(
+                config=config,
+                store=self.store,
+                peers=self.peers,
+                kubo=self.kubo,
+                cluster=self.cluster,
+                content=(kubo_repo, cluster_folder, state),
+                peer_states=lambda: self.watch.states(),
+                ready=lambda: self.turns.ready,
+            )
+        )
+        duties = self.pins.duties
+        self.watch = Watch(self.store, self.peers, duties.beat, on_removals=duties.fetch_removals)
+        self.peer_server = PeerServer(
+            self.identity,
+            self.store,
+            lambda: Secrets.load(state),
+            duties,
+            on_joined=lambda _: self.watch.poke(),
+            on_beat=self.watch.heard,
+        )
+        self.kubo_program = KuboProgram(kubo_repo, self.kubo, config.paths.engines, state)
+        self.cluster_program = ClusterProgram(cluster_folder, self.cluster, config.paths.engines, state)
+        self.turns = Turns(
+            config,
+            self.store,
+            self.kubo,
+            self.kubo_program,
+            self.cluster_program,
+            self.peer_server,
+            self.pins.uploads.abort_all,
+            self._recover,
+        )
+        self.membership = Membership(
+            config,
+            self.identity,
+            self.store,
+            self.peers,
+            lambda: self.turns.overlay,
+            self._create_engines,
+            lambda: self.status.why_not_ready(),
+        )
+        self.board = Board()
+        self.notices = Notices(state / "notices.json", self.store)
+        self.audit = Audit(
+            self.turns.services,
+            {"kubo": config.ports.swarm, "cluster": config.ports.cluster},
+            lambda: self.turns.overlay.address,
+            self.kubo,
+            self.turns.kubo_place,
+            lambda: {m.kubo_id for m in self.store.members()},
+            self._secret_files,
+        )
+        self._build_control()
+
+    def _build_control(self) -> None:
+        config, pins = self.config, self.pins
+        self.status = StatusApi(
+            config,
+            self.store,
+            self.membership,
+            self.turns,
+            self.board,
+            self.notices,
+            pins.storage,
+            pins.journal,
+            self.kubo,
+            self.cluster,
+            self.watch.states,
+            lambda: {"kubo": self.kubo_program.version, "cluster": self.cluster_program.version},
+        )
+        metrics = MetricsApi(self.status.document)
+        routes = [
+            *self.status.routes(),
+            *MeshApi(self.membership, pins.departure, self.store, self.status, self._leave).routes(),
+            *PinsApi(pins.catalogue, pins.adder, pins.content, pins.remover).routes(),
+            *metrics.routes(),
+        ]
+        keeper = Gatekeeper(config.control, self._child_pids)
+        self.control = ControlServer(config.control_socket, routes, keeper)
+        self.metrics_port: MetricsServer | None = None
+        if config.metrics.listen:
+            handlers = {
+                "/metrics": metrics.metrics,
+                "/healthz": self.status.healthz,
+                "/readyz": self.status.readyz,
+            }
+            self.metrics_port = MetricsServer(config.metrics.listen, handlers)
+
+    # -- what parts ask of each other ------------------------------------------------------------------------------
+
+    def _child_pids(self) -> list[int]:
+        return [s.state.pid for s in self.turns.services.values() if s.state.pid is not None]
+
+    def _secret_files(self) -> list[Path]:
+        state = self.config.state
+        return [
+            self.identity.key_file,
+            state / "mesh.json",
+            Secrets.swarm_key_file(state),
+            state / "secrets" / "cluster.secret",
+            state / "kubo" / "swarm.key",
+            state / "kubo" / "config",
+            state / "cluster" / "service.json",
+            state / "cluster" / "identity.json",
+        ]
+
+    async def _create_engines(self) -> tuple[str, str]:
+        return await self.kubo_program.create(), await self.cluster_program.create()
+
+    async def _recover(self) -> None:
+        await self.cluster.recover()
+        await self.pins.adder.sweep()
+
+    # -- running ---------------------------------------------------------------------------------------------------
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Until `stop` is set or this node has left its mesh. Raises MeshError where it cannot begin."""
+        self._look_at_overlay()
+        await self.pins.gate.start()
+        try:
+            if self.metrics_port is not None:
+                await self.metrics_port.start()
+            await self.control.start()
+            _LOG.info(
+                "serving", socket=str(self.config.control_socket), fingerprint=self.identity.fingerprint
+            )
+            async with asyncio.TaskGroup() as group:
+                loops = [group.create_task(loop) for loop in self._loops()]
+                turning = group.create_task(self.turns.run(), name="turns")
+                await _first(stop.wait(), self.left.wait())
+                await self._stop(turning)
+                for task in loops:
+                    task.cancel()
+        finally:
+            await self.control.stop()
+            if self.metrics_port is not None:
+                await self.metrics_port.stop()
+            await self.peer_server.stop()
+            await self.pins.gate.stop()
+            for client in (self.peers, self.kubo, self.cluster):
+                await client.close()
+
+    async def _stop(self, turning: asyncio.Task[None]) -> None:
+        """No more requests, then the services in their order."""
+        await self.pins.uploads.abort_all()
+        await self.pins.stop()
+        await self.control.stop()
+        self.turns.stop()
+        async with asyncio.timeout(_STOP_S):
+            await turning
+        _LOG.info("stopped")
+
+    def _loops(self) -> list[Coroutine[Any, Any, None]]:
+        pins = self.pins
+        return [
+            self.watch.run(),
+            self.audit.run(),
+            pins.garbage.run(),
+            self._every(_OVERLAY_EVERY_S, self._follow_overlay),
+            self._every(_HEALTH_EVERY_S, self._update_board),
+            self._every(_REPLICATE_EVERY_S, self._when_ready(pins.replicator.turn)),
+            self._every(pins.sweeper.interval_s, self._when_ready(pins.sweeper.sweep)),
+        ]
+
+    @staticmethod
+    async def _every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+        said = ""
+        while True:
+            try:
+                await work()
+                said = ""
+            except MeshError as exc:
+                if str(exc) != said:  # the same fault is told once
+                    said = str(exc)
+                    _LOG.warning("cannot finish a round", error=said)
+            await asyncio.sleep(seconds)
+
+    def _when_ready(self, work: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+        async def guarded() -> None:
+            if self.turns.ready and not self.store.forgotten:
+                await work()
+
+        return guarded
+
+    def _look_at_overlay(self) -> None:
+        self.turns.set_overlay(static.look(self.config.overlay))
+
+    async def _follow_overlay(self) -> None:
+        self._look_at_overlay()
+        await self.membership.follow_address()
+
+    async def _update_board(self) -> None:
+        mesh, store, pins = self.store.mesh, self.store, self.pins
+        forgotten_by = ""
+        if mesh is not None and store.forgotten:
+            forgotten_by = store.name_of(store.me().forgotten_by) or "a member"
+        self.board.update(
+            Facts(
+                now=time.time(),
+                in_mesh=mesh is not None,
+                mesh_name=mesh.name if mesh else "",
+                forgotten_by=forgotten_by,
+                overlay=self.turns.overlay,
+                services={name: s.state for name, s in self.turns.services.items()},
+                peers=self.watch.states(),
+                joined=self.notices.unread(),
+                full=pins.storage.full(),
+                drift=self.audit.drift,
+                strangers=self.audit.strangers,
+                open_files=self.audit.open_files,
+                listen_error=self.turns.listen_error,
+                short=pins.replicator.short,
+            )
+        )
+
+    # -- leaving ---------------------------------------------------------------------------------------------------
+
+    async def _leave(self, events: EventStream, force: bool) -> None:
+        """Hand over, say goodbye, stop, and remove all that belonged to the mesh. Cut off anywhere, it can be repeated."""
+        mesh = self.store.mesh
+        if mesh is None:
+            raise MeshError(Code.NO_MESH, "cannot leave", "this node is in no mesh", "meshctl status")
+        if not self.store.forgotten:
+            if not force:
+                if not self.turns.ready:
+                    raise MeshError(
+                        Code.NOT_READY,
+                        "cannot leave yet",
+                        f"whether the others hold what is here cannot be seen: {self.status.why_not_ready()}",
+                        "meshctl status; or: meshctl leave --force (what only this node holds is gone then)",
+                    )
+                await self.pins.departure.drain(events.emit)
+            await self.membership.say_goodbye(events.emit)
+        await events.emit(wire.StepEvent(message="stopping kubo and the cluster"))
+        async with asyncio.timeout(_STOP_S):
+            await self.turns.all_stopped()
+        await asyncio.to_thread(self._remove_content)
+        await self.store.clear()
+        await asyncio.to_thread(self._remove_identity)
+        await events.emit(wire.LeftEvent(mesh=mesh.name))
+        self.left.set()
+
+    def _remove_content(self) -> None:
+        """The content first: a mesh that is joined later must not be served from it."""
+        for folder in ("kubo", "cluster"):
+            shutil.rmtree(self.config.state / folder)
+        for name in ("trash.json", "notices.json"):
+            (self.config.state / name).unlink(missing_ok=True)
+
+    def _remove_identity(self) -> None:
+        Secrets.erase(self.config.state)
+        identities.discard(self.config.state)
+
+
+async def _first(*waits: Awaitable[object]) -> None:
+    tasks = [asyncio.ensure_future(w) for w in waits]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+async def run(config: Config, stop: asyncio.Event) -> None:
+    """Run this machine's node until `stop` is set. Raises MeshError where it cannot start."""
+    _prepare_folders(config)
+    with files.only_daemon(config.state):
+        for leftover in await asyncio.to_thread(leftovers.kill, config.state):
+            _LOG.warning("ended a leftover of a previous run", pid=leftover.pid, program=leftover.program)
+        while not stop.is_set():
+            node = await asyncio.to_thread(Node, config)
+            await node.run(stop)
+
+
+def stop_on_signals(stop: asyncio.Event) -> None:
+    """SIGTERM and SIGINT ask for an orderly stop."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+
+
+def _prepare_folders(config: Config) -> None:
+    """Raises MeshError BAD_STATE that names the folder and its owner."""
+    run_folder = config.paths.run.absolute()
+    try:
+        files.private_directory(config.state)
+        run_folder.mkdir(parents=True, exist_ok=True, mode=0o755)
+        files.private_directory(config.private_sockets)
+    except OSError as exc:
+        raise MeshError(
+            Code.BAD_STATE,
+            f"cannot use {exc.filename}",
+            exc.strerror or str(exc),
+            "run meshd as the folder's owner, or name other folders in [paths] of the configuration",
+        ) from exc

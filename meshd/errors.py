@@ -1,0 +1,103 @@
+"""The errors that reach a person: one closed list of codes, one class.
+
+A message begins with what cannot be done; its hint ends with what to type.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Code(StrEnum):
+    """Every way a request or a start can fail. Clients may rely on these; the prose may change."""
+
+    BAD_REQUEST = "bad-request"
+    BAD_CONFIG = "bad-config"
+    BAD_NAME = "bad-name"
+    BAD_INVITE = "bad-invite"
+    INVITE_EXPIRED = "invite-expired"
+    INVITE_USED = "invite-used"
+    UPLOAD_CUT_OFF = "upload-cut-off"
+    UPLOAD_MISMATCH = "upload-mismatch"
+    DENIED = "denied"
+    NOT_OWNER = "not-owner"
+    NOT_FOUND = "not-found"
+    NO_MESH = "no-mesh"
+    IN_OTHER_MESH = "in-other-mesh"
+    NAME_TAKEN = "name-taken"
+    LAST_COPY = "last-copy"
+    FORGOTTEN = "forgotten"
+    BUSY = "busy"
+    DISK_FLOOR = "disk-floor"
+    NOT_READY = "not-ready"
+    NO_OVERLAY = "no-overlay"
+    PEER_UNREACHABLE = "peer-unreachable"
+    BAD_STATE = "bad-state"
+    ENGINE_MISSING = "engine-missing"
+    ENGINE_FAILED = "engine-failed"
+    INTERNAL = "internal"
+
+
+_STATUS: dict[Code, int] = {
+    Code.DENIED: 403,
+    Code.NOT_OWNER: 403,
+    Code.FORGOTTEN: 403,
+    Code.NOT_FOUND: 404,
+    Code.NO_MESH: 409,
+    Code.IN_OTHER_MESH: 409,
+    Code.NAME_TAKEN: 409,
+    Code.LAST_COPY: 409,
+    Code.BUSY: 409,
+    Code.INVITE_EXPIRED: 410,
+    Code.INVITE_USED: 410,
+    Code.DISK_FLOOR: 507,
+    Code.NOT_READY: 503,
+    Code.NO_OVERLAY: 503,
+    Code.PEER_UNREACHABLE: 502,
+    Code.ENGINE_MISSING: 503,
+    Code.ENGINE_FAILED: 502,
+    Code.BAD_STATE: 500,
+    Code.INTERNAL: 500,
+}
+
+
+class MeshError(Exception):
+    """What cannot be done, why, and what to type.
+
+    title: one line, begins with "cannot". detail: the cause, may be empty. hint: what to type, may be empty.
+    """
+
+    def __init__(self, code: Code, title: str, detail: str = "", hint: str = "") -> None:
+        super().__init__(f"{title}: {detail}" if detail else title)
+        self.code = code
+        self.title = title
+        self.detail = detail
+        self.hint = hint
+
+    @property
+    def status(self) -> int:
+        """The HTTP status this error is answered with; 400 unless the code says otherwise."""
+        return _STATUS.get(self.code, 400)
+
+    def problem(self) -> dict[str, object]:
+        """An RFC 9457 problem document with two more members, `code` and `hint`."""
+        return {
+            "type": f"urn:meshd:problem:{self.code}",
+            "title": self.title,
+            "status": self.status,
+            "detail": self.detail,
+            "code": str(self.code),
+            "hint": self.hint,
+        }
+
+    @classmethod
+    def from_problem(cls, document: dict[str, object]) -> MeshError:
+        """The error that another node answered. An unknown code (a newer node) becomes INTERNAL."""
+        raw = str(document.get("code", ""))
+        code = Code(raw) if raw in set(Code) else Code.INTERNAL
+        return cls(
+            code,
+            str(document.get("title", "cannot do that")),
+            str(document.get("detail", "")),
+            str(document.get("hint", "")),
+        )

@@ -1,0 +1,93 @@
+"""Looks at the running programs, from outside: their sockets in the kernel's table, kubo's own config, its peers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from meshd.errors import MeshError
+from meshd.kubo import policy
+from meshd.kubo.rpc import Kubo
+from meshd.model import Phase
+from meshd.supervise import sockets
+from meshd.supervise.service import Service
+
+WHILE_STARTING_S = 0.25
+WHILE_RUNNING_S = 5.0
+_CONFIG_EVERY = 6  # looks at the sockets for one at the config and the swarm
+_LOG = structlog.get_logger().bind(part="audit")
+
+
+class Audit:
+    """drift, strangers, open_files: what was found at the last look; see health.facts."""
+
+    def __init__(
+        self,
+        services: dict[str, Service],
+        ports: dict[str, int],
+        address: Callable[[], str | None],
+        kubo: Kubo,
+        kubo_place: Callable[[str], policy.Place],
+        member_ids: Callable[[], set[str]],
+        secret_files: Callable[[], list[Path]],
+    ) -> None:
+        self._services = services
+        self._ports = ports
+        self._address = address
+        self._kubo = kubo
+        self._kubo_place = kubo_place
+        self._member_ids = member_ids
+        self._secret_files = secret_files
+        self.drift: tuple[str, ...] = ()
+        self.strangers: tuple[str, ...] = ()
+        self.open_files: tuple[str, ...] = ()
+
+    async def run(self) -> None:
+        """For as long as the daemon lives."""
+        looks = 0
+        while True:
+            for service in self._services.values():
+                await self._look_at_sockets(service)
+            self.open_files = tuple(
+                str(p) for p in self._secret_files() if p.exists() and p.stat().st_mode & 0o077
+            )
+            if looks % _CONFIG_EVERY == 0 and self._services["kubo"].state.phase is Phase.READY:
+                with contextlib.suppress(
+                    MeshError
+                ):  # a kubo that does not answer is the supervisor's to tell
+                    await self._look_at_kubo()
+            starting = any(s.state.phase is Phase.STARTING for s in self._services.values())
+            looks = 0 if starting else looks + 1
+            await asyncio.sleep(WHILE_STARTING_S if starting else WHILE_RUNNING_S)
+
+    async def _look_at_sockets(self, service: Service) -> None:
+        state, address = service.state, self._address()
+        if state.pid is None or address is None or state.phase not in (Phase.STARTING, Phase.READY):
+            return
+        name = state.name
+        try:
+            found = await asyncio.to_thread(sockets.of_process, state.pid)
+        except MeshError as exc:
+            _LOG.warning("cannot audit", service=name, error=str(exc))
+            return
+        leaks = [str(s) for s in sockets.leaks(found, address, self._ports[name])]
+        if service.state.phase is Phase.READY and service.state.pid == state.pid:
+            count = sockets.count_listeners(address, self._ports[name])
+            if count > 1:
+                leaks.append(f"{count} programs listen on {address}:{self._ports[name]}, and one should")
+        if leaks and service.state.pid == state.pid:
+            service.report_leak("; ".join(leaks))
+
+    async def _look_at_kubo(self) -> None:
+        address = self._address()
+        if address is None:
+            return
+        config = await self._kubo.config()
+        self.drift = tuple(str(v) for v in policy.audit(config, self._kubo_place(address)))
+        peers = await self._kubo.swarm_peers()
+        known = self._member_ids()
+        self.strangers = tuple(f"{i} at {where}" for i, where in sorted(peers.items()) if i not in known)

@@ -1,0 +1,30 @@
+"""All that the checks may look at, at one moment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from meshd.errors import MeshError
+from meshd.model import OverlayState, PeerState, ServiceState
+from meshd.pins.storage import Room
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """now: wall clock, seconds. joined: (name, who admitted it) of members that nobody has read about yet."""
+
+    now: float
+    in_mesh: bool
+    forgotten_by: str = ""  # a name; empty while this node is a member
+    overlay: OverlayState = field(default_factory=OverlayState)
+    services: dict[str, ServiceState] = field(default_factory=dict)
+    peers: tuple[PeerState, ...] = ()
+    joined: tuple[tuple[str, str], ...] = ()
+    room: Room | None = None
+    full: str = ""
+    drift: tuple[str, ...] = ()  # rules of the private swarm that the running kubo does not hold
+    strangers: tuple[str, ...] = ()  # swarm peers outside the roster, as `id at address`
+    open_files: tuple[str, ...] = ()  # secrets that others may read
+    listen_error: MeshError | None = None
+    short: int = 0  # entries with fewer copies than there could be
+    mesh_name: str = ""

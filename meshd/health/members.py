@@ -1,0 +1,49 @@
+"""The other nodes: who is away, who is new, and whether this node still belongs to them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from meshd.health.facts import Facts
+from meshd.model import Condition, Severity
+
+
+def check(facts: Facts) -> Iterator[Condition]:
+    if facts.forgotten_by:
+        yield Condition(
+            "forgotten",
+            Severity.ERROR,
+            f"the mesh {facts.mesh_name} has forgotten this node",
+            f"{facts.forgotten_by} typed: meshctl forget",
+            "meshctl leave, then ask a member for: meshctl invite",
+        )
+        return
+    for name, by in facts.joined:
+        yield Condition(
+            "member-joined", Severity.INFO, f"{name} joined, invited by {by}", "", "meshctl peers", name
+        )
+    if facts.overlay.address is None:
+        return  # everybody is away then, and the cause is told already
+    for peer in facts.peers:
+        if not peer.reachable:
+            seen = (
+                time.strftime("%Y-%m-%d %H:%M", time.localtime(peer.last_seen)) if peer.last_seen else "never"
+            )
+            yield Condition(
+                "peer-away",
+                Severity.WARNING,
+                f"{peer.name} is away",
+                f"last seen {seen}; {peer.problem or 'it was not asked yet'}",
+                f"start it; if it never comes back: meshctl forget {peer.name}",
+                peer.name,
+            )
+        elif peer.problem:
+            yield Condition(
+                "peer-problem",
+                Severity.WARNING,
+                f"{peer.name} has a problem",
+                peer.problem,
+                "meshctl peers",
+                peer.name,
+            )

@@ -1,0 +1,43 @@
+"""`X joined, invited by A`: told in every node's status until somebody has read it there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from meshd import files
+from meshd.errors import MeshError
+from meshd.mesh.store import MeshStore
+
+
+class Notices:
+    """Remembers, in one small file, which members a person on this node has read about."""
+
+    def __init__(self, path: Path, store: MeshStore) -> None:
+        self._path = path
+        self._store = store
+        self._read: set[str] = self._load()
+
+    def _load(self) -> set[str]:
+        try:
+            document = files.read_json(self._path)
+        except (FileNotFoundError, MeshError):  # at worst a person reads it a second time
+            return set()
+        return {str(f) for f in document} if isinstance(document, list) else set()
+
+    def unread(self) -> tuple[tuple[str, str], ...]:
+        """(name, name of who admitted it) of members that joined after this node and were not read about."""
+        mesh = self._store.mesh
+        if mesh is None:
+            return ()
+        return tuple(
+            (self._store.name_of(m.fingerprint), self._store.name_of(m.admitted_by))
+            for m in self._store.peers()
+            if m.fingerprint not in self._read and m.admitted > mesh.joined
+        )
+
+    def mark_read(self) -> None:
+        """A person has seen the status. Blocks for one small write."""
+        current = {m.fingerprint for m in self._store.peers()}
+        if self.unread():
+            self._read |= current
+            files.write_json(self._path, sorted(self._read & current))

@@ -1,0 +1,27 @@
+"""The disk, and whether every entry has the copies it could have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from meshd.health.facts import Facts
+from meshd.model import Condition, Severity
+
+
+def check(facts: Facts) -> Iterator[Condition]:
+    if facts.full:
+        yield Condition(
+            "disk-floor",
+            Severity.WARNING,
+            "this node takes no more content",
+            facts.full,
+            "free some space, or lower [storage] reserve; meshctl trash shows what waits to go",
+        )
+    if facts.short:
+        yield Condition(
+            "copies-missing",
+            Severity.WARNING,
+            f"{facts.short} entries have fewer copies than they could",
+            "a node was away, or has no room; copies are being made",
+            "meshctl ls shows them; meshctl peers shows who is away",
+        )

@@ -1,0 +1,293 @@
+"""Client of kubo's RPC over its Unix socket. Every call is a POST to /api/v0/...; answers were measured on 0.43.0."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from meshd.errors import Code, MeshError
+
+ASK = aiohttp.ClientTimeout(total=10)
+LONG = aiohttp.ClientTimeout(total=None, sock_connect=10)  # transfers: bounded by who asks, not by the clock
+_LINE_MAX = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class LocalPin:
+    cid: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class RepoStat:
+    """Bytes and objects in kubo's repository."""
+
+    size: int
+    objects: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """What a path is: size is the content's bytes for a file, 0 for a directory; cumulative counts the whole DAG."""
+
+    cid: str
+    size: int
+    cumulative: int
+    directory: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    name: str
+    cid: str
+    size: int
+    directory: bool
+
+
+class KuboError(MeshError):
+    """kubo answered with an error. `message` is its own text."""
+
+    def __init__(self, what: str, message: str) -> None:
+        super().__init__(Code.ENGINE_FAILED, f"cannot {what}", f"kubo says: {message}", "meshctl logs kubo")
+        self.message = message
+
+
+class Kubo:
+    """One kubo behind one socket. `close` it."""
+
+    def __init__(self, socket: Path) -> None:
+        self.socket = socket
+        self._session: aiohttp.ClientSession | None = None
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    def _http(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            connector = aiohttp.UnixConnector(str(self.socket), limit=200)
+            self._session = aiohttp.ClientSession(connector=connector, read_bufsize=256 * 1024)
+        return self._session
+
+    @contextlib.asynccontextmanager
+    async def call(
+        self,
+        command: str,
+        arguments: Sequence[str] = (),
+        *,
+        timeout: aiohttp.ClientTimeout = ASK,
+        data: Any = None,
+        headers: dict[str, str] | None = None,
+        extra: dict[str, str] | None = None,
+        **options: str,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """One command, its answer open. Raises KuboError for an error answer, MeshError NOT_READY where nobody answers."""
+        params = [("arg", argument) for argument in arguments]
+        params += [(key.replace("_", "-"), value) for key, value in options.items()]
+        params += list((extra or {}).items())
+        try:
+            async with self._http().post(
+                f"http://kubo/api/v0/{command}", params=params, timeout=timeout, data=data, headers=headers
+            ) as response:
+                if response.status != 200:
+                    raise KuboError(f"do {command}", _message(await response.text()))
+                yield response
+        except (
+            aiohttp.ClientConnectionError,
+            aiohttp.ClientPayloadError,
+            ConnectionError,
+            FileNotFoundError,
+        ) as exc:
+            raise MeshError(
+                Code.NOT_READY,
+                f"cannot reach kubo for {command}",
+                str(exc) or type(exc).__name__,
+                "meshctl status",
+            ) from exc
+        except TimeoutError as exc:
+            raise MeshError(
+                Code.NOT_READY, f"cannot do {command}", "kubo did not answer in time", "meshctl status"
+            ) from exc
+
+    async def ask(self, command: str, *arguments: str, **options: str) -> Any:
+        """One command whose answer is one JSON document."""
+        async with self.call(command, arguments, **options) as response:  # type: ignore[arg-type]  # options are strings
+            return json.loads(await response.read() or b"null")
+
+    async def lines(
+        self, command: str, *arguments: str, timeout: aiohttp.ClientTimeout = LONG, **options: str
+    ) -> AsyncIterator[Any]:
+        """One command whose answer is a JSON document a line."""
+        async with self.call(command, arguments, timeout=timeout, **options) as response:  # type: ignore[arg-type]
+            async for document in json_lines(response.content):
+                yield document
+
+    async def id(self) -> dict[str, Any]:
+        answer: dict[str, Any] = await self.ask("id")
+        return answer
+
+    async def config(self) -> dict[str, Any]:
+        """The running program's config, without private keys."""
+        answer: dict[str, Any] = await self.ask("config/show")
+        return answer
+
+    async def version(self) -> str:
+        return str((await self.ask("version"))["Version"])
+
+    async def put_entry(self, document: dict[str, Any]) -> str:
+        """Store a dag-cbor node given as dag-json and pin it recursively in one step, so that no GC gets between."""
+        form = aiohttp.FormData()
+        form.add_field("file", json.dumps(document).encode(), filename="entry")
+        async with self.call(
+            "dag/put", data=form, store_codec="dag-cbor", input_codec="dag-json", pin="true"
+        ) as response:
+            return str(json.loads(await response.read())["Cid"]["/"])
+
+    async def get_node(self, cid: str, *, seconds: float = 10.0, offline: bool = False) -> Any:
+        """A node as dag-json. kubo fetches it from other nodes where it is not here, for `seconds`, unless offline."""
+        options = {"offline": "true"} if offline else {"timeout": f"{seconds}s"}
+        async with self.call(
+            "dag/get", [cid], timeout=aiohttp.ClientTimeout(total=seconds + 5), extra=options
+        ) as r:
+            return json.loads(await r.read())
+
+    async def has(self, cid: str) -> bool:
+        """True where the block itself is here; the network is not asked."""
+        try:
+            await self.ask("block/stat", cid, offline="true")
+        except KuboError:
+            return False
+        return True
+
+    async def pin(self, cid: str, name: str = "", *, timeout: float | None = None) -> None:
+        """Pin recursively, fetching what is not here. kubo answers when the whole DAG is here."""
+        extra = {"name": name} if name else {}
+        if timeout is not None:
+            extra["timeout"] = f"{timeout}s"
+        async with self.call("pin/add", [cid], timeout=LONG, extra=extra) as response:
+            pinned = json.loads(await response.read())["Pins"]
+        if pinned != [cid]:
+            raise KuboError(f"pin {cid}", f"it pinned {pinned}")
+
+    async def unpin(self, cid: str) -> bool:
+        """Take the recursive pin away; False where there was none."""
+        try:
+            await self.ask("pin/rm", cid)
+        except KuboError as exc:
+            if "not pinned" in exc.message:
+                return False
+            raise
+        return True
+
+    async def pinned(self, cids: Sequence[str]) -> set[str]:
+        """Which of `cids` have a recursive pin here. One call when all have; else one each."""
+        if not cids:
+            return set()
+        try:
+            answer = await self.ask("pin/ls", *cids, type="recursive")
+            return set(answer["Keys"]) & set(cids)
+        except KuboError as exc:
+            if "not pinned" not in exc.message:
+                raise
+        if len(cids) == 1:
+            return set()
+        middle = len(cids) // 2
+        return await self.pinned(cids[:middle]) | await self.pinned(cids[middle:])
+
+    async def pins(self) -> list[LocalPin]:
+        """Every recursive pin here, with its name."""
+        return [
+            LocalPin(p["Cid"], p.get("Name", ""))
+            async for p in self.lines("pin/ls", type="recursive", names="true", stream="true")
+        ]
+
+    async def repo_stat(self) -> RepoStat:
+        answer = await self.ask("repo/stat", size_only="true")
+        return RepoStat(answer["RepoSize"], answer.get("NumObjects", 0))
+
+    async def collect_garbage(self) -> int:
+        """Drop every block that no pin reaches; how many went. Errors of single blocks raise KuboError at the end."""
+        count, errors = 0, []
+        async for line in self.lines("repo/gc", stream_errors="true"):
+            if line.get("Error"):
+                errors.append(line["Error"])
+            else:
+                count += 1
+        if errors:
+            raise KuboError("collect garbage", "; ".join(errors[:3]))
+        return count
+
+    async def stat(self, path: str, *, timeout: float = 30.0) -> Stat:
+        """What `/ipfs/<cid>/...` is. Raises MeshError NOT_FOUND where a part of the path does not exist."""
+        try:
+            wait = aiohttp.ClientTimeout(total=timeout + 5)
+            async with self.call(
+                "files/stat", [path], timeout=wait, extra={"timeout": f"{timeout}s"}
+            ) as response:
+                answer = json.loads(await response.read())
+        except KuboError as exc:
+            if (
+                "no link named" in exc.message
+                or "not found" in exc.message
+                or "does not exist" in exc.message
+            ):
+                raise MeshError(Code.NOT_FOUND, f"cannot find {path.partition('/')[2]}", exc.message) from exc
+            raise
+        return Stat(
+            answer["Hash"], answer.get("Size", 0), answer["CumulativeSize"], answer["Type"] == "directory"
+        )
+
+    async def list(self, path: str) -> list[Link]:
+        """What is in the directory `/ipfs/<cid>/...`; sizes are the files' bytes, 0 for directories."""
+        answer = await self.ask("ls", path, resolve_type="true", size="true")
+        return [
+            Link(link["Name"], link["Hash"], link["Size"], link["Type"] == 1)
+            for link in answer["Objects"][0]["Links"]
+        ]
+
+    async def swarm_peers(self) -> dict[str, str]:
+        """Connected peers: peer id -> multiaddr without the id."""
+        answer = await self.ask("swarm/peers")
+        return {p["Peer"]: p["Addr"] for p in answer["Peers"] or ()}
+
+    async def keep_connected(self, multiaddr: str) -> None:
+        """Have kubo hold a connection to `/ip4/.../p2p/<id>`, redialled for ever. Forgotten at its restart."""
+        await self.ask("swarm/peering/add", multiaddr)
+
+    async def let_go(self, peer_id: str) -> None:
+        """Undo `keep_connected` and hang up."""
+        await self.ask("swarm/peering/rm", peer_id)
+        with contextlib.suppress(KuboError):  # it was not connected
+            await self.ask("swarm/disconnect", f"/p2p/{peer_id}")
+
+    async def connect(self, multiaddr: str) -> None:
+        """Dial a peer now. Raises KuboError where it does not answer."""
+        await self.ask("swarm/connect", multiaddr)
+
+
+async def json_lines(stream: aiohttp.StreamReader) -> AsyncIterator[Any]:
+    """JSON documents, one a line. Raises ValueError on a line over 4 MiB or one that is not JSON."""
+    rest = b""
+    async for chunk in stream.iter_any():
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            if line.strip():
+                yield json.loads(line)
+        if len(rest) > _LINE_MAX:
+            raise ValueError("a line is too long")
+    if rest.strip():
+        yield json.loads(rest)
+
+
+def _message(body: str) -> str:
+    try:
+        return str(json.loads(body)["Message"])
+    except (ValueError, KeyError, TypeError):
+        return body.strip()[:500] or "(no text)"

@@ -1,0 +1,146 @@
+"""How kubo is run: its repository, its config by policy, its swarm key, its readiness."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from meshd import files
+from meshd.errors import Code, MeshError
+from meshd.kubo import policy
+from meshd.kubo.rpc import Kubo
+from meshd.supervise import sockets
+from meshd.supervise.child import Launch
+
+SUPPORTED = ("0.43.",)
+_PROFILES = "autoconf-off,unixfs-v1-2025"
+
+
+def find_engine(name: str, folder: Path | None) -> Path:
+    """The program's absolute path: in `folder`, or on PATH. Raises MeshError ENGINE_MISSING."""
+    found = shutil.which(name, path=str(folder) if folder else None)
+    if found is None:
+        where = f"in {folder}" if folder else "on PATH"
+        raise MeshError(
+            Code.ENGINE_MISSING,
+            f"cannot find {name}",
+            f"it is not {where}",
+            "install it, or name its folder in [paths] engines of the configuration; from a checkout: make setup",
+        )
+    return Path(found).resolve()
+
+
+async def run_once(argv: list[str], env: dict[str, str], *, timeout: float = 60.0) -> str:
+    """Run a short command to its end; its output. Raises MeshError ENGINE_FAILED with the command's own words."""
+    process = await asyncio.create_subprocess_exec(
+        *argv,
+        env=env,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        async with asyncio.timeout(timeout):
+            output, _ = await process.communicate()
+    except BaseException:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        raise
+    text = output.decode(errors="replace").strip()
+    if process.returncode != 0:
+        raise MeshError(Code.ENGINE_FAILED, f"cannot run {Path(argv[0]).name} {argv[1]}", text[-2000:])
+    return text
+
+
+def check_version(name: str, found: str, supported: tuple[str, ...]) -> None:
+    """Raises MeshError ENGINE_MISSING where `found` begins with none of `supported`."""
+    if not found.startswith(supported):
+        raise MeshError(
+            Code.ENGINE_MISSING,
+            f"cannot use {name} {found}",
+            f"meshd is made for {' or '.join(s + 'x' for s in supported)}",
+            "install that version, or name its folder in [paths] engines of the configuration; from a checkout: make setup",
+        )
+
+
+class KuboProgram:
+    """kubo as supervise.Program. `place` and `swarm_key` are set before each start."""
+
+    name = "kubo"
+    ready_timeout = 60.0
+    stop_grace = 25.0
+
+    def __init__(self, repo: Path, rpc: Kubo, engines: Path | None, owner: Path) -> None:
+        self.repo = repo
+        self.rpc = rpc
+        self.place: policy.Place | None = None
+        self.swarm_key = ""
+        self.version = ""
+        self._engines = engines
+        self._owner = owner
+        self._binary: Path | None = None
+
+    def _env(self) -> dict[str, str]:
+        return {
+            **policy.ENVIRONMENT,
+            "IPFS_PATH": str(self.repo),
+            "HOME": str(self.repo),
+            "PATH": "/usr/bin:/bin",
+            "GOLOG_LOG_LEVEL": "error",
+        }
+
+    async def find(self) -> Path:
+        """The binary, its version checked once."""
+        if self._binary is None:
+            binary = find_engine("ipfs", self._engines)
+            version = (await run_once([str(binary), "version", "--number"], self._env())).split()[-1]
+            check_version("kubo", version, SUPPORTED)
+            self._binary, self.version = binary, version
+        return self._binary
+
+    async def create(self) -> str:
+        """Make the repository where there is none; the peer id of this kubo."""
+        binary = await self.find()
+        if not (self.repo / "config").exists():
+            files.private_directory(self.repo)
+            await run_once([str(binary), "init", "--empty-repo", f"--profile={_PROFILES}"], self._env())
+        return str(self._config()["Identity"]["PeerID"])
+
+    def _config(self) -> dict[str, Any]:
+        config = files.read_json(self.repo / "config")
+        if not isinstance(config, dict) or "Identity" not in config:
+            raise MeshError(
+                Code.BAD_STATE, f"cannot use {self.repo / 'config'}", "it is not a config of kubo"
+            )
+        return config
+
+    async def prepare(self) -> Launch:
+        """See supervise.Program."""
+        if self.place is None:
+            raise MeshError(Code.NO_OVERLAY, "cannot start kubo", "there is no overlay address")
+        binary = await self.find()
+        await self.create()
+        sockets.check_free(self.place.address, self.place.port, "kubo's swarm")
+        config = self._config()
+        wanted = policy.apply(config, self.place)
+        if wanted != config:
+            files.write_durably(self.repo / "config", json.dumps(wanted, indent=2))
+        files.write_durably(self.repo / "swarm.key", self.swarm_key)
+        self.place.rpc_socket.unlink(missing_ok=True)  # after kill -9 kubo does not start over its old socket
+        await self.rpc.close()
+        argv = (str(binary), "daemon", "--migrate=true", "--enable-gc=false")
+        return Launch(argv, self._env(), self._owner)
+
+    async def is_ready(self) -> bool:
+        """It answers, and with the identity of this repository."""
+        if self.place is None or not self.place.rpc_socket.exists():
+            return False
+        return bool((await self.rpc.id())["ID"] == self._config()["Identity"]["PeerID"])
+
+    async def ask(self) -> None:
+        """See supervise.Program."""
+        await self.rpc.version()

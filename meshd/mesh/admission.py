@@ -1,0 +1,97 @@
+"""The rules of invites: what admits a node and what does not. Pure: state in, state out."""
+
+from __future__ import annotations
+
+import dataclasses
+import hmac
+import secrets
+
+from meshd.errors import Code, MeshError
+from meshd.mesh import roster
+from meshd.mesh.invites import token_hash
+from meshd.mesh.state import InviteRecord, MeshState
+from meshd.wire import Joiner, Member
+
+_KEPT_AFTER = 30 * 86400.0  # seconds an invite is remembered after its end, so that a late caller is told why
+_ASK_AGAIN = "ask a member for a new one: meshctl invite"
+
+
+def issue(state: MeshState, expires_s: float, now: float) -> tuple[MeshState, InviteRecord, str]:
+    """A new invite: the state with its hash, its record, and its token (64 hex digits, kept nowhere)."""
+    kept = {key: record for key, record in state.invites.items() if now < record.expires + _KEPT_AFTER}
+    token = secrets.token_hex(32)
+    invite_id = secrets.token_hex(4)
+    while invite_id in kept:
+        invite_id = secrets.token_hex(4)
+    record = InviteRecord(id=invite_id, token_hash=token_hash(token), created=now, expires=now + expires_s)
+    return dataclasses.replace(state, invites={**kept, invite_id: record}), record, token
+
+
+def revoke(state: MeshState, invite_id: str) -> MeshState:
+    """The state in which the invite admits nobody. Raises MeshError NOT_FOUND."""
+    record = state.invites.get(invite_id)
+    if record is None or record.revoked:
+        raise MeshError(
+            Code.NOT_FOUND,
+            f"cannot revoke the invite {invite_id}",
+            "this node issued none of that id",
+            "see the open ones: meshctl invite --list",
+        )
+    spent = record.model_copy(update={"revoked": True})
+    return dataclasses.replace(state, invites={**state.invites, invite_id: spent})
+
+
+def admit(
+    state: MeshState, invite_id: str, token: str, joiner: Joiner, *, me: str, now: float
+) -> tuple[MeshState, Member, bool]:
+    """The state in which the joiner is a member and the token is spent; the member; whether that is news.
+
+    The same node asking again with its own spent token is answered again. Raises MeshError BAD_INVITE (unknown or
+    revoked), INVITE_USED, INVITE_EXPIRED, NAME_TAKEN, FORGOTTEN, BAD_NAME, BAD_REQUEST; the token is not spent then.
+    """
+    fingerprint = roster.check_joiner(joiner)
+    record = state.invites.get(invite_id)
+    if record is None or not hmac.compare_digest(record.token_hash, token_hash(token)):
+        raise _refused(Code.BAD_INVITE, "this node did not issue it, or withdrew it long ago")
+    again = record.used_by == fingerprint
+    if record.used_by and not again:
+        raise _refused(Code.INVITE_USED, "another node has joined with it: each invite admits one")
+    if record.revoked and not again:
+        raise _refused(Code.BAD_INVITE, "it was revoked")
+    if now >= record.expires and not again:
+        raise _refused(Code.INVITE_EXPIRED, "its time is over")
+    known = state.entries.get(fingerprint)
+    if known is not None and known.forgotten:
+        raise MeshError(
+            Code.FORGOTTEN,
+            "cannot join",
+            "the mesh has forgotten this node's key for good",
+            "move the state folder of this machine away, start meshd again and join as a new node",
+        )
+    _check_name_free(state, joiner.name, fingerprint)
+    member = (
+        roster.restated(known, joiner, now)
+        if known is not None
+        else roster.member_of(joiner, fingerprint, admitted_by=me, admitted=now, stamp=roster.next_stamp(now))
+    )
+    if again and member is known:
+        return state, member, False
+    used = record.model_copy(update={"used_by": fingerprint})
+    entries = {**state.entries, fingerprint: member}
+    changed = dataclasses.replace(state, entries=entries, invites={**state.invites, invite_id: used})
+    return changed, member, known is None
+
+
+def _check_name_free(state: MeshState, name: str, fingerprint: str) -> None:
+    for member in roster.live(state.entries):
+        if member.fingerprint != fingerprint and member.name.casefold() == name.casefold():
+            raise MeshError(
+                Code.NAME_TAKEN,
+                f"cannot join as {name}",
+                "another member has that name",
+                "choose another one; the invite is still good: meshctl join --name NAME",
+            )
+
+
+def _refused(code: Code, cause: str) -> MeshError:
+    return MeshError(code, "cannot join with this invite", cause, _ASK_AGAIN)

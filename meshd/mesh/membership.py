@@ -1,0 +1,226 @@
+"""Becoming a member and ceasing to be one: init, join, forget, leave, as steps that a person can follow."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from meshd import wire
+from meshd.config import Config, check_node_name
+from meshd.errors import Code, MeshError
+from meshd.mesh import invites
+from meshd.mesh.identity import Identity
+from meshd.mesh.join import join
+from meshd.mesh.peers import Peers
+from meshd.mesh.secrets import Secrets
+from meshd.mesh.store import MeshStore
+from meshd.model import OverlayState
+
+READY_TIMEOUT = 120.0
+_LOG = structlog.get_logger().bind(part="membership")
+
+Emit = Callable[[wire.Wire], Awaitable[None]]
+CreateEngines = Callable[[], Awaitable[tuple[str, str]]]
+
+
+class Membership:
+    """create_engines: makes kubo's and the cluster's folders and returns their peer ids. why_not_ready: what is still
+    missing until this node serves, "" when it does."""
+
+    def __init__(
+        self,
+        config: Config,
+        identity: Identity,
+        store: MeshStore,
+        peers: Peers,
+        overlay: Callable[[], OverlayState],
+        create_engines: CreateEngines,
+        why_not_ready: Callable[[], str],
+    ) -> None:
+        self._config = config
+        self._identity = identity
+        self._store = store
+        self._peers = peers
+        self._overlay = overlay
+        self._create_engines = create_engines
+        self._why_not_ready = why_not_ready
+        self._one_at_a_time = asyncio.Lock()
+
+    def mesh(self) -> wire.Mesh | None:
+        """The mesh as the API shows it."""
+        state = self._store.mesh
+        if state is None:
+            return None
+        return wire.Mesh(
+            name=state.name,
+            id=state.id,
+            members=len(self._store.members()),
+            joined=state.joined,
+            replicas=self._config.pins.replicas,
+        )
+
+    async def init(self, name: str, emit: Emit) -> None:
+        """Found a mesh. In a mesh of that name already: says so. Raises MeshError IN_OTHER_MESH, NO_OVERLAY."""
+        async with self._lock():
+            current = self._store.mesh
+            if current is not None:
+                if name not in (current.name, "mesh"):
+                    raise _in_other_mesh(current.name, f"begin {name}")
+                await self._done(emit, created=False)
+                return
+            own = await self._own(self._config.node.name, emit)
+            await asyncio.to_thread(Secrets.generate().save, self._config.state)
+            await self._store.create(name, own)
+            _LOG.info("mesh founded", mesh=name)
+            await self._serve(emit)
+
+    async def join(self, invite_text: str, node_name: str | None, emit: Emit) -> None:
+        """Join by invite. In that mesh already: says so. Raises MeshError BAD_INVITE, INVITE_*, NAME_TAKEN, ..."""
+        async with self._lock():
+            invitation = invites.decode(invite_text, 0.0)  # an old invite to this very mesh is no mistake
+            current = self._store.mesh
+            if current is not None:
+                if current.id != invitation.mesh_id:
+                    raise _in_other_mesh(current.name, f"join {invitation.mesh_name}")
+                await self._done(emit, created=False)
+                return
+            name = self._config.node.name if node_name is None else _checked(node_name)
+            own = await self._own(name, emit)
+            await emit(wire.StepEvent(message=f"asking {', '.join(invitation.addresses)} to admit this node"))
+            admitted = await join(invite_text, own, self._identity, self._peers)
+            secrets = Secrets(admitted.swarm_key, admitted.cluster_secret)
+            await asyncio.to_thread(secrets.save, self._config.state)
+            await self._store.adopt(admitted)
+            _LOG.info("mesh joined", mesh=admitted.mesh_name)
+            await self._serve(emit)
+
+    async def follow_address(self) -> None:
+        """Say in the roster where this node is now, if that has changed."""
+        state = self._overlay()
+        if self._store.mesh is None or self._store.forgotten or state.address is None:
+            return
+        me = self._store.me()
+        own = self._joiner(me.name, me.kubo_id, me.cluster_id, state.address)
+        if await self._store.update_self(own):
+            _LOG.info("the roster says where this node is", address=state.address)
+
+    async def forget(self, name: str) -> wire.Forgotten:
+        """Have the mesh forget a member for good. Raises MeshError NOT_FOUND."""
+        member = self._store.by_name(name)
+        if member is None:
+            raise MeshError(
+                Code.NOT_FOUND, f"cannot forget {name}", "no member has that name", "meshctl peers"
+            )
+        if member.fingerprint == self._store.fingerprint:
+            raise MeshError(Code.BAD_REQUEST, f"cannot forget {name}", "it is this node", "meshctl leave")
+        await self._store.forget(member.fingerprint, by=self._store.fingerprint)
+        await self.tell_all()
+        return wire.Forgotten(name=name)
+
+    async def tell_all(self) -> int:
+        """Give every reachable member this node's roster at once; how many have it."""
+        roster = self._store.roster()
+        answers = await asyncio.gather(
+            *(self._peers.push_roster(m, roster) for m in self._store.peers()), return_exceptions=True
+        )
+        for answer in answers:
+            if isinstance(answer, BaseException) and not isinstance(answer, MeshError):
+                raise answer
+        return sum(not isinstance(a, BaseException) for a in answers)
+
+    async def say_goodbye(self, emit: Emit) -> None:
+        """Tell the members that this node leaves."""
+        everyone = self._store.peers()
+        await self._store.forget(self._store.fingerprint, by=self._store.fingerprint)
+        roster = self._store.roster()
+        answers = await asyncio.gather(
+            *(self._peers.push_roster(m, roster) for m in everyone), return_exceptions=True
+        )
+        told = sum(not isinstance(a, BaseException) for a in answers)
+        if everyone:
+            await emit(wire.StepEvent(message=f"told {told} of {len(everyone)} members"))
+            if not told:
+                hint = "on a member: meshctl forget " + self._config.node.name
+                await emit(wire.StepEvent(message=f"nobody could be told; {hint}"))
+
+    def _lock(self) -> asyncio.Lock:
+        if self._one_at_a_time.locked():
+            raise MeshError(
+                Code.BUSY,
+                "cannot do that now",
+                "another init or join is under way on this node",
+                "meshctl status",
+            )
+        return self._one_at_a_time
+
+    async def _own(self, name: str, emit: Emit) -> wire.Joiner:
+        """What this node says of itself; makes the engines' folders first, for their ids."""
+        state = self._overlay()
+        if state.address is None:
+            problem = state.problem
+            raise MeshError(
+                Code.NO_OVERLAY,
+                "cannot begin: " + (problem.title if problem else "there is no overlay address"),
+                problem.cause if problem else "",
+                problem.hint if problem else "meshctl status",
+            )
+        await emit(wire.StepEvent(message="preparing kubo and the cluster"))
+        kubo_id, cluster_id = await self._create_engines()
+        return self._joiner(name, kubo_id, cluster_id, state.address)
+
+    def _joiner(self, name: str, kubo_id: str, cluster_id: str, address: str) -> wire.Joiner:
+        ports = self._config.ports
+        return wire.Joiner(
+            name=name,
+            certificate=self._identity.certificate,
+            address=address,
+            peer_port=ports.peer,
+            swarm_port=ports.swarm,
+            cluster_port=ports.cluster,
+            kubo_id=kubo_id,
+            cluster_id=cluster_id,
+            site=self._config.node.site,
+        )
+
+    async def _serve(self, emit: Emit) -> None:
+        """Wait until this node serves. It is a member whether it gets that far now or later."""
+        deadline = asyncio.get_running_loop().time() + READY_TIMEOUT
+        said = ""
+        while why := self._why_not_ready():
+            if why != said:
+                said = why
+                await emit(wire.StepEvent(message=why))
+            if asyncio.get_running_loop().time() > deadline:
+                raise MeshError(
+                    Code.NOT_READY,
+                    "cannot serve yet, though this node is a member now",
+                    why,
+                    "meshctl status; it goes on trying",
+                )
+            await asyncio.sleep(0.05)
+        await self._done(emit, created=True)
+
+    async def _done(self, emit: Emit, *, created: bool) -> None:
+        mesh = self.mesh()
+        assert mesh is not None  # noqa: S101 - it was made or found above
+        await emit(wire.MeshResult(mesh=mesh, node=self._store.me().name, created=created))
+
+
+def _checked(name: str) -> str:
+    try:
+        return check_node_name(name)
+    except ValueError as exc:
+        raise MeshError(
+            Code.BAD_NAME, f"cannot use {name!a} as this node's name", str(exc), "meshctl join --name attic"
+        ) from exc
+
+
+def _in_other_mesh(name: str, what: str) -> MeshError:
+    return MeshError(
+        Code.IN_OTHER_MESH,
+        f"cannot {what}",
+        f"this node is in the mesh {name}",
+        "meshctl leave, then try again",
+    )

@@ -1,0 +1,212 @@
+"""Calls to other nodes' peer API. Each leaves from the overlay address, to a certificate that is known before."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+import aiohttp
+from pydantic import BaseModel
+
+from meshd.errors import Code, MeshError
+from meshd.mesh import tls
+from meshd.mesh.dial import CONNECT_S, exchange, explain, hung_up, open_session, url
+from meshd.mesh.identity import Identity, fingerprint_of
+from meshd.mesh.invites import host_port
+from meshd.wire import (
+    Admitted,
+    Beat,
+    Challenge,
+    Confirmed,
+    ConfirmRequest,
+    Hello,
+    Member,
+    PeerJoinRequest,
+    Released,
+    ReleaseRequest,
+    Removal,
+    Removals,
+    Roster,
+)
+
+_M = TypeVar("_M", bound=BaseModel)
+_BEAT_S = 5.0
+_ROSTER_S = 15.0
+_REMOVALS_S = 30.0
+_CONFIRM_S = 30.0  # the other side may have to wait for its disk
+_RELEASE_S = 60.0
+_JOIN_S = 20.0
+
+
+class Peers:
+    """One keep-alive session a member. The members come as arguments, from the roster; nothing is remembered of them
+    but open connections, which are dropped where address or certificate changed."""
+
+    def __init__(self, identity: Identity, local_address: Callable[[], str | None]) -> None:
+        """local_address: this node's overlay address now, None while it has none."""
+        self._identity = identity
+        self._local_address = local_address
+        self._sessions: dict[str, tuple[tuple[object, ...], aiohttp.ClientSession]] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+
+    # -- members: each raises MeshError PEER_UNREACHABLE, NO_OVERLAY, or what the peer answered ---------------------
+
+    async def beat(self, peer: Member, beat: Beat) -> Beat:
+        """Exchange the facts of the moment."""
+        return await self._call(peer, "POST", "/beat", Beat, _BEAT_S, body=beat)
+
+    async def roster(self, peer: Member) -> Roster:
+        """Its roster."""
+        return await self._call(peer, "GET", "/roster", Roster, _ROSTER_S)
+
+    async def push_roster(self, peer: Member, roster: Roster) -> Roster:
+        """Give it ours; its roster after it has taken ours in."""
+        return await self._call(peer, "POST", "/roster", Roster, _ROSTER_S, body=roster)
+
+    async def confirm(self, peer: Member, cids: list[str]) -> Confirmed:
+        """Which of these (2,000 at most) it holds durably."""
+        return await self._call(
+            peer, "POST", "/confirm", Confirmed, _CONFIRM_S, body=ConfirmRequest(cids=cids)
+        )
+
+    async def removals(self, peer: Member, after: int) -> Removals:
+        """The removals that it recorded, without the first `after` ones."""
+        return await self._call(peer, "GET", "/removals", Removals, _REMOVALS_S, query={"after": str(after)})
+
+    async def push_removals(self, peer: Member, removals: list[Removal]) -> None:
+        """Tell it of removals at once, before it asks."""
+        body = Removals(removals=removals, total=len(removals))
+        await self._call(peer, "POST", "/removals", _Nothing, _REMOVALS_S, body=body)
+
+    async def release(self, peer: Member, cid: str) -> Released:
+        """Ask it to let go of an entry at once; it checks that this node owns it."""
+        return await self._call(peer, "POST", "/release", Released, _RELEASE_S, body=ReleaseRequest(cid=cid))
+
+    # -- strangers -------------------------------------------------------------------------------------------------
+
+    async def hello(self, address: str, port: int) -> Hello:
+        """Who answers there. Nothing is sent but the question. Raises MeshError PEER_UNREACHABLE."""
+        fingerprint = await self._fingerprint_at(address, port)
+        hello = await self._ask(address, port, fingerprint, "GET", "/hello", Hello, CONNECT_S)
+        if hello.fingerprint != fingerprint:
+            raise MeshError(
+                Code.PEER_UNREACHABLE,
+                f"cannot trust {host_port(address, port)}",
+                "it says it is another node than the one whose certificate it shows",
+            )
+        return hello
+
+    async def challenge(self, address: str, port: int, fingerprint: str) -> Challenge:
+        """A nonce to sign, from the node of that fingerprint and no other."""
+        return await self._ask(address, port, fingerprint, "POST", "/challenge", Challenge, _JOIN_S)
+
+    async def join(self, address: str, port: int, fingerprint: str, request: PeerJoinRequest) -> Admitted:
+        """Ask to be admitted, the node of that fingerprint and no other: the token must reach nobody else."""
+        return await self._ask(address, port, fingerprint, "POST", "/join", Admitted, _JOIN_S, request)
+
+    # -- sessions --------------------------------------------------------------------------------------------------
+
+    def keep_only(self, fingerprints: Iterable[str]) -> None:
+        """Hang up on everybody else: they are no members any more."""
+        for gone in set(self._sessions) - set(fingerprints):
+            self._hang_up(gone)
+
+    async def close(self) -> None:
+        """Hang up on all."""
+        for fingerprint in list(self._sessions):
+            self._hang_up(fingerprint)
+        await asyncio.gather(*self._closing)
+
+    def _session(self, peer: Member) -> aiohttp.ClientSession:
+        local = self._local()
+        key = (peer.address, peer.peer_port, peer.certificate, local)
+        known = self._sessions.get(peer.fingerprint)
+        if known is not None and known[0] == key:
+            return known[1]
+        if known is not None:
+            self._hang_up(peer.fingerprint)
+        session = open_session(local, tls.client_context(self._identity, peer.certificate))
+        self._sessions[peer.fingerprint] = (key, session)
+        return session
+
+    def _hang_up(self, fingerprint: str) -> None:
+        _, session = self._sessions.pop(fingerprint)
+        task = asyncio.create_task(session.close(), name="peer-hang-up")
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    def _local(self) -> str:
+        local = self._local_address()
+        if local is None:
+            raise MeshError(
+                Code.NO_OVERLAY,
+                "cannot call another node",
+                "this machine has no overlay address now",
+                "meshctl status",
+            )
+        return local
+
+    # -- one call --------------------------------------------------------------------------------------------------
+
+    async def _call(
+        self,
+        peer: Member,
+        method: str,
+        path: str,
+        model: type[_M],
+        total_s: float,
+        *,
+        body: BaseModel | None = None,
+        query: dict[str, str] | None = None,
+    ) -> _M:
+        session = self._session(peer)
+        where = url(peer.address, peer.peer_port, path, query)
+        try:
+            async with asyncio.timeout(total_s):
+                try:
+                    return await exchange(session, method, where, model, body)
+                except (aiohttp.ClientError, OSError) as exc:
+                    if not hung_up(exc):
+                        raise
+                return await exchange(session, method, where, model, body)  # every call may be made twice
+        except (aiohttp.ClientError, OSError) as exc:  # TimeoutError is an OSError
+            raise explain(peer.name, peer.address, peer.peer_port, exc) from exc
+
+    async def _ask(
+        self,
+        address: str,
+        port: int,
+        fingerprint: str,
+        method: str,
+        path: str,
+        model: type[_M],
+        total_s: float,
+        body: BaseModel | None = None,
+    ) -> _M:
+        pinned = aiohttp.Fingerprint(bytes.fromhex(fingerprint))  # checked before anything is sent
+        try:
+            async with asyncio.timeout(total_s), open_session(self._local(), pinned) as session:
+                return await exchange(session, method, url(address, port, path), model, body)
+        except (aiohttp.ClientError, OSError) as exc:
+            raise explain("", address, port, exc) from exc
+
+    async def _fingerprint_at(self, address: str, port: int) -> str:
+        writer: asyncio.StreamWriter | None = None
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                _, writer = await asyncio.open_connection(
+                    address, port, ssl=tls.stranger_context(), local_addr=(self._local(), 0)
+                )
+            shown: ssl.SSLObject = writer.get_extra_info("ssl_object")
+            return fingerprint_of(shown.getpeercert(binary_form=True) or b"")
+        except OSError as exc:
+            raise explain("", address, port, exc) from exc
+        finally:
+            if writer is not None:
+                writer.transport.abort()
+
+
+class _Nothing(BaseModel):
+    """An answer that says only that it was done."""

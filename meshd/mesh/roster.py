@@ -1,0 +1,159 @@
+"""Who is a member: rules over the statements of the roster. Pure.
+
+A roster is a mapping of fingerprint to the winning statement. Merging is commutative, associative and idempotent, so all
+nodes agree in the end whatever the order in which they meet.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+
+from meshd.config import NODE_NAME
+from meshd.errors import Code, MeshError
+from meshd.mesh import certificate
+from meshd.wire import Joiner, Member
+
+Entries = Mapping[str, Member]
+
+_ENGINE_ID = re.compile(r"[A-Za-z0-9]{0,128}")
+_FINGERPRINT = re.compile(r"[0-9a-f]{64}")
+_LATEST = 1e12  # seconds; later stamps are no times, and floats lose the fractions that tell statements apart
+_TICK = 0.001  # seconds between two statements of a node whose clock stands still or went back
+
+
+def canonical(member: Member) -> str:
+    """The statement as JSON with one spelling. Defaults are left out, so a newer node can add a field."""
+    return json.dumps(member.model_dump(exclude_defaults=True), sort_keys=True, separators=(",", ":"))
+
+
+def _weight(member: Member) -> tuple[bool, float, str]:
+    return (member.forgotten, member.stamp, canonical(member))
+
+
+def merge(mine: Entries, theirs: Iterable[Member]) -> dict[str, Member]:
+    """By fingerprint the newest statement; content breaks ties; forgotten wins over all."""
+    merged = dict(mine)
+    for member in theirs:
+        known = merged.get(member.fingerprint)
+        if known is None or _weight(member) > _weight(known):
+            merged[member.fingerprint] = member
+    return merged
+
+
+def digest(entries: Entries) -> str:
+    """sha256 (hex) over the canonical JSON of all statements, the forgotten ones too: equal digests, equal rosters."""
+    lines = sorted(canonical(member) for member in entries.values())
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def live(entries: Entries) -> list[Member]:
+    """Those who are members now, in the order in which they came."""
+    members = [member for member in entries.values() if not member.forgotten]
+    return sorted(members, key=lambda member: (member.admitted, member.fingerprint))
+
+
+def names(entries: Entries) -> dict[str, str]:
+    """What each live member is called, by fingerprint.
+
+    Two sides that were apart can admit the same name: the one who came first has it, the others get `name~1a2b`.
+    """
+    taken: set[str] = set()
+    called: dict[str, str] = {}
+    for member in live(entries):
+        name, letters = member.name, 4
+        while name.casefold() in taken:
+            name, letters = f"{member.name}~{member.fingerprint[:letters]}", letters + 4
+        taken.add(name.casefold())
+        called[member.fingerprint] = name
+    return called
+
+
+def next_stamp(now: float, previous: float = 0.0) -> float:
+    """The stamp of a new statement: the time, or just after the previous one where the clock is behind that."""
+    return min(max(now, previous + _TICK), _LATEST)
+
+
+def check_member(member: Member) -> None:
+    """Raises ValueError that says why a statement cannot be used. Other nodes' words end in files and terminals here."""
+    if not _FINGERPRINT.fullmatch(member.fingerprint):
+        raise ValueError("its fingerprint is not 64 hex digits")
+    if certificate.check(member.certificate) != member.fingerprint:
+        raise ValueError("its certificate is another node's")
+    for moment in (member.stamp, member.admitted):
+        if not math.isfinite(moment) or not 0 <= moment <= _LATEST or math.copysign(1, moment) < 0:
+            raise ValueError("it has a time that is none")
+    for other in (member.admitted_by, member.forgotten_by):
+        if other and not _FINGERPRINT.fullmatch(other):
+            raise ValueError("it names a node by what is no fingerprint")
+    _check_facts(member)
+
+
+def check_joiner(joiner: Joiner) -> str:
+    """The fingerprint of who asks to join. Raises MeshError BAD_NAME or BAD_REQUEST that says what is wrong."""
+    if not NODE_NAME.fullmatch(joiner.name):
+        raise MeshError(
+            Code.BAD_NAME,
+            "cannot admit a node of that name",
+            "a name is 1 to 63 of the letters a-z, A-Z, digits, '.', '_' and '-', and begins and ends with a letter or digit",
+            "choose another name: meshctl join --name NAME",
+        )
+    try:
+        fingerprint = certificate.check(joiner.certificate)
+        _check_facts(joiner)
+    except ValueError as exc:
+        raise MeshError(
+            Code.BAD_REQUEST,
+            "cannot admit this node",
+            f"what it says of itself cannot be: {exc}",
+            "update meshd there",
+        ) from None
+    return fingerprint
+
+
+def _check_facts(facts: Joiner | Member) -> None:
+    if not NODE_NAME.fullmatch(facts.name):
+        raise ValueError("its name is not a node's name")
+    try:
+        address = ipaddress.ip_address(facts.address)
+    except ValueError:
+        raise ValueError("its address is not an IP address") from None
+    if address.is_unspecified or address.is_multicast:
+        raise ValueError("its address is not one machine's")
+    if str(address) != facts.address:
+        raise ValueError("its address is not in its usual spelling")
+    if not all(0 < port < 65536 for port in (facts.peer_port, facts.swarm_port, facts.cluster_port)):
+        raise ValueError("one of its ports is not from 1 to 65535")
+    if not _ENGINE_ID.fullmatch(facts.kubo_id) or not _ENGINE_ID.fullmatch(facts.cluster_id):
+        raise ValueError("one of its engines' ids is not letters and digits")
+    if len(facts.site) > 63 or not (facts.site.isprintable()):
+        raise ValueError("its site is not a printable word")
+
+
+def member_of(joiner: Joiner, fingerprint: str, *, admitted_by: str, admitted: float, stamp: float) -> Member:
+    """The statement that makes a joiner a member."""
+    return Member(
+        **joiner.model_dump(),
+        fingerprint=fingerprint,
+        admitted_by=admitted_by,
+        admitted=admitted,
+        stamp=stamp,
+    )
+
+
+def restated(member: Member, joiner: Joiner, now: float) -> Member:
+    """`member` with what it now says of itself; the same object where nothing is new."""
+    if all(getattr(member, key) == value for key, value in joiner):
+        return member
+    return member.model_copy(update={**joiner.model_dump(), "stamp": next_stamp(now, member.stamp)})
+
+
+def forgotten(member: Member, by: str, now: float) -> Member:
+    """The statement that `member` was forgotten by the node of that fingerprint."""
+    return member.model_copy(
+        update={"forgotten": True, "forgotten_by": by, "stamp": next_stamp(now, member.stamp)}
+    )

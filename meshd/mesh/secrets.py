@@ -1,0 +1,85 @@
+"""What all members share and nobody else may know: kubo's swarm key and the cluster's secret."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from meshd import files
+from meshd.errors import Code, MeshError
+
+_SWARM_KEY = "swarm.key"
+_CLUSTER_SECRET = "cluster.secret"  # noqa: S105 -- the name of a file
+_SWARM_HEAD = "/key/swarm/psk/1.0.0/\n/base16/\n"  # kubo's own file format
+_HEX = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """swarm_key: the text of kubo's swarm.key file. cluster_secret: 64 hex digits. Neither shows in repr."""
+
+    swarm_key: str = field(repr=False)
+    cluster_secret: str = field(repr=False)
+
+    def __post_init__(self) -> None:
+        """Raises ValueError, which does not quote what is wrong."""
+        head, tail = self.swarm_key[: len(_SWARM_HEAD)], self.swarm_key[len(_SWARM_HEAD) :]
+        if head != _SWARM_HEAD or not tail.endswith("\n") or not _HEX.fullmatch(tail.removesuffix("\n")):
+            raise ValueError("the swarm key is not in kubo's format")
+        if not _HEX.fullmatch(self.cluster_secret):
+            raise ValueError("the cluster secret is not 64 hex digits")
+
+    @classmethod
+    def generate(cls) -> Secrets:
+        """New ones, for a new mesh."""
+        return cls(f"{_SWARM_HEAD}{secrets.token_hex(32)}\n", secrets.token_hex(32))
+
+    @classmethod
+    def load(cls, state: Path) -> Secrets:
+        """Those in `state`/secrets. Blocks. Raises MeshError BAD_STATE that names the file."""
+        folder = state / "secrets"
+        parts: list[str] = []
+        for path in (folder / _SWARM_KEY, folder / _CLUSTER_SECRET):
+            try:
+                parts.append(path.read_bytes().decode("ascii"))
+            except (OSError, UnicodeDecodeError) as exc:
+                cause = exc.strerror if isinstance(exc, OSError) else "the file is damaged"
+                raise _unusable(path, cause or "it cannot be read") from None
+        try:
+            return cls(parts[0], parts[1].strip())
+        except ValueError as exc:
+            raise _unusable(folder, str(exc)) from None
+
+    def save(self, state: Path) -> None:
+        """Write them to `state`/secrets (0700), files 0600. Blocks (fsync). Raises OSError."""
+        files.private_directory(state)
+        folder = files.private_directory(state / "secrets")
+        files.sync_directory(state)
+        files.write_durably(folder / _SWARM_KEY, self.swarm_key)
+        files.write_durably(folder / _CLUSTER_SECRET, self.cluster_secret + "\n")
+
+    @staticmethod
+    def erase(state: Path) -> None:
+        """Remove them, for a node that leaves. Blocks. Raises OSError."""
+        folder = state / "secrets"
+        if folder.is_dir():
+            for name in (_SWARM_KEY, _CLUSTER_SECRET):
+                (folder / name).unlink(missing_ok=True)
+            files.sync_directory(folder)
+
+    @staticmethod
+    def swarm_key_file(state: Path) -> Path:
+        """Where the swarm key is, for whoever hands it to kubo."""
+        return state / "secrets" / _SWARM_KEY
+
+
+def _unusable(path: Path, cause: str) -> MeshError:
+    return MeshError(
+        Code.BAD_STATE,
+        f"cannot use {path}",
+        cause,
+        "copy the folder secrets from another member, or from a backup; or move the state folder away and join again:"
+        " on another member type meshctl invite, here meshctl join",
+    )

@@ -1,0 +1,386 @@
+"""The mesh's durable state, in one file: a token is spent in the same write that admits the node.
+
+Readers see memory, which changes only after the write succeeded. Writers queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import errno
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TypeVar
+
+import structlog
+
+from meshd.config import NODE_NAME
+from meshd.errors import Code, MeshError
+from meshd.mesh import admission, invites, roster, state
+from meshd.mesh.state import MeshState
+from meshd.wire import Admitted, Invite, Joiner, Member, Roster
+
+_T = TypeVar("_T")
+_LOG = structlog.get_logger(part="mesh")
+_MESH_ID = re.compile(r"[0-9a-f]{32}")
+
+
+class MeshStore:
+    """`mesh.json` in the state folder. One event loop; one store a folder."""
+
+    def __init__(self, folder: Path, fingerprint: str, *, now: Callable[[], float] = time.time) -> None:
+        """Blocks (reads the file). fingerprint: this node's. Raises MeshError BAD_STATE that names the file."""
+        self._path = folder / "mesh.json"
+        self._fingerprint = fingerprint
+        self._now = now
+        self._state = state.read(self._path, fingerprint)
+        self._digest = roster.digest(self._state.entries) if self._state else ""
+        self._own: Joiner | None = None  # what this node last said of itself
+        self._writing = asyncio.Lock()
+        self._commits: set[asyncio.Task[object]] = set()
+        self._subscribers: list[Callable[[], None]] = []
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    @property
+    def mesh(self) -> MeshState | None:
+        """The whole state, immutable; None while this node is in no mesh."""
+        return self._state
+
+    @property
+    def fingerprint(self) -> str:
+        """This node's own."""
+        return self._fingerprint
+
+    @property
+    def forgotten(self) -> bool:
+        """Whether the mesh has forgotten this node."""
+        return self._state is not None and self._state.entries[self._fingerprint].forgotten
+
+    def members(self) -> list[Member]:
+        """The live members, this node among them, in the order in which they came."""
+        return roster.live(self._state.entries) if self._state else []
+
+    def peers(self) -> list[Member]:
+        """The live members but this node."""
+        return [member for member in self.members() if member.fingerprint != self._fingerprint]
+
+    def me(self) -> Member:
+        """This node's own statement. Raises MeshError NO_MESH."""
+        return self._need().entries[self._fingerprint]
+
+    def by_fingerprint(self, fingerprint: str) -> Member | None:
+        """The statement about that node, also where it was forgotten."""
+        return self._state.entries.get(fingerprint) if self._state else None
+
+    def by_name(self, name: str) -> Member | None:
+        """The live member of that name (as `name_of` gives it; case does not matter)."""
+        if self._state is None:
+            return None
+        for fingerprint, called in roster.names(self._state.entries).items():
+            if called.casefold() == name.casefold():
+                return self._state.entries[fingerprint]
+        return None
+
+    def name_of(self, fingerprint: str) -> str:
+        """What people call that node; the beginning of its fingerprint where nobody knows it."""
+        entries = self._state.entries if self._state else {}
+        called = roster.names(entries).get(fingerprint)
+        known = entries.get(fingerprint)
+        return called or (known.name if known else fingerprint[:16])
+
+    def roster(self) -> Roster:
+        """All statements, the forgotten ones too."""
+        entries = self._state.entries if self._state else {}
+        return Roster(members=[entries[key] for key in sorted(entries)])
+
+    def digest(self) -> str:
+        """Equal on two nodes whose rosters are equal; "" while in no mesh."""
+        return self._digest
+
+    def invites(self) -> list[Invite]:
+        """Those this node issued and nobody revoked, oldest first, without their tokens. used_by: a name."""
+        records = self._state.invites.values() if self._state else []
+        return [
+            Invite(
+                id=record.id,
+                created=record.created,
+                expires=record.expires,
+                used_by=self.name_of(record.used_by) if record.used_by else None,
+            )
+            for record in sorted(records, key=lambda record: (record.created, record.id))
+            if not record.revoked
+        ]
+
+    def subscribe(self, callback: Callable[[], None]) -> None:
+        """`callback` is called in the loop after each change. It must not block nor raise."""
+        self._subscribers.append(callback)
+
+    # -- becoming a member, and no longer being one ----------------------------------------------------------------
+
+    async def create(self, mesh_name: str, own: Joiner) -> None:
+        """Found a mesh with this node as its only member. Raises MeshError BAD_NAME, IN_OTHER_MESH, BAD_REQUEST."""
+        if not NODE_NAME.fullmatch(mesh_name):
+            raise MeshError(
+                Code.BAD_NAME,
+                "cannot give the mesh that name",
+                "a name is 1 to 63 of the letters a-z, A-Z, digits, '.', '_' and '-', and begins and ends with a letter or digit",
+                "meshctl init --name archive",
+            )
+        self._check_own(own)
+
+        def change(current: MeshState | None) -> tuple[MeshState, None]:
+            if current is not None:
+                raise _in_a_mesh(current)
+            now = self._now()
+            member = roster.member_of(
+                own,
+                self._fingerprint,
+                admitted_by=self._fingerprint,
+                admitted=now,
+                stamp=roster.next_stamp(now),
+            )
+            entries = {self._fingerprint: member}
+            return MeshState(mesh_name, secrets.token_hex(16), now, now, entries, {}), None
+
+        await self._commit(change)
+        self._own = own
+
+    async def adopt(self, admitted: Admitted) -> bool:
+        """Become what another node's answer says; False where this node was in that mesh already.
+
+        Raises MeshError IN_OTHER_MESH, BAD_REQUEST (the answer cannot be used). Save the secrets before.
+        """
+        entries = roster.merge({}, self._usable(admitted.roster.members))
+        mine = entries.get(self._fingerprint)
+        named = NODE_NAME.fullmatch(admitted.mesh_name) and _MESH_ID.fullmatch(admitted.mesh_id)
+        if mine is None or mine.forgotten or not named:
+            raise MeshError(
+                Code.BAD_REQUEST,
+                "cannot join",
+                "the answer does not hold this node",
+                "update meshd on both machines",
+            )
+
+        def change(current: MeshState | None) -> tuple[MeshState, bool]:
+            if current is None:
+                now = self._now()
+                return MeshState(
+                    admitted.mesh_name, admitted.mesh_id, admitted.created, now, entries, {}
+                ), True
+            if current.id != admitted.mesh_id:
+                raise _in_a_mesh(current)
+            return dataclasses.replace(
+                current, entries=roster.merge(current.entries, entries.values())
+            ), False
+
+        return await self._commit(change)
+
+    async def clear(self) -> None:
+        """Leave: remove the file and be in no mesh. Raises MeshError BAD_STATE where it cannot be removed."""
+        await self._commit(lambda _: (None, None))
+        self._own = None
+
+    # -- the roster ------------------------------------------------------------------------------------------------
+
+    async def merge(self, theirs: Roster) -> bool:
+        """Take another member's roster in; whether anything is new. Statements that cannot be are left out and logged.
+
+        Where somebody else said something about this node that it did not say itself, it says it again.
+        Raises MeshError NO_MESH.
+        """
+        usable = self._usable(theirs.members)
+
+        def change(current: MeshState | None) -> tuple[MeshState, bool]:
+            known = _need(current)
+            entries = roster.merge(known.entries, usable)
+            mine = entries[self._fingerprint]
+            if self._own is not None and not mine.forgotten:
+                entries[self._fingerprint] = roster.restated(mine, self._own, self._now())
+            if entries == known.entries:
+                return known, False
+            return dataclasses.replace(known, entries=entries), True
+
+        return await self._commit(change)
+
+    async def update_self(self, own: Joiner) -> bool:
+        """Say what this node is now (address, ports, ids, name, site); whether that is news. Raises NO_MESH, BAD_REQUEST."""
+        self._check_own(own)
+
+        def change(current: MeshState | None) -> tuple[MeshState, bool]:
+            known = _need(current)
+            mine = known.entries[self._fingerprint]
+            said = mine if mine.forgotten else roster.restated(mine, own, self._now())
+            if said is mine:
+                return known, False
+            return dataclasses.replace(known, entries={**known.entries, self._fingerprint: said}), True
+
+        news = await self._commit(change)
+        self._own = own
+        return news
+
+    async def forget(self, fingerprint: str, by: str) -> bool:
+        """State that the node is no member any more, for good; False where that was so. by: fingerprint of who says it.
+
+        Raises MeshError NOT_FOUND, NO_MESH.
+        """
+
+        def change(current: MeshState | None) -> tuple[MeshState, bool]:
+            known = _need(current)
+            member = known.entries.get(fingerprint)
+            if member is None:
+                raise MeshError(
+                    Code.NOT_FOUND,
+                    "cannot forget that node",
+                    "the mesh does not know it",
+                    "see who is there: meshctl peers",
+                )
+            if member.forgotten:
+                return known, False
+            gone = roster.forgotten(member, by, self._now())
+            return dataclasses.replace(known, entries={**known.entries, fingerprint: gone}), True
+
+        return await self._commit(change)
+
+    # -- invites ---------------------------------------------------------------------------------------------------
+
+    async def issue_invite(self, expires_s: float, overlay: str, addresses: Iterable[str] = ()) -> Invite:
+        """A new invite, with its line in `invite` (this once). overlay: "static" or "zerotier".
+
+        addresses: "ip:port" where this node's peer API is; default: what its own statement says.
+        Raises MeshError NO_MESH, FORGOTTEN.
+        """
+
+        def change(current: MeshState | None) -> tuple[MeshState, Invite]:
+            known = self._member_state(current)
+            changed, record, token = admission.issue(known, expires_s, self._now())
+            me = known.entries[self._fingerprint]
+            line = invites.encode(
+                invites.Invitation(
+                    mesh_name=known.name,
+                    mesh_id=known.id,
+                    overlay=overlay,
+                    addresses=tuple(addresses) or (invites.host_port(me.address, me.peer_port),),
+                    fingerprint=self._fingerprint,
+                    invite_id=record.id,
+                    token=token,
+                    expires=record.expires,
+                )
+            )
+            return changed, Invite(id=record.id, created=record.created, expires=record.expires, invite=line)
+
+        return await self._commit(change)
+
+    async def revoke(self, invite_id: str) -> None:
+        """That invite admits nobody any more. Raises MeshError NOT_FOUND, NO_MESH."""
+        await self._commit(lambda current: (admission.revoke(_need(current), invite_id), None))
+
+    async def admit(self, invite_id: str, token: str, joiner: Joiner) -> tuple[Member, bool]:
+        """Admit who holds the token, durably; the member, and whether it is new. See `admission.admit` for what it raises.
+
+        The caller has checked that the joiner holds the key of its certificate.
+        """
+
+        def change(current: MeshState | None) -> tuple[MeshState, tuple[Member, bool]]:
+            changed, member, new = admission.admit(
+                self._member_state(current), invite_id, token, joiner, me=self._fingerprint, now=self._now()
+            )
+            return changed, (member, new)
+
+        return await self._commit(change)
+
+    # -- the one way to change -------------------------------------------------------------------------------------
+
+    async def _commit(self, change: Callable[[MeshState | None], tuple[MeshState | None, _T]]) -> _T:
+        """Write what `change` makes of the state, then show it. A caller that is cancelled does not stop it half-way."""
+        task = asyncio.create_task(self._apply(change), name="mesh.json")
+        self._commits.add(task)
+        task.add_done_callback(self._commits.discard)
+        return await asyncio.shield(task)
+
+    async def _apply(self, change: Callable[[MeshState | None], tuple[MeshState | None, _T]]) -> _T:
+        async with self._writing:
+            changed, answer = change(self._state)
+            if changed is self._state:
+                return answer
+            try:
+                if changed is None:
+                    await asyncio.to_thread(state.remove, self._path)
+                else:
+                    await asyncio.to_thread(state.write, self._path, changed)
+            except OSError as exc:
+                raise _not_written(self._path, exc) from exc
+            self._state = changed
+            self._digest = roster.digest(changed.entries) if changed else ""
+        for callback in self._subscribers:
+            callback()
+        return answer
+
+    def _usable(self, members: Iterable[Member]) -> list[Member]:
+        usable: list[Member] = []
+        for member in members:
+            try:
+                roster.check_member(member)
+                usable.append(member)
+            except ValueError as exc:
+                _LOG.warning(
+                    "a statement of the roster was refused",
+                    fingerprint=member.fingerprint[:64],
+                    cause=str(exc),
+                )
+        return usable
+
+    def _check_own(self, own: Joiner) -> None:
+        if roster.check_joiner(own) != self._fingerprint:
+            raise MeshError(
+                Code.BAD_REQUEST, "cannot speak for this node", "the certificate is another node's"
+            )
+
+    def _need(self) -> MeshState:
+        return _need(self._state)
+
+    def _member_state(self, current: MeshState | None) -> MeshState:
+        known = _need(current)
+        if known.entries[self._fingerprint].forgotten:
+            raise MeshError(
+                Code.FORGOTTEN,
+                f"cannot invite anybody to {known.name}",
+                "this node was forgotten by the mesh",
+                "type meshctl leave here, then join again with an invite of a member",
+            )
+        return known
+
+
+def _need(current: MeshState | None) -> MeshState:
+    if current is None:
+        raise MeshError(
+            Code.NO_MESH,
+            "cannot do that",
+            "this node is in no mesh",
+            "found one: meshctl init; or join one: meshctl join",
+        )
+    return current
+
+
+def _in_a_mesh(current: MeshState) -> MeshError:
+    return MeshError(
+        Code.IN_OTHER_MESH,
+        "cannot join or found a mesh",
+        f"this node is in the mesh {current.name}",
+        "meshctl leave",
+    )
+
+
+def _not_written(path: Path, exc: OSError) -> MeshError:
+    full = exc.errno in (errno.ENOSPC, errno.EDQUOT)
+    return MeshError(
+        Code.DISK_FLOOR if full else Code.BAD_STATE,
+        f"cannot write {path}",
+        exc.strerror or type(exc).__name__,
+        f"make room, then try again: df -h {path.parent}"
+        if full
+        else f"see what is wrong with it: ls -la {path.parent}",
+    )

@@ -1,0 +1,248 @@
+"""The beat: who of the members is there, and what is new with them. One task a peer, so a frozen one delays no other."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import structlog
+
+from meshd.errors import Code, MeshError
+from meshd.mesh.peers import Peers
+from meshd.mesh.protocol import speaks
+from meshd.mesh.store import MeshStore
+from meshd.model import PeerState
+from meshd.wire import Beat, Member
+
+_MISSED = 3  # beats until a peer counts as not reachable
+_JITTER = 0.2  # of the interval, so that the nodes of a mesh do not beat in step
+_EXCHANGE_AGAIN_S = (
+    60.0  # two rosters that stay apart although they were exchanged (a newer node's) are left so long
+)
+
+_LOG = structlog.get_logger(part="watch")
+
+OnRemovals = Callable[[Member, int], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class _Watched:
+    """What is known of one peer. seen_at, exchanged_at: monotonic seconds."""
+
+    member: Member
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    last_seen: float = 0.0
+    seen_at: float | None = None
+    rtt_s: float | None = None
+    beat: Beat | None = None
+    problem: str = ""
+    removals_taken: int = 0
+    exchanged: tuple[str, str] = ("", "")
+    exchanged_at: float = 0.0
+    was_reachable: bool = False
+
+
+class Watch:
+    """Beats every live member, merges rosters, and says who has news."""
+
+    def __init__(
+        self,
+        store: MeshStore,
+        peers: Peers,
+        beat: Callable[[], Awaitable[Beat]],
+        *,
+        on_removals: OnRemovals | None = None,
+        interval: float = 5.0,
+        now: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """beat: this node's own facts. interval: seconds.
+
+        on_removals(member, count): the peer has recorded `count` removals, another number than when the hook last
+        returned (fewer: it was set up anew); it is called again at a later beat where it raises.
+        """
+        self._store = store
+        self._peers = peers
+        self._beat = beat
+        self._on_removals = on_removals
+        self._interval = interval
+        self._now = now
+        self._monotonic = monotonic
+        self._watched: dict[str, _Watched] = {}
+        self._changed = asyncio.Event()
+        self._subscribers: list[Callable[[], None]] = []
+        store.subscribe(self._roster_changed)
+
+    # -- what others see -------------------------------------------------------------------------------------------
+
+    def states(self) -> tuple[PeerState, ...]:
+        """Each live member but this node, in the order in which they came."""
+        return tuple(self._state(member) for member in self._store.peers())
+
+    def subscribe(self, callback: Callable[[], None]) -> None:
+        """`callback` is called in the loop when a peer comes or goes. It must not block nor raise."""
+        self._subscribers.append(callback)
+
+    def poke(self, fingerprint: str | None = None) -> None:
+        """Beat that peer (default: all) now."""
+        for key, watched in self._watched.items():
+            if fingerprint in (None, key):
+                watched.wake.set()
+
+    def heard(self, fingerprint: str, beat: Beat) -> None:
+        """That peer has just beaten us: look at it at once where that is news."""
+        watched = self._watched.get(fingerprint)
+        if watched is None:
+            return
+        news = beat.roster_digest != self._store.digest() or beat.removals != watched.removals_taken
+        if news or not self._reachable(watched):
+            watched.wake.set()
+
+    def _state(self, member: Member) -> PeerState:
+        name = self._store.name_of(member.fingerprint)
+        state = PeerState(member.fingerprint, name, member.address, member.site)
+        watched = self._watched.get(member.fingerprint)
+        if watched is None:
+            return state
+        state = dataclasses.replace(
+            state,
+            reachable=self._reachable(watched),
+            last_seen=watched.last_seen,
+            seen_at=watched.seen_at or 0.0,
+            rtt_s=watched.rtt_s,
+            problem=watched.problem,
+        )
+        if watched.beat is None:
+            return state
+        return dataclasses.replace(
+            state,
+            accepts=watched.beat.accepts,
+            free_bytes=watched.beat.free,
+            roster_digest=watched.beat.roster_digest,
+            version=watched.beat.version,
+        )
+
+    def _reachable(self, watched: _Watched) -> bool:
+        return watched.seen_at is not None and self._monotonic() - watched.seen_at < _MISSED * self._interval
+
+    # -- the loop --------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Until it is cancelled. Follows the roster: new members are beaten at once, forgotten ones no more."""
+        tasks: dict[str, asyncio.Task[None]] = {}
+        async with asyncio.TaskGroup() as group:
+            while True:
+                self._changed.clear()
+                peers = (
+                    {} if self._store.forgotten else {peer.fingerprint: peer for peer in self._store.peers()}
+                )
+                for gone in set(tasks) - set(peers):
+                    tasks.pop(gone).cancel()
+                    self._watched.pop(gone, None)
+                self._peers.keep_only(peers)
+                for fingerprint, member in peers.items():
+                    watched = self._watched.setdefault(fingerprint, _Watched(member))
+                    watched.member = member
+                    watched.wake.set()
+                    if fingerprint not in tasks:
+                        tasks[fingerprint] = group.create_task(
+                            self._follow(watched), name=f"beat-{member.name}"
+                        )
+                await self._changed.wait()
+
+    def _roster_changed(self) -> None:
+        self._changed.set()
+
+    async def _follow(self, watched: _Watched) -> None:
+        async with asyncio.TaskGroup() as group:
+            taking: asyncio.Task[None] | None = None
+            while True:
+                watched.wake.clear()
+                await self._once(watched)
+                self._tell(watched)
+                if self._has_removals(watched) and (taking is None or taking.done()):
+                    taking = group.create_task(self._take_removals(watched))  # may be long: the beat goes on
+                try:
+                    async with asyncio.timeout(self._interval * random.uniform(1 - _JITTER, 1)):  # noqa: S311 -- no secret
+                        await watched.wake.wait()
+                except TimeoutError:
+                    pass
+
+    async def _once(self, watched: _Watched) -> None:
+        """One beat and what follows from it. Every failure becomes the peer's problem text."""
+        try:
+            try:
+                await self._exchange_beats(watched)
+            except MeshError as exc:
+                watched.problem = f"{exc.title}: {exc.detail}" if exc.detail else exc.title
+                if exc.code is Code.FORGOTTEN:
+                    await self._forgotten_by(watched.member)
+        except Exception as exc:  # noqa: BLE001 -- a mistake in one beat must not end all of them; it is logged
+            watched.problem = f"cannot beat it: {type(exc).__name__}"
+            _LOG.exception("a beat failed", peer=watched.member.name)
+
+    async def _exchange_beats(self, watched: _Watched) -> None:
+        mine = await self._beat()
+        began = self._monotonic()
+        theirs = await self._peers.beat(watched.member, mine)
+        watched.seen_at = self._monotonic()
+        watched.rtt_s = watched.seen_at - began
+        watched.last_seen = self._now()
+        watched.beat = theirs
+        watched.problem = (
+            "" if speaks(theirs.protocol) else f"it speaks protocol {theirs.protocol}: update meshd"
+        )
+        self._tell(watched)
+        await self._exchange_rosters(watched, theirs)
+
+    async def _exchange_rosters(self, watched: _Watched, theirs: Beat) -> None:
+        pair = (self._store.digest(), theirs.roster_digest)
+        if pair[0] == pair[1]:
+            return
+        recently = self._monotonic() - watched.exchanged_at < _EXCHANGE_AGAIN_S
+        if pair == watched.exchanged and recently:
+            return
+        merged = await self._peers.push_roster(watched.member, self._store.roster())
+        watched.exchanged, watched.exchanged_at = pair, self._monotonic()
+        if await self._store.merge(merged):
+            _LOG.info("the roster has changed", peer=watched.member.name, members=len(self._store.members()))
+
+    def _has_removals(self, watched: _Watched) -> bool:
+        return (
+            self._on_removals is not None
+            and watched.beat is not None
+            and watched.beat.removals != watched.removals_taken  # fewer: it was set up anew
+        )
+
+    async def _take_removals(self, watched: _Watched) -> None:
+        if self._on_removals is None or watched.beat is None:
+            return
+        count = watched.beat.removals
+        try:
+            await self._on_removals(watched.member, count)
+        except MeshError as exc:
+            _LOG.warning("removals were not taken", peer=watched.member.name, cause=str(exc))
+        except Exception:  # noqa: BLE001 -- the hook is another room's; its mistake is logged
+            _LOG.exception("taking removals failed", peer=watched.member.name)
+        else:
+            watched.removals_taken = count
+
+    async def _forgotten_by(self, member: Member) -> None:
+        """A member says that the mesh has forgotten this node, which is for good: keep it."""
+        _LOG.warning("the mesh has forgotten this node", told_by=member.name)
+        await self._store.forget(self._store.fingerprint, by=member.fingerprint)
+
+    def _tell(self, watched: _Watched) -> None:
+        reachable = self._reachable(watched)
+        if reachable == watched.was_reachable:
+            return
+        watched.was_reachable = reachable
+        _LOG.info(
+            "peer reachable" if reachable else "peer lost", peer=watched.member.name, problem=watched.problem
+        )
+        for callback in self._subscribers:
+            callback()

@@ -1,0 +1,129 @@
+"""Immutable facts that the parts agree on. No I/O, no clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal
+
+Replicas = int | Literal["all"]
+
+
+class Severity(StrEnum):
+    ERROR = "error"  # something does not work
+    WARNING = "warning"  # something will not work for long, or works less well than asked
+    INFO = "info"  # something a person should know once
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """Something true about the node's health.
+
+    code: stable, e.g. `overlay-down`. subject: what it is about (a service, a peer), may be empty.
+    title: what is wrong. cause: why. hint: what to type. since: wall clock, seconds; 0 until the board stamps it.
+    """
+
+    code: str
+    severity: Severity
+    title: str
+    cause: str = ""
+    hint: str = ""
+    subject: str = ""
+    since: float = 0.0
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return (self.code, self.subject)
+
+
+@dataclass(frozen=True, slots=True)
+class OverlayState:
+    """Who this machine is on the private network. address is None while there is none that can be bound."""
+
+    address: str | None = None
+    interface: str = ""
+    why: str = ""  # how the address was chosen, as one sentence
+    problem: Condition | None = None
+
+
+class Phase(StrEnum):
+    STOPPED = "stopped"
+    STARTING = "starting"
+    READY = "ready"
+    STOPPING = "stopping"
+    BACKOFF = "backoff"  # it ended or did not get ready; waits before the next try
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceState:
+    """One supervised child. Times are monotonic seconds."""
+
+    name: str
+    phase: Phase = Phase.STOPPED
+    since: float = 0.0
+    pid: int | None = None
+    settings: str = ""  # fingerprint of the settings it was started with
+    restarts: int = 0
+    retry_at: float = 0.0
+    healthy: bool = True  # False: does not answer although it runs (frozen)
+    unhealthy_since: float = 0.0
+    last_exit: str = ""  # how it ended the last time, with its own last words
+    leak: str = ""  # a socket where none may be
+
+
+@dataclass(frozen=True, slots=True)
+class PeerState:
+    """Another node of the mesh, as this node sees it. last_seen: wall clock seconds, 0 for never."""
+
+    fingerprint: str
+    name: str
+    address: str
+    site: str = ""
+    reachable: bool = False
+    last_seen: float = 0.0
+    seen_at: float = 0.0  # monotonic
+    rtt_s: float | None = None
+    accepts: bool = True  # has room for more content
+    free_bytes: int = 0  # above its reserve and within its offer
+    roster_digest: str = ""
+    version: str = ""
+    swarm_connected: bool = False
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """The cluster's record of an entry. size: bytes of content; time: wall clock seconds, when it was asked for."""
+
+    cid: str
+    name: str
+    owner: str  # fingerprint of the node that asked for it
+    root: str
+    size: int
+    time: float
+    wanted: Replicas
+    directory: bool = False
+    allocations: tuple[str, ...] = ()  # cluster peer ids; empty: everywhere
+    files: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All that decide() sees. now: monotonic seconds."""
+
+    now: float
+    overlay: OverlayState
+    in_mesh: bool
+    forgotten: bool = False
+    stopping: bool = False
+    services: dict[str, ServiceState] = field(default_factory=dict)
+    wanted_settings: dict[str, str] = field(default_factory=dict)  # service -> fingerprint
+    links: frozenset[str] = frozenset()  # multiaddrs of the other members' kubos, as the roster has them
+    linked: frozenset[str] = frozenset()  # those that kubo was told to hold on to since it started
+    listening: str | None = None  # the address of the peer API
+    listen_retry_at: float = 0.0
+    recovered_for: tuple[int | None, int | None] = (
+        None,
+        None,
+    )  # pids of kubo and the cluster at the last recovery
+    under_way: dict[str, float] = field(default_factory=dict)  # action key -> since

@@ -1,0 +1,172 @@
+"""The TCP and HTTP side of the peer API: who may connect, for how long, and what a broken request gets."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ipaddress
+import json
+import logging
+import socket
+from typing import Any, NamedTuple
+
+import psutil
+from aiohttp import web
+
+from meshd.errors import Code, MeshError
+
+BODY_MOST = 8 * 1024 * 1024  # bytes
+STRANGER_BODY_MOST = 64 * 1024
+STRANGERS_MOST = 32  # connections at one time
+STRANGER_S = 30.0  # seconds that a connection without a certificate may last
+_SHARE = 4  # of them, one address gets this part
+_IDLE_S = 60.0
+_quiet = logging.getLogger("meshd.peer.http")  # what others send wrong is answered, and is no news here
+
+
+def problem(error: MeshError) -> web.Response:
+    """The answer that carries an error."""
+    return web.Response(
+        status=error.status,
+        body=json.dumps(error.problem()).encode(),
+        content_type="application/problem+json",
+        headers={"Server": "meshd"},
+    )
+
+
+class _Connection(web.RequestHandler):
+    """Answers what is no HTTP with a problem document that says nothing of this program's insides."""
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        answer = problem(
+            MeshError(
+                Code.BAD_REQUEST, "cannot understand the request", "it is not HTTP as a meshd speaks it"
+            )
+        )
+        answer.force_close()
+        return answer
+
+
+class _Stranger(NamedTuple):
+    address: str
+    timer: asyncio.TimerHandle
+
+
+class Connections(web.Server):
+    """The connections of one listener. Those without a client certificate are few and short, and no address has all."""
+
+    def __init__(self, handler: Any, *, strangers_most: int, stranger_s: float) -> None:
+        super().__init__(
+            handler,
+            request_factory=self._request,
+            logger=_quiet,
+            access_log=None,
+            keepalive_timeout=_IDLE_S,
+            lingering_time=2.0,
+            auto_decompress=False,
+        )
+        self._strangers: dict[object, _Stranger] = {}
+        self._strangers_most = strangers_most
+        self._stranger_s = stranger_s
+
+    def __call__(self) -> web.RequestHandler:
+        return _Connection(self, loop=self._loop, **self._kwargs)
+
+    def _request(self, message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
+        most = BODY_MOST if certificate_of(protocol.transport) is not None else STRANGER_BODY_MOST
+        return web.BaseRequest(message, payload, protocol, writer, task, self._loop, client_max_size=most)
+
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        super().connection_made(handler, transport)
+        if certificate_of(transport) is not None:
+            return
+        address = address_of(transport)
+        alike = sum(stranger.address == address for stranger in self._strangers.values())
+        if len(self._strangers) >= self._strangers_most or alike >= max(1, self._strangers_most // _SHARE):
+            transport.abort()
+            return
+        timer = self._loop.call_later(self._stranger_s, transport.abort)
+        self._strangers[handler] = _Stranger(address, timer)
+
+    def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
+        stranger = self._strangers.pop(handler, None)
+        if stranger is not None:
+            stranger.timer.cancel()
+        super().connection_lost(handler, exc)
+
+
+def certificate_of(transport: asyncio.BaseTransport | None) -> bytes | None:
+    """The DER of the certificate that the other side showed and proved, None for a stranger."""
+    shown = transport.get_extra_info("ssl_object") if transport is not None else None
+    der = shown.getpeercert(binary_form=True) if shown is not None else None
+    return der if isinstance(der, bytes) else None
+
+
+def address_of(transport: asyncio.BaseTransport | None) -> str:
+    """The IP address of the other side, "" where it has just gone."""
+    name = transport.get_extra_info("peername") if transport is not None else None
+    return str(name[0]) if name else ""
+
+
+async def bind(address: str, port: int) -> socket.socket:
+    """A socket on exactly that address and port, for one listener only.
+
+    Raises MeshError NO_OVERLAY (this machine does not have the address), BUSY (and who has the port), BAD_CONFIG.
+    """
+    ip = ipaddress.ip_address(address)
+    if ip.is_unspecified:
+        raise MeshError(
+            Code.NO_OVERLAY,
+            "cannot listen for the other nodes",
+            f"{address} is every address",
+            "meshctl status",
+        )
+    sock = socket.socket(socket.AF_INET6 if ip.version == 6 else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        # Linux: lets go of connections in TIME_WAIT, and still refuses a second listener. SO_REUSEPORT would not.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((address, port))
+        sock.listen(128)
+    except OSError as exc:
+        sock.close()
+        raise await _explain(address, port, exc) from exc
+    return sock
+
+
+async def _explain(address: str, port: int, exc: OSError) -> MeshError:
+    title = f"cannot listen on {address} port {port} for the other nodes"
+    if exc.errno == errno.EADDRINUSE:
+        who = await asyncio.to_thread(_who_listens, address, port)
+        return MeshError(
+            Code.BUSY,
+            title,
+            f"{who} has that port",
+            f"stop it, or choose another port: [ports] peer in meshd.toml (see who: ss -ltnp sport = :{port})",
+        )
+    if exc.errno == errno.EADDRNOTAVAIL:
+        return MeshError(Code.NO_OVERLAY, title, "this machine does not have that address now", "ip addr")
+    if exc.errno in (errno.EACCES, errno.EPERM):
+        return MeshError(
+            Code.BAD_CONFIG, title, "this user may not take that port", "set [ports] peer to one above 1023"
+        )
+    return MeshError(Code.NO_OVERLAY, title, exc.strerror or str(exc), "meshctl status")
+
+
+def _who_listens(address: str, port: int) -> str:
+    try:
+        for connection in psutil.net_connections(kind="tcp"):
+            local = connection.laddr
+            if connection.status != psutil.CONN_LISTEN or not local or local.port != port:
+                continue
+            if local.ip in (address, "0.0.0.0", "::") and connection.pid is not None:  # noqa: S104 -- compares
+                return f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"
+    except (psutil.Error, OSError):
+        pass  # not everybody may look
+    return "another program"

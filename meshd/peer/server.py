@@ -1,0 +1,188 @@
+"""The peer API: HTTPS on the overlay address and nowhere else."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Callable
+
+import structlog
+from aiohttp import web
+
+from meshd.errors import Code, MeshError
+from meshd.mesh import tls
+from meshd.mesh.identity import Identity, fingerprint_of
+from meshd.mesh.secrets import Secrets
+from meshd.mesh.store import MeshStore
+from meshd.peer import listener
+from meshd.peer.call import Access, Call
+from meshd.peer.holder import Holder
+from meshd.peer.members import Members
+from meshd.peer.nonces import Nonces
+from meshd.peer.routes import table
+from meshd.peer.strangers import Strangers
+from meshd.wire import Beat, Member
+
+__all__ = ["Holder", "PeerServer"]
+
+_HANDSHAKE_S = 5.0
+_GOODBYE_S = 2.0
+_CALL_S = 120.0  # longer than any caller waits
+_STOP_S = 5.0
+
+_LOG = structlog.get_logger(part="peer-api")
+
+
+class PeerServer:
+    """One listener. It can be started again, on another address, after it was stopped."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        store: MeshStore,
+        secrets: Callable[[], Secrets],
+        holder: Holder,
+        *,
+        on_joined: Callable[[Member], None] = lambda _: None,
+        on_beat: Callable[[str, Beat], None] = lambda _, __: None,
+        nonces: Nonces | None = None,
+        strangers_most: int = listener.STRANGERS_MOST,
+        stranger_s: float = listener.STRANGER_S,
+    ) -> None:
+        """secrets: called when a node is admitted. on_joined(member), on_beat(fingerprint, beat): called in the loop.
+
+        strangers_most: connections without a certificate at one time; stranger_s: seconds that each may last.
+        """
+        self._identity = identity
+        self._store = store
+        routes = table(
+            Strangers(store, secrets, nonces or Nonces(), on_joined), Members(store, holder, on_beat)
+        )
+        self._routes = {(route.method, route.path): route for route in routes}
+        self._strangers_most = strangers_most
+        self._stranger_s = stranger_s
+        self._context: ssl.SSLContext | None = None
+        self._trusted: set[str] = set()
+        self._connections: listener.Connections | None = None
+        self._server: asyncio.Server | None = None
+        self.listening: tuple[str, int] | None = None
+        store.subscribe(self._trust_members)
+
+    async def start(self, address: str, port: int) -> None:
+        """Listen there. port 0: any; `listening` says which. Raises MeshError BUSY, NO_OVERLAY, BAD_CONFIG."""
+        await self.stop()
+        sock = await listener.bind(address, port)
+        try:
+            await self._serve(sock)
+        except BaseException:
+            sock.close()
+            await self.stop()
+            raise
+        self.listening = (address, int(sock.getsockname()[1]))
+        _LOG.info("peer API listening", address=self.listening[0], port=self.listening[1])
+
+    async def _serve(self, sock: socket.socket) -> None:
+        self._context = tls.server_context(self._identity, [])
+        self._trusted = set()
+        self._trust_members()
+        self._connections = listener.Connections(
+            self._dispatch, strangers_most=self._strangers_most, stranger_s=self._stranger_s
+        )
+        self._server = await asyncio.get_running_loop().create_server(
+            self._connections,
+            sock=sock,
+            ssl=self._context,
+            ssl_handshake_timeout=_HANDSHAKE_S,
+            ssl_shutdown_timeout=_GOODBYE_S,
+        )
+
+    async def stop(self) -> None:
+        """Stop listening; requests under way get a few seconds. Does nothing where it does not listen."""
+        server, connections = self._server, self._connections
+        self._server = self._connections = self._context = self.listening = None
+        if server is not None:
+            server.close()
+        if connections is not None:
+            connections.pre_shutdown()
+            await connections.shutdown(_STOP_S)
+
+    def _trust_members(self) -> None:
+        # The forgotten stay trust anchors: so they are told, by a request, rather than by a handshake that breaks.
+        if self._context is None:
+            return
+        new = [member for member in self._store.roster().members if member.fingerprint not in self._trusted]
+        tls.trust(self._context, [member.certificate for member in new])
+        self._trusted.update(member.fingerprint for member in new)
+
+    # -- from HTTP to a handler and back ---------------------------------------------------------------------------
+
+    async def _dispatch(self, request: web.BaseRequest) -> web.StreamResponse:
+        """The one seam: whatever happens, the caller gets an answer or a problem document."""
+        try:
+            async with asyncio.timeout(_CALL_S):
+                return await self._answer(request)
+        except MeshError as exc:
+            return listener.problem(exc)
+        except web.HTTPRequestEntityTooLarge:
+            return listener.problem(
+                MeshError(
+                    Code.BAD_REQUEST,
+                    "cannot take the request",
+                    "it is too long",
+                )
+            )
+        except TimeoutError:
+            _LOG.warning("a peer was not answered in time", method=request.method, path=request.path)
+            return listener.problem(
+                MeshError(
+                    Code.NOT_READY, "cannot answer in time", "this node is overloaded", "try again later"
+                )
+            )
+        except ConnectionError:
+            raise  # the caller is gone
+        except Exception:  # noqa: BLE001 -- no stack trace reaches a peer; it is logged
+            _LOG.exception("a peer was not answered", method=request.method, path=request.path)
+            return listener.problem(
+                MeshError(
+                    Code.INTERNAL,
+                    "cannot answer",
+                    "something broke on that node",
+                    "see its log: meshctl logs meshd",
+                )
+            )
+
+    async def _answer(self, request: web.BaseRequest) -> web.Response:
+        route = self._routes.get((request.method, request.path))
+        caller = self._caller(request, route.access if route is not None else "member")
+        if route is None:
+            raise MeshError(
+                Code.NOT_FOUND, "cannot find that", f"there is no {request.method} {request.path[:100]} here"
+            )
+        call = Call(caller, listener.address_of(request.transport), request.query, await request.read())
+        answer = await route.handler(call)
+        return web.Response(
+            body=answer.model_dump_json().encode(),
+            content_type="application/json",
+            headers={"Server": "meshd"},
+        )
+
+    def _caller(self, request: web.BaseRequest, access: Access) -> Member | None:
+        """The live member that calls. Asked at each request, as a connection may be older than its end."""
+        der = listener.certificate_of(request.transport)
+        member = self._store.by_fingerprint(fingerprint_of(der)) if der is not None else None
+        if member is not None and member.forgotten:
+            raise MeshError(
+                Code.FORGOTTEN,
+                "cannot answer this node",
+                f"{self._store.name_of(member.forgotten_by)} had the mesh forget it",
+                "type meshctl leave there; then join again with an invite of a member",
+            )
+        if member is None and access == "member":
+            raise MeshError(
+                Code.DENIED,
+                "cannot answer a stranger",
+                "only members of the mesh may ask this",
+                "join it first: meshctl join",
+            )
+        return member

@@ -1,0 +1,244 @@
+"""`meshctl pin`: content into kubo, an entry around it, the entry into the pinset, its copies seen."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import structlog
+
+from meshd import wire
+from meshd.cluster.rest import Cluster
+from meshd.errors import MeshError
+from meshd.files import Disk
+from meshd.kubo.rpc import Kubo
+from meshd.mesh.store import MeshStore
+from meshd.model import Pin, Replicas
+from meshd.pins import entries, place
+from meshd.pins.catalogue import Catalogue
+from meshd.pins.keep import Emit, Keeper
+from meshd.pins.storage import Storage
+from meshd.pins.uploads import ADDING, Added, Declared, Uploads
+
+_LOG = structlog.get_logger().bind(part="pins")
+_PROGRESS_EVERY_S = 0.1
+
+
+class Adder:
+    """Adds entries. What is committed is made whole even if the caller goes; what is not leaves nothing pinned."""
+
+    def __init__(
+        self,
+        kubo: Kubo,
+        cluster: Cluster,
+        store: MeshStore,
+        catalogue: Catalogue,
+        keeper: Keeper,
+        uploads: Uploads,
+        storage: Storage,
+        disk: Disk,
+        default_replicas: Replicas,
+    ) -> None:
+        self._kubo = kubo
+        self._cluster = cluster
+        self._store = store
+        self._catalogue = catalogue
+        self._keeper = keeper
+        self._uploads = uploads
+        self._storage = storage
+        self._disk = disk
+        self._default = default_replicas
+        self._background: set[asyncio.Task[None]] = set()
+
+    async def stop(self) -> None:
+        """Leave what goes on in the background: it is committed, and the next start sees to it."""
+        for task in list(self._background):
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+
+    async def upload(
+        self,
+        body: AsyncIterator[bytes],
+        content_type: str,
+        declared: Declared,
+        replicas: Replicas | None,
+        emit: Emit,
+        *,
+        detach: bool = False,
+    ) -> None:
+        """Take one file or directory and keep it. Emits progress, added, entry, copy..., done."""
+        entries.check_name(declared.name)
+        self._catalogue.need_mesh()
+        self._storage.check(declared.size or 0)
+        leave = self._uploads.enter()
+        try:
+            added = await self._uploads.add(body, content_type, declared, _throttled(emit))
+            try:
+                await emit(wire.AddedEvent(root=added.root, size=added.size, files=added.files))
+                pin = await self._make_entry(declared.name, added, declared.directory, replicas)
+            finally:
+                await asyncio.shield(self._uploads.release(added.root))
+        finally:
+            leave()
+        await self._keep(pin, replicas, emit, new=True, detach=detach)
+
+    async def existing(
+        self, cid: str, name: str, replicas: Replicas | None, emit: Emit, *, detach: bool = False
+    ) -> None:
+        """Keep what a CID names: it is fetched from the members that have it. Raises MeshError NOT_FOUND."""
+        entries.check_name(name)
+        self._catalogue.need_mesh()
+        self._storage.check(0)
+        leave = self._uploads.enter()
+        try:
+            await emit(wire.StepEvent(message="looking for the content on the members"))
+            stat = await self._kubo.stat(f"/ipfs/{cid}")
+            self._storage.check(stat.cumulative)
+            added = Added(stat.cid, stat.cumulative if stat.directory else stat.size, 1)
+            pin = await self._make_entry(name, added, stat.directory, replicas)
+        finally:
+            leave()
+        await self._keep(pin, replicas, emit, new=True, detach=detach)
+
+    async def see_again(self, pin: Pin, emit: Emit, *, recommit: bool) -> None:
+        """See an entry's copies made: after a restore (recommit: put it back into the pinset first), or to recover."""
+        await self._keep(pin, None, emit, new=recommit, detach=False)
+
+    async def _make_entry(self, name: str, added: Added, directory: bool, replicas: Replicas | None) -> Pin:
+        """Make the entry, pinned and durable on this node. After an error it is not pinned."""
+        draft = Pin(
+            cid="",
+            name=name,
+            owner=self._store.fingerprint,
+            root=added.root,
+            size=added.size,
+            time=int(time.time() * 1000) / 1000,
+            wanted=replicas or self._default,
+            directory=directory,
+            files=added.files,
+        )
+        cid = await self._kubo.put_entry(entries.to_node(draft))
+        try:
+            await self._kubo.pin(cid, ADDING + cid[-16:])
+            await self._disk.sync()
+        except BaseException:
+            await asyncio.shield(self._unpin(cid))
+            raise
+        return dataclasses.replace(draft, cid=cid)
+
+    async def _unpin(self, cid: str) -> None:
+        try:
+            await self._kubo.unpin(cid)
+        except MeshError as exc:  # the sweep after the next start finds it by its name
+            _LOG.warning("cannot unpin what is not kept", cid=cid, error=str(exc))
+
+    async def _abandon(self, cid: str) -> None:
+        """The caller is told that it failed, so it must not be kept: out of the pinset if it got there, then here."""
+        try:
+            if await self._cluster.allocation(cid) is not None:
+                await self._cluster.unpin(cid)
+        except MeshError as exc:
+            _LOG.warning("cannot see whether the entry got into the pinset", cid=cid, error=str(exc))
+            return  # it may be there: its content stays, and the sweep after the next start decides
+        await self._unpin(cid)
+
+    async def _keep(
+        self, pin: Pin, replicas: Replicas | None, emit: Emit, *, new: bool, detach: bool
+    ) -> None:
+        """Commit the entry and see its copies made, in a task of its own that outlives the caller."""
+        queue: asyncio.Queue[wire.Wire | None] = asyncio.Queue()
+        task = asyncio.create_task(self._work(pin, replicas, queue, new=new), name=f"keep-{pin.cid[-8:]}")
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        while (event := await queue.get()) is not None:
+            await emit(event)
+            if detach and isinstance(event, wire.EntryEvent):
+                await emit(self._done(pin, (), (), degraded=False))
+                return
+
+    async def _work(
+        self, pin: Pin, replicas: Replicas | None, queue: asyncio.Queue[wire.Wire | None], *, new: bool
+    ) -> None:
+        try:
+            if new:
+                pin = await self._keeper.commit(
+                    dataclasses.replace(pin, allocations=self._keeper.choose(pin))
+                )
+            goal = len(self._store.members()) if pin.wanted == "all" else pin.wanted
+            await queue.put(wire.EntryEvent(cid=pin.cid, name=pin.name, wanted=goal))
+            new = False
+            await self._see(pin, replicas, queue.put)
+        except MeshError as exc:
+            _LOG.warning("cannot keep" if new else "cannot see all copies made", cid=pin.cid, error=str(exc))
+            if new:
+                await self._abandon(pin.cid)
+            await queue.put(wire.ErrorEvent(problem=exc.problem()))
+        finally:
+            queue.put_nowait(None)
+
+    async def _see(self, pin: Pin, replicas: Replicas | None, emit: Emit) -> None:
+        shown: set[str] = set()
+
+        async def once(event: wire.Wire) -> None:
+            """A node is told once, also when a second round asks it again."""
+            if isinstance(event, wire.CopyEvent):
+                if event.node in shown:
+                    return
+                shown.add(event.node)
+                event.held = len(shown)
+            await emit(event)
+
+        kept = await self._keeper.see(pin, once)
+        if kept.missing:
+            instead = await self._keeper.replace_missing(kept)
+            if instead is not None:
+                kept = await self._keeper.see(instead, once)
+        nodes = len(self._store.members())
+        # The default is a wish that grows with the mesh; a number that was typed is a demand.
+        goal = place.target(pin.wanted, nodes)
+        if isinstance(replicas, int):
+            goal = replicas
+        degraded = len(kept.held) < goal
+        missing = list(kept.missing)
+        if degraded and not missing:
+            missing = [
+                wire.Copy(
+                    node="", state="missing", detail=f"only {len(kept.held)} of {nodes} nodes can take it"
+                )
+            ]
+        await emit(self._done(kept.pin, kept.held, tuple(missing), degraded=degraded))
+
+    def _done(
+        self, pin: Pin, held: tuple[str, ...], missing: tuple[wire.Copy, ...], *, degraded: bool
+    ) -> wire.PinDoneEvent:
+        view = self._catalogue.view(entries.NumberedPin(pin, 1))
+        view.copies = [wire.Copy(node=node, state="held") for node in held]
+        view.held = len(held)
+        return wire.PinDoneEvent(entry=view, degraded=degraded, missing=list(missing))
+
+    async def sweep(self) -> None:
+        """After a start: what an upload that never became an entry left pinned goes, unless the pinset knows it."""
+        if self._uploads.count:
+            return
+        for local in await self._kubo.pins():
+            if not local.name.startswith(ADDING) or self._uploads.count:
+                continue
+            if await self._cluster.allocation(local.cid) is None:
+                _LOG.info("an upload that was not acknowledged goes", cid=local.cid)
+                await self._kubo.unpin(local.cid)
+
+
+def _throttled(emit: Emit) -> Callable[[int], Awaitable[None]]:
+    """Progress is for people: ten lines a second are enough."""
+    last = 0.0
+
+    async def on_bytes(count: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= _PROGRESS_EVERY_S:
+            last = now
+            await emit(wire.ProgressEvent(bytes=count))
+
+    return on_bytes

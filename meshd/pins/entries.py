@@ -1,0 +1,153 @@
+"""Entries: what is pinned instead of a file's root, so that two people's same bytes stay apart. Pure.
+
+An entry is a small dag-cbor node that links the root. The cluster's pinset is keyed by CID: were roots pinned, a second
+person who adds the same bytes would overwrite the first one's name and take the file from both by removing it.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from meshd import wire
+from meshd.errors import Code, MeshError
+from meshd.model import Pin, Replicas
+
+VERSION = 1
+_VERSIONED = re.compile(r"(?P<name>.+)@(?P<number>[1-9][0-9]{0,8})")
+_CID = re.compile(r"b[a-z2-7]{20,}|Qm[1-9A-HJ-NP-Za-km-z]{44}")
+
+
+@dataclass(frozen=True, slots=True)
+class NumberedPin:
+    """A pin and its number among those of its name: 1 is the newest."""
+
+    pin: Pin
+    version: int
+
+    @property
+    def reference(self) -> str:
+        """What a person types for it: `name`, or `name@2` for an older one."""
+        return self.pin.name if self.version == 1 else f"{self.pin.name}@{self.version}"
+
+
+def check_name(name: str) -> str:
+    """A name that can be shown, typed and written as a file. Raises MeshError BAD_NAME."""
+    problem = ""
+    if not name or name in (".", ".."):
+        problem = "it is empty or only dots"
+    elif "/" in name:
+        problem = "it has a '/', which separates an entry from a path inside it"
+    elif len(name.encode("utf-8", "surrogateescape")) > 255:
+        problem = "it is longer than 255 bytes"
+    elif any(unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp") for c in name):
+        problem = "it has characters that do not show (control, direction or zero-width marks)"
+    if problem:
+        raise MeshError(
+            Code.BAD_NAME,
+            f"cannot use {name!a} as a name",
+            problem,
+            "give another one: meshctl pin PATH --name NAME",
+        )
+    return name
+
+
+def is_cid(text: str) -> bool:
+    """Whether it looks like a CID; whether it is one, kubo says."""
+    return _CID.fullmatch(text) is not None
+
+
+def to_node(pin: Pin) -> dict[str, Any]:
+    """The entry as dag-json. The nonce keeps apart what is otherwise the same."""
+    return {
+        "v": VERSION,
+        "name": pin.name,
+        "owner": pin.owner,
+        "time": int(pin.time * 1000),
+        "nonce": secrets.token_hex(16),
+        "root": {"/": pin.root},
+        "size": pin.size,
+        "files": pin.files,
+        "directory": pin.directory,
+        "wanted": str(pin.wanted),
+    }
+
+
+def from_node(cid: str, node: object) -> Pin | None:
+    """The entry in a dag-json node; None where it is something else, such as a CID pinned by another program."""
+    if not isinstance(node, dict) or node.get("v") != VERSION:
+        return None
+    try:
+        wanted: Replicas = "all" if node["wanted"] == "all" else int(node["wanted"])
+        return Pin(
+            cid=cid,
+            name=check_name(str(node["name"])),
+            owner=str(node["owner"]),
+            root=str(node["root"]["/"]),
+            size=int(node["size"]),
+            time=int(node["time"]) / 1000,
+            wanted=wanted,
+            directory=bool(node["directory"]),
+            files=int(node["files"]),
+        )
+    except (KeyError, TypeError, ValueError, MeshError):
+        return None
+
+
+def number(pins: Iterable[Pin]) -> list[NumberedPin]:
+    """All pins by name, the newest of a name first and numbered 1."""
+    ordered = sorted(pins, key=lambda p: (p.name, -p.time, p.cid))
+    result: list[NumberedPin] = []
+    for pin in ordered:
+        same = bool(result) and result[-1].pin.name == pin.name
+        result.append(NumberedPin(pin, result[-1].version + 1 if same else 1))
+    return result
+
+
+def resolve(reference: str, pins: Iterable[Pin], *, where: str = "the mesh") -> NumberedPin:
+    """The entry that a person means: a name (its newest entry), `name@2` (an older one), or an entry's CID.
+
+    Raises MeshError NOT_FOUND.
+    """
+    numbered = number(pins)
+    for candidate in numbered:
+        if reference in (candidate.pin.cid, candidate.pin.name):
+            return candidate
+    match = _VERSIONED.fullmatch(reference)
+    if match:
+        of_name = [n for n in numbered if n.pin.name == match["name"]]
+        for candidate in of_name:
+            if candidate.version == int(match["number"]):
+                return candidate
+        if of_name:
+            raise MeshError(
+                Code.NOT_FOUND,
+                f"cannot find {reference}",
+                f"{match['name']} has {len(of_name)} version{'s' if len(of_name) > 1 else ''}",
+                f"meshctl ls --name {match['name']}",
+            )
+    raise MeshError(
+        Code.NOT_FOUND, f"cannot find {reference}", f"nothing in {where} has that name", "meshctl ls"
+    )
+
+
+def view(numbered: NumberedPin, owner_name: str, *, mine: bool) -> wire.Entry:
+    """The entry as the API shows it, without copies."""
+    pin = numbered.pin
+    return wire.Entry(
+        cid=pin.cid,
+        name=pin.name,
+        version=numbered.version,
+        owner=owner_name,
+        mine=mine,
+        root=pin.root,
+        size=pin.size,
+        files=pin.files,
+        directory=pin.directory,
+        time=pin.time,
+        wanted=pin.wanted,
+    )

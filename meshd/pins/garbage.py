@@ -1,0 +1,39 @@
+"""Collects kubo's garbage when something was let go, and only while no upload is open."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from meshd.errors import MeshError
+from meshd.kubo.rpc import Kubo
+from meshd.pins.uploads import Uploads
+
+_LOG = structlog.get_logger().bind(part="garbage")
+
+
+class Garbage:
+    """`request` a collection; `run` does them one after the other, several requests at once."""
+
+    def __init__(self, kubo: Kubo, uploads: Uploads) -> None:
+        self._kubo = kubo
+        self._uploads = uploads
+        self._wanted = asyncio.Event()
+
+    def request(self) -> None:
+        self._wanted.set()
+
+    async def run(self) -> None:
+        """For as long as the daemon lives."""
+        while True:
+            await self._wanted.wait()
+            await self._uploads.wait_idle()
+            self._wanted.clear()
+            try:
+                count = await self._kubo.collect_garbage()
+                _LOG.info("garbage collected", blocks=count)
+            except MeshError as exc:
+                _LOG.warning("cannot collect garbage", error=str(exc))
+                self._wanted.set()
+                await asyncio.sleep(30)

@@ -1,0 +1,190 @@
+"""From an entry that is whole on this node to as many durable copies as were asked for, each one seen."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+
+import structlog
+
+from meshd import wire
+from meshd.cluster.rest import Cluster
+from meshd.errors import Code, MeshError
+from meshd.files import Disk
+from meshd.mesh.store import MeshStore
+from meshd.model import PeerState, Pin
+from meshd.pins import place
+from meshd.pins.copies import Asker, Copies, Question
+from meshd.pins.storage import Storage
+
+COMMIT_TIMEOUT = 30.0  # the cluster's batch is 25 ms; a busy disk may take seconds
+SILENT_S = 20.0  # a chosen node that does not answer for so long is given up
+IDLE_S = 90.0  # one that answers, but neither fetches nor holds
+_LOG = structlog.get_logger().bind(part="keep")
+
+Emit = Callable[[wire.Wire], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The outcome: which nodes hold it, which of the chosen do not and why."""
+
+    pin: Pin
+    held: tuple[str, ...]
+    missing: tuple[wire.Copy, ...]
+
+
+class Keeper:
+    """Puts entries into the pinset and sees them kept."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        store: MeshStore,
+        copies: Copies,
+        disk: Disk,
+        storage: Storage,
+        peer_states: Callable[[], Iterable[PeerState]],
+    ) -> None:
+        self._cluster = cluster
+        self._store = store
+        self._copies = copies
+        self._disk = disk
+        self._storage = storage
+        self._peer_states = peer_states
+
+    def candidates(self) -> list[place.Candidate]:
+        """Every member with what is known of it now."""
+        states = {p.fingerprint: p for p in self._peer_states()}
+        now = time.monotonic()
+        result = []
+        for m in self._store.members():
+            if m.fingerprint == self._store.fingerprint:
+                room = self._storage.room().above_reserve  # the offer limits others, not this node
+                result.append(
+                    place.Candidate(
+                        m.fingerprint, m.cluster_id, m.site, room, accepts=not self._storage.full()
+                    )
+                )
+            elif (s := states.get(m.fingerprint)) is not None:
+                away = 0.0 if s.reachable else now - s.seen_at
+                result.append(
+                    place.Candidate(
+                        m.fingerprint, m.cluster_id, m.site, s.free_bytes, s.accepts, s.reachable, away
+                    )
+                )
+            else:
+                result.append(place.Candidate(m.fingerprint, m.cluster_id, m.site, reachable=False))
+        return result
+
+    def choose(self, pin: Pin) -> tuple[str, ...]:
+        """Nodes for a new entry: () for everywhere."""
+        if pin.wanted == "all":
+            return ()
+        nodes = self.candidates()
+        count = place.target(pin.wanted, len(nodes))
+        return place.choose(count, pin.cid, pin.size, nodes, first=self._store.fingerprint)
+
+    async def commit(self, pin: Pin, *, before: Pin | None = None) -> Pin:
+        """Put the entry (with its allocations) into the pinset, durably, and read it back.
+
+        before: the record that this one replaces. Returns the record as it stands; its allocations are the cluster's,
+        which may keep a node that it sees alive. Raises MeshError; then it may be there or not, and
+        `cluster.allocation` says which.
+        """
+        deadline = asyncio.get_running_loop().time() + COMMIT_TIMEOUT
+        await self._post(pin, deadline)
+        pause = 0.02
+        while True:
+            found = await self._cluster.allocation(pin.cid)
+            if found is not None and (before is None or set(found.allocations) != set(before.allocations)):
+                await self._disk.sync()
+                return found
+            if asyncio.get_running_loop().time() > deadline:
+                raise MeshError(
+                    Code.NOT_READY,
+                    f"cannot keep {pin.name}",
+                    "the cluster did not record it in time",
+                    "meshctl logs cluster",
+                )
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, 0.5)
+
+    async def _post(self, pin: Pin, deadline: float) -> None:
+        """A pin just after a join or a start is refused until every node's free space is known: some seconds."""
+        while True:
+            try:
+                await self._cluster.pin(pin)
+                return
+            except MeshError as exc:
+                few = "not enough peers" in exc.detail
+                if not few or asyncio.get_running_loop().time() > deadline - COMMIT_TIMEOUT + 15:
+                    if few and len(pin.allocations) > 1:
+                        pin = dataclasses.replace(pin, allocations=pin.allocations[:1])
+                        continue
+                    raise
+                await asyncio.sleep(0.25)
+
+    def holders(self, pin: Pin) -> list[wire.Member]:
+        """The members that shall hold it."""
+        return [m for m in self._store.members() if not pin.allocations or m.cluster_id in pin.allocations]
+
+    async def see(self, pin: Pin, emit: Emit) -> Kept:
+        """Wait until every chosen node was asked and holds it, or was given up; each copy is emitted once."""
+        members = self.holders(pin)
+        wanted = len(self._store.members()) if pin.wanted == "all" else pin.wanted
+        held: list[str] = []
+        missing: list[wire.Copy] = []
+        lock = asyncio.Lock()
+
+        async def one(member: wire.Member) -> None:
+            copy = await self._await_copy(member, pin)
+            async with lock:
+                if copy.state == "held":
+                    held.append(member.name)
+                    await emit(wire.CopyEvent(node=member.name, held=len(held), wanted=wanted))
+                else:
+                    missing.append(copy)
+
+        async with asyncio.TaskGroup() as group:
+            for member in members:
+                group.create_task(one(member), name=f"see-{pin.cid[-8:]}-{member.name}")
+        return Kept(pin, tuple(held), tuple(missing))
+
+    async def _await_copy(self, member: wire.Member, pin: Pin) -> wire.Copy:
+        asker: Asker = self._copies.asker(member)
+        question: Question = asker.open(pin.cid)
+        try:
+            while True:
+                copy = question.copy
+                if copy.state == "held":
+                    return copy
+                waited = asyncio.get_running_loop().time() - question.since
+                limit = SILENT_S if copy.state == "unknown" else IDLE_S if copy.state == "missing" else None
+                if copy.state == "refused" or (limit is not None and waited > limit):
+                    return copy
+                question.changed.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(1.0):
+                        await question.changed.wait()
+        finally:
+            asker.close(question)
+
+    async def replace_missing(self, kept: Kept) -> Pin | None:
+        """Other nodes in place of those that refused or are silent; the new record, or None where nobody else can."""
+        pin = kept.pin
+        if pin.wanted == "all" or not kept.missing:
+            return None
+        out = {c.node for c in kept.missing}
+        nodes = [c for c in self.candidates() if self._store.name_of(c.fingerprint) not in out]
+        good = [m.cluster_id for m in self.holders(pin) if m.name in kept.held]
+        new = place.choose(place.target(pin.wanted, len(nodes)), pin.cid, pin.size, nodes, keep=good)
+        if len(new) <= len(good):
+            return None
+        union = tuple(dict.fromkeys((*pin.allocations, *new)))
+        _LOG.info("other nodes take over", cid=pin.cid, instead_of=sorted(out))
+        return await self.commit(dataclasses.replace(pin, allocations=union), before=pin)

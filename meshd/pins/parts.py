@@ -1,0 +1,127 @@
+"""Builds the parts of this room and joins them; what the daemon needs of them is a field here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from meshd import files
+from meshd.cluster.rest import Cluster
+from meshd.config import Config
+from meshd.kubo.gate import Gate, GateRules
+from meshd.kubo.rpc import Kubo
+from meshd.mesh.peers import Peers
+from meshd.mesh.store import MeshStore
+from meshd.model import PeerState
+from meshd.pins import entries
+from meshd.pins.add import Adder
+from meshd.pins.catalogue import Catalogue
+from meshd.pins.content import Content
+from meshd.pins.copies import Copies
+from meshd.pins.depart import Departure
+from meshd.pins.duties import Duties
+from meshd.pins.garbage import Garbage
+from meshd.pins.keep import Keeper
+from meshd.pins.remove import Remover
+from meshd.pins.replicate import Replicator
+from meshd.pins.storage import Storage
+from meshd.pins.sweep import Sweeper
+from meshd.pins.trash import Journal
+from meshd.pins.uploads import Uploads
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """What this room needs of the others. content: the folders whose filesystems must be durable, kubo's first."""
+
+    config: Config
+    store: MeshStore
+    peers: Peers
+    kubo: Kubo
+    cluster: Cluster
+    content: tuple[Path, ...]
+    peer_states: Callable[[], tuple[PeerState, ...]]
+    ready: Callable[[], bool]
+
+
+class Pins:
+    """The whole room. Blocks while it is built: reads the journal. Raises MeshError BAD_STATE."""
+
+    def __init__(self, out: Outside) -> None:
+        config, kubo, cluster, store = out.config, out.kubo, out.cluster, out.store
+        self._kubo = kubo
+        self._store = store
+        disk = files.Disk(*out.content)
+        self.journal = Journal(config.state / "trash.json")
+        self.storage = Storage(out.content[0], reserve=config.storage.reserve, offer=config.storage.offer)
+        self.gate = Gate(config.private_sockets / "gate.sock", kubo, disk, self._gate_rules())
+        self.copies = Copies(self.gate, store, out.peers)
+        self.uploads = Uploads(kubo, self.storage)
+        self.garbage = Garbage(kubo, self.uploads)
+        self.catalogue = Catalogue(cluster, store, self.copies, out.peer_states)
+        self.content = Content(kubo, self.catalogue)
+        keeper = Keeper(cluster, store, self.copies, disk, self.storage, out.peer_states)
+        self.adder = Adder(
+            kubo=kubo,
+            cluster=cluster,
+            store=store,
+            catalogue=self.catalogue,
+            keeper=keeper,
+            uploads=self.uploads,
+            storage=self.storage,
+            disk=disk,
+            default_replicas=config.pins.replicas,
+        )
+        self.remover = Remover(
+            kubo=kubo,
+            gate=self.gate,
+            cluster=cluster,
+            store=store,
+            peers=out.peers,
+            catalogue=self.catalogue,
+            copies=self.copies,
+            journal=self.journal,
+            keeper=keeper,
+            adder=self.adder,
+            garbage=self.garbage,
+            disk=disk,
+            window_s=config.pins.trash,
+        )
+        self.sweeper = Sweeper(
+            kubo=kubo,
+            cluster=cluster,
+            store=store,
+            copies=self.copies,
+            keeper=keeper,
+            journal=self.journal,
+            remover=self.remover,
+            storage=self.storage,
+            window_s=config.pins.trash,
+        )
+        self.replicator = Replicator(cluster, store, keeper, out.peer_states, config.pins.heal_after)
+        self.departure = Departure(cluster, store, self.copies, keeper)
+        self.duties = Duties(
+            store, out.peers, self.copies, self.journal, self.remover, self.storage, out.ready
+        )
+
+    def _gate_rules(self) -> GateRules:
+        return GateRules(
+            refuse=self._why_refuse,
+            full=lambda: self.storage.full(),
+            removed=lambda cid: self.sweeper.removed(cid),
+            free=lambda: self.storage.free(),
+            member=lambda peer_id: any(m.kubo_id == peer_id for m in self._store.members()),
+        )
+
+    async def _why_refuse(self, cid: str) -> str:
+        """Why this node does not store what the cluster wants it to store, or "". The entry says its size and owner."""
+        entry = entries.from_node(cid, await self._kubo.get_node(cid, seconds=60))
+        if entry is None:
+            return self.storage.full()  # pinned by another program: its size is not known before it is here
+        return self.storage.refuse(entry.size, foreign=entry.owner != self._store.fingerprint)
+
+    async def stop(self) -> None:
+        """End what goes on in the background; what is committed is seen to after the next start."""
+        await self.adder.stop()
+        await self.copies.stop()

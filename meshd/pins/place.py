@@ -1,0 +1,109 @@
+"""Which nodes keep an entry. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from meshd.model import Replicas
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A node of the roster. away_s: seconds since it was last seen, 0 while it is reachable. free: bytes it gives."""
+
+    fingerprint: str
+    cluster_id: str
+    site: str = ""
+    free: int = 0
+    accepts: bool = True
+    reachable: bool = True
+    away_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """New allocations for one pin. allocations: cluster peer ids, () for everywhere. why: for the log."""
+
+    allocations: tuple[str, ...]
+    why: str
+
+
+def target(wanted: Replicas, nodes: int) -> int:
+    """How many copies there can be: never more than the nodes there are."""
+    return nodes if wanted == "all" else min(wanted, nodes)
+
+
+def choose(
+    count: int,
+    cid: str,
+    size: int,
+    candidates: Iterable[Candidate],
+    *,
+    keep: Sequence[str] = (),
+    first: str = "",
+) -> tuple[str, ...]:
+    """Cluster ids of up to `count` nodes: those in `keep`, then the node `first`, then new sites, then the most room.
+
+    Nodes of one site count as one place where it can be avoided. Among equals the CID decides, so that entries spread.
+    """
+    by_id = {c.cluster_id: c for c in candidates}
+    chosen = [i for i in keep if i in by_id][:count]
+    left = [
+        c
+        for c in by_id.values()
+        if c.cluster_id not in chosen and c.reachable and c.accepts and c.free >= size
+    ]
+    while left and len(chosen) < count:
+        sites = {_place(by_id[i]) for i in chosen}
+
+        def rank(c: Candidate, sites: set[str] = sites) -> tuple[bool, bool, int, str]:
+            spread = hashlib.sha256(f"{cid}{c.fingerprint}".encode()).hexdigest()
+            return (c.fingerprint != first, _place(c) in sites, -c.free.bit_length(), spread)
+
+        best = min(left, key=rank)
+        left.remove(best)
+        chosen.append(best.cluster_id)
+    return tuple(chosen)
+
+
+def _place(candidate: Candidate) -> str:
+    return candidate.site or candidate.fingerprint
+
+
+def plan(
+    wanted: Replicas,
+    cid: str,
+    size: int,
+    allocations: Sequence[str],
+    candidates: Sequence[Candidate],
+    *,
+    heal_after_s: float,
+) -> Change | None:
+    """What to do about one pin's allocations as nodes come and go; None where they are right.
+
+    A node that is away for less than `heal_after_s` still counts: an outage of a minute moves nothing. Copies are
+    only ever added here or taken over from nodes that are gone; shrinking is a step of its own, after all are confirmed.
+    """
+    if wanted == "all":
+        return Change((), "it is wanted on every node") if allocations else None
+    if not allocations:
+        return None  # everywhere is more than was asked; nobody loses
+    counted = {c.cluster_id for c in candidates if c.reachable or c.away_s < heal_after_s}
+    good = [i for i in allocations if i in counted]
+    goal = target(wanted, len(counted))
+    if len(good) >= goal:
+        return None
+    new = choose(goal, cid, size, candidates, keep=good)
+    if len(new) <= len(good):
+        return None  # nobody has room
+    gone = len(allocations) - len(good)
+    return Change(
+        new, f"{gone} of its nodes are gone" if gone else f"{goal} copies are possible now, not {len(good)}"
+    )
+
+
+def elected(own: str, reachable: Iterable[str]) -> bool:
+    """Whether this node is the one that re-allocates: the lowest live fingerprint."""
+    return own <= min(reachable, default=own)

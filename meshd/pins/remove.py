@@ -1,0 +1,240 @@
+"""`meshctl rm`, `rm --now` and `restore`."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+
+import structlog
+
+from meshd import wire
+from meshd.cluster.rest import Cluster
+from meshd.errors import Code, MeshError
+from meshd.files import Disk
+from meshd.kubo.gate import Gate
+from meshd.kubo.rpc import Kubo
+from meshd.mesh.peers import Peers
+from meshd.mesh.store import MeshStore
+from meshd.model import Pin
+from meshd.pins import entries, place, trash
+from meshd.pins.add import Adder
+from meshd.pins.catalogue import Catalogue
+from meshd.pins.copies import Copies
+from meshd.pins.garbage import Garbage
+from meshd.pins.keep import Emit, Keeper
+from meshd.pins.trash import Journal
+
+_GONE_TIMEOUT = 15.0
+_LOG = structlog.get_logger().bind(part="remove")
+
+
+class Remover:
+    """Takes entries out of the pinset. Content goes only by each node's own hand: after its window, or at once when
+    the entry's owner asks it."""
+
+    def __init__(
+        self,
+        kubo: Kubo,
+        gate: Gate,
+        cluster: Cluster,
+        store: MeshStore,
+        peers: Peers,
+        catalogue: Catalogue,
+        copies: Copies,
+        journal: Journal,
+        keeper: Keeper,
+        adder: Adder,
+        garbage: Garbage,
+        disk: Disk,
+        window_s: float,
+    ) -> None:
+        self._kubo = kubo
+        self._gate = gate
+        self._cluster = cluster
+        self._store = store
+        self._peers = peers
+        self._catalogue = catalogue
+        self._copies = copies
+        self._journal = journal
+        self._keeper = keeper
+        self._adder = adder
+        self._garbage = garbage
+        self._disk = disk
+        self._window_s = window_s
+
+    async def remove(self, reference: str, *, now: bool = False) -> wire.Removed:
+        """Take an entry out of the pinset. now: and let its content go on every node, which only its owner may ask.
+
+        Raises MeshError NOT_FOUND, NOT_OWNER.
+        """
+        numbered = await self._to_remove(reference, now=now)
+        pin = numbered.pin
+        if now and pin.owner != self._store.fingerprint:
+            owner = self._store.name_of(pin.owner) if pin.owner else "another program"
+            raise MeshError(
+                Code.NOT_OWNER,
+                f"cannot let {numbered.reference} go at once",
+                f"it was pinned by {owner}, and only its owner may do that",
+                f"meshctl rm {numbered.reference} (it stays in the trash), or ask at {owner}",
+            )
+        holders = self._keeper.holders(pin)
+        removal = trash.removal_of(pin, self._store.fingerprint, now=now)
+        recorded = await self._journal.record([removal])
+        try:
+            await self._take_out(pin)
+        except MeshError:
+            if recorded:
+                await self._journal.drop([pin.cid])
+            raise
+        outcomes = await asyncio.gather(
+            *(self._tell(m, removal, held=m in holders) for m in self._store.members())
+        )
+        return wire.Removed(
+            entry=self._catalogue.view(numbered),
+            nodes=[o for o in outcomes if o is not None],
+            restore_until=None if now else removal.time + self._window_s,
+        )
+
+    async def _to_remove(self, reference: str, *, now: bool) -> entries.NumberedPin:
+        try:
+            return await self._catalogue.find(reference)
+        except MeshError as exc:
+            if exc.code is not Code.NOT_FOUND or not now:
+                raise
+            removed = [trash.pin_of(r) for r in self._journal.all()]
+            return entries.resolve(reference, removed, where="the mesh or the trash")
+
+    async def _take_out(self, pin: Pin) -> None:
+        await self._cluster.unpin(pin.cid)
+        if not await self._is_out(pin.cid, _GONE_TIMEOUT):
+            raise MeshError(
+                Code.NOT_READY,
+                f"cannot remove {pin.name}",
+                "the cluster did not record it in time",
+                "meshctl logs cluster",
+            )
+        await self._disk.sync()
+
+    async def _is_out(self, cid: str, seconds: float) -> bool:
+        """Whether the pinset, as this node knows it, is without `cid` within that time."""
+        deadline = time.monotonic() + seconds
+        pause = 0.02
+        while await self._cluster.allocation(cid) is not None:
+            if time.monotonic() > deadline:
+                return False
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, 0.5)
+        return True
+
+    async def _tell(
+        self, member: wire.Member, removal: wire.Removal, *, held: bool
+    ) -> wire.NodeOutcome | None:
+        """Tell one node, and say what became of its copy; None for one that had none."""
+        try:
+            if member.fingerprint == self._store.fingerprint:
+                if not removal.now:
+                    return wire.NodeOutcome(node=member.name, state="trashed") if held else None
+                released = await self.release(removal.cid, self._store.fingerprint)
+            else:
+                await self._peers.push_removals(member, [removal])
+                if not removal.now:
+                    return wire.NodeOutcome(node=member.name, state="trashed") if held else None
+                released = await self._peers.release(member, removal.cid)
+        except MeshError as exc:
+            later = "it lets go when it returns" if removal.now else "it hears of it when it returns"
+            detail = f"{exc.detail or exc.title}; {later}"
+            return wire.NodeOutcome(node=member.name, state="unreachable", detail=detail)
+        state = wire.NodeOutcome(node=member.name, state="released" if released.released else "refused")
+        state.detail = released.detail
+        return state
+
+    async def release(self, cid: str, caller: str) -> wire.Released:
+        """Let an entry's content go here, at once, because its owner asks. caller: the asking node's fingerprint."""
+        removal = self._journal.get(cid)
+        entry = trash.pin_of(removal) if removal and removal.owner else await self._entry(cid)
+        if entry is None:
+            return wire.Released(released=not await self._kubo.pinned([cid]), detail="it is not here")
+        if entry.owner != caller:
+            raise MeshError(
+                Code.NOT_OWNER,
+                f"cannot let {entry.name} go",
+                f"it belongs to {self._store.name_of(entry.owner)}",
+            )
+        if not await self._is_out(cid, _GONE_TIMEOUT):
+            return wire.Released(released=False, detail="it is still in the pinset, as this node knows it")
+        await self.let_go(cid)
+        return wire.Released(released=True)
+
+    async def let_go(self, cid: str) -> None:
+        """Unpin and forget. The caller has made sure that it may."""
+        await self._kubo.unpin(cid)
+        self._gate.forget(cid)
+        await self._journal.mark_gone(cid)
+        self._garbage.request()
+        _LOG.info("let go", cid=cid)
+
+    async def _entry(self, cid: str) -> Pin | None:
+        """The entry itself, from this node's own blocks: what it says of its owner cannot be changed by anyone."""
+        if not await self._kubo.has(cid):
+            return None
+        return entries.from_node(cid, await self._kubo.get_node(cid, offline=True))
+
+    async def take_removals(self, removals: list[wire.Removal], from_: str) -> None:
+        """Record what another node tells of removals. Their times count from here: each node has its own window.
+
+        What this node's pinset still has is not recorded. `now` is heeded only where the owner itself says so.
+        """
+        fresh = []
+        for removal in removals:
+            known = self._journal.get(removal.cid)
+            if known is not None and known.by:
+                continue
+            if not await self._is_out(removal.cid, 2.0):
+                _LOG.info("a removal that the pinset does not know yet", cid=removal.cid, told_by=from_)
+                continue
+            entry = await self._entry(removal.cid)
+            if entry is not None:  # what the entry says of itself, not what was told
+                told = trash.removal_of(entry, removal.by)
+            else:
+                told = removal.model_copy(update={"time": time.time(), "now": False})
+            fresh.append(told)
+        await self._journal.record(fresh)
+        for removal in removals:
+            if removal.now and from_ == removal.by:
+                known = self._journal.get(removal.cid)
+                if known is not None and known.owner == from_:
+                    await self.release(removal.cid, from_)
+
+    async def restore(self, reference: str, emit: Emit) -> None:
+        """Put a removed entry back into the pinset, and see its copies. Raises MeshError NOT_FOUND."""
+        self._catalogue.need_mesh()
+        removed = [trash.pin_of(r) for r in self._journal.all()]
+        pin = entries.resolve(reference, removed, where="the trash").pin
+        holders = await self._holders(pin)
+        if not holders:
+            raise MeshError(
+                Code.NOT_FOUND,
+                f"cannot restore {pin.name}",
+                "no node that can be reached still has it",
+                "meshctl peers shows which nodes are away; try again when they are back",
+            )
+        if pin.wanted == "all":
+            allocations: tuple[str, ...] = ()
+        else:
+            nodes = self._keeper.candidates()
+            count = place.target(pin.wanted, len(nodes))
+            allocations = place.choose(count, pin.cid, pin.size, nodes, keep=holders)
+        committed = await self._keeper.commit(dataclasses.replace(pin, allocations=allocations))
+        await self._journal.drop([pin.cid])
+        await self._adder.see_again(committed, emit, recommit=False)
+
+    async def _holders(self, pin: Pin) -> list[str]:
+        """Cluster ids of the reachable nodes that still have the entry."""
+        by_name = {m.name: m for m in self._store.members()}
+        table = await self._copies.table([pin.cid], by_name.values())
+        return [by_name[c.node].cluster_id for c in table[pin.cid] if c.state == "held"]
+
+    def listing(self) -> wire.Trash:
+        """What was removed and can still be restored."""
+        return wire.Trash(entries=trash.view(self._journal.all(), self._window_s, self._store.name_of))

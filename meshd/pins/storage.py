@@ -1,0 +1,90 @@
+"""How much this node still takes: the disk floor (bytes and inodes) and the offer to others."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from meshd.errors import Code, MeshError
+
+RESERVE_INODES = 10_000  # a block is a file; kubo needs some to start and to collect garbage
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """The disk that holds the content. total, free, reserve: bytes. inodes is None where the filesystem has no limit."""
+
+    total: int
+    free: int
+    reserve: int
+    inodes: int | None
+
+    @property
+    def above_reserve(self) -> int:
+        return max(0, self.free - self.reserve)
+
+
+def why_full(room: Room) -> str:
+    """Why nothing more may be stored, or "". Pure."""
+    if room.free <= room.reserve:
+        return f"the disk has {room.free} bytes free, and [storage] reserve keeps {room.reserve}"
+    if room.inodes is not None and room.inodes < RESERVE_INODES:
+        return f"the filesystem has {room.inodes} inodes free, and {RESERVE_INODES} are kept"
+    return ""
+
+
+def why_refused(size: int, room: Room, *, foreign: bool, placed: int, offer: int | None) -> str:
+    """Why content of `size` bytes may not be stored, or "". placed: bytes that others have here already. Pure."""
+    if why := why_full(room):
+        return why
+    if size > room.above_reserve:
+        return f"it is {size} bytes, and the disk has {room.above_reserve} above its reserve"
+    if foreign and offer is not None and placed + size > offer:
+        return f"[storage] offer gives others {offer} bytes, {placed} are taken, and it is {size}"
+    return ""
+
+
+class Storage:
+    """Asks the filesystem each time it is asked: cheap, and never stale."""
+
+    def __init__(self, folder: Path, *, reserve: int, offer: int | None) -> None:
+        self._folder = folder
+        self.reserve = reserve
+        self.offer = offer
+        self.placed = 0  # bytes of others' entries that are allocated to this node; kept fresh by the keeper
+
+    def room(self) -> Room:
+        """What the disk has. Raises MeshError BAD_STATE where it cannot be asked."""
+        try:
+            stat = os.statvfs(self._folder)
+        except OSError as exc:
+            raise MeshError(Code.BAD_STATE, f"cannot see the disk of {self._folder}", str(exc)) from exc
+        inodes = stat.f_favail if stat.f_files else None
+        return Room(stat.f_blocks * stat.f_frsize, stat.f_bavail * stat.f_frsize, self.reserve, inodes)
+
+    def full(self) -> str:
+        """Why nothing more may be stored, or ""."""
+        return why_full(self.room())
+
+    def free(self) -> int:
+        """Bytes that this node still gives to others."""
+        above = self.room().above_reserve
+        return above if self.offer is None else max(0, min(above, self.offer - self.placed))
+
+    def accepts(self) -> bool:
+        return not self.full() and (self.offer is None or self.free() > 0)
+
+    def refuse(self, size: int, *, foreign: bool) -> str:
+        """Why `size` more bytes may not be stored, or ""."""
+        return why_refused(size, self.room(), foreign=foreign, placed=self.placed, offer=self.offer)
+
+    def check(self, size: int) -> None:
+        """Raises MeshError DISK_FLOOR where `size` bytes of this node's own may not be stored."""
+        if why := self.refuse(size, foreign=False):
+            raise MeshError(
+                Code.DISK_FLOOR,
+                "cannot store that on this node",
+                why,
+                "free some space (meshctl trash shows what waits to go), or pin it on a node with more room",
+            )

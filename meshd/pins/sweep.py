@@ -1,0 +1,115 @@
+"""Keeps this node's kubo in line with the mesh: trash whose time is over, copies that moved elsewhere.
+
+It acts only on what is durably recorded: a removal in the journal, or an allocation in the pinset.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import structlog
+
+from meshd.cluster.rest import Cluster
+from meshd.errors import MeshError
+from meshd.kubo.rpc import Kubo
+from meshd.mesh.store import MeshStore
+from meshd.model import Pin
+from meshd.pins import entries, place, trash
+from meshd.pins.copies import Copies
+from meshd.pins.keep import Keeper
+from meshd.pins.remove import Remover
+from meshd.pins.storage import Storage
+from meshd.pins.trash import Journal
+from meshd.pins.uploads import ADDING
+
+_MOVED_AT_ONCE = 200
+_LOG = structlog.get_logger().bind(part="sweep")
+
+
+class Sweeper:
+    """One `sweep` looks once over everything. `removed` is what the gate calls when the cluster wants a CID gone."""
+
+    def __init__(
+        self,
+        kubo: Kubo,
+        cluster: Cluster,
+        store: MeshStore,
+        copies: Copies,
+        keeper: Keeper,
+        journal: Journal,
+        remover: Remover,
+        storage: Storage,
+        window_s: float,
+        *,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._kubo = kubo
+        self._cluster = cluster
+        self._store = store
+        self._copies = copies
+        self._keeper = keeper
+        self._journal = journal
+        self._remover = remover
+        self._storage = storage
+        self._window_s = window_s
+        self._now = now
+
+    @property
+    def interval_s(self) -> float:
+        """Seconds between two sweeps: often enough for the window that is configured."""
+        return min(30.0, max(1.0, self._window_s / 10))
+
+    async def removed(self, cid: str) -> None:
+        """The cluster asks to unpin. A removal is recorded, durably; an allocation that moved is seen to by `sweep`."""
+        if self._journal.get(cid) is not None or await self._cluster.allocation(cid) is not None:
+            return
+        pin: Pin | None = None
+        try:
+            if await self._kubo.has(cid):
+                pin = entries.from_node(cid, await self._kubo.get_node(cid, offline=True))
+        except MeshError as exc:  # kubo is away: the removal must be recorded all the same
+            _LOG.warning("cannot read what was removed", cid=cid, error=str(exc))
+        if pin is None:
+            pin = Pin(cid, name=cid, owner="", root=cid, size=0, time=0.0, wanted=3)
+        await self._journal.record([trash.removal_of(pin, "", when=self._now())])
+
+    async def sweep(self) -> None:
+        """Raises MeshError where kubo or the cluster cannot be asked; the next sweep goes on."""
+        pinset = {p.cid: p for p in await self._cluster.allocations()}
+        local = {p.cid: p.name for p in await self._kubo.pins()}
+        me = self._store.me()
+        mine = [p for p in pinset.values() if not p.allocations or me.cluster_id in p.allocations]
+        self._storage.placed = sum(p.size for p in mine if p.owner != me.fingerprint)
+        await self._journal.drop([r.cid for r in self._journal.all() if r.cid in pinset])
+        await self._empty_trash()
+        moved = [
+            p
+            for p in pinset.values()
+            if p.cid in local and p.allocations and me.cluster_id not in p.allocations
+            and not local[p.cid].startswith(ADDING)
+        ]  # fmt: skip
+        if moved:
+            await self._let_moved_go(moved[:_MOVED_AT_ONCE])
+
+    async def _empty_trash(self) -> None:
+        pressure = bool(self._storage.full())
+        for removal in trash.due(self._journal.all(), self._now(), self._window_s, pressure=pressure):
+            if await self._cluster.allocation(removal.cid) is not None:
+                continue  # it was put back a moment ago
+            _LOG.info("its time in the trash is over", name=removal.name, cid=removal.cid, pressure=pressure)
+            await self._remover.let_go(removal.cid)
+        await self._journal.purge(self._now() - 2 * self._window_s - 30 * 86400)
+
+    async def _let_moved_go(self, moved: list[Pin]) -> None:
+        """Copies that are allocated elsewhere go once every one of the nodes that shall hold them does."""
+        members = self._store.members()
+        table = await self._copies.table([p.cid for p in moved], members)
+        for pin in moved:
+            shall = {m.name for m in self._keeper.holders(pin)}
+            does = {c.node for c in table[pin.cid] if c.state == "held"}
+            enough = len(shall & does) >= place.target(pin.wanted, len(members)) and shall <= does
+            current = await self._cluster.allocation(pin.cid)
+            if enough and current is not None and current.allocations == pin.allocations:
+                _LOG.info("its copies are on other nodes", name=pin.name, cid=pin.cid, nodes=sorted(shall))
+                await self._remover.let_go(pin.cid)

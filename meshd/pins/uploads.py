@@ -1,0 +1,232 @@
+"""One upload into kubo: a multipart body is passed on unparsed, watched, and checked to be whole."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+
+import aiohttp
+import structlog
+
+from meshd.errors import Code, MeshError
+from meshd.kubo.rpc import LONG, Kubo, json_lines
+from meshd.pins.storage import Storage
+
+ADDING = "meshd:adding:"
+"""Prefix of the name of a kubo pin that protects an upload which is no entry yet."""
+_CHECK_EVERY = 16 * 1024 * 1024  # bytes between two looks at the disk
+_LOG = structlog.get_logger().bind(part="uploads")
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What the client said before it sent anything. size and files are None where it cannot know (standard input)."""
+
+    name: str
+    directory: bool
+    size: int | None
+    files: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """What kubo took: root CID, content bytes, number of files."""
+
+    root: str
+    size: int
+    files: int
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What kubo told while it took the body."""
+
+    tops: dict[str, str] = field(default_factory=dict)  # name of a top-level entry -> its CID
+    sizes: dict[str, int] = field(default_factory=dict)  # path -> content bytes
+    error: MeshError | None = None
+
+
+class Uploads:
+    """Open uploads. `abort_all` before kubo is stopped: with one open it takes 30 s to end (measured)."""
+
+    def __init__(self, kubo: Kubo, storage: Storage) -> None:
+        self._kubo = kubo
+        self._storage = storage
+        self._tasks: set[asyncio.Task[object]] = set()
+        self._roots: Counter[str] = Counter()  # roots that open uploads still need
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def count(self) -> int:
+        return len(self._tasks)
+
+    async def wait_idle(self) -> None:
+        """Return when no upload is open: garbage may be collected then."""
+        await self._idle.wait()
+
+    async def abort_all(self) -> None:
+        """End every open upload; nothing of them stays pinned."""
+        current = asyncio.current_task()
+        tasks = [t for t in self._tasks if t is not current]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def enter(self) -> Callable[[], None]:
+        """Count the current task among the open uploads until the returned function is called."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - coroutines run in tasks
+        self._tasks.add(task)
+        self._idle.clear()
+
+        def leave() -> None:
+            self._tasks.discard(task)
+            if not self._tasks:
+                self._idle.set()
+
+        return leave
+
+    async def add(
+        self,
+        body: AsyncIterator[bytes],
+        content_type: str,
+        declared: Declared,
+        on_bytes: Callable[[int], Awaitable[None]],
+    ) -> Added:
+        """Pass the body to kubo, which pins what it makes under a name that begins with ADDING.
+
+        The caller owns that pin and must `release(root)` it. Raises MeshError: BAD_REQUEST for a body that is not
+        multipart, UPLOAD_CUT_OFF, UPLOAD_MISMATCH, DISK_FLOOR. After an error nothing is pinned.
+        """
+        match = re.fullmatch(
+            r'multipart/form-data;\s*boundary="?([^";]{1,200})"?', content_type.strip(), re.IGNORECASE
+        )
+        if match is None:
+            raise MeshError(
+                Code.BAD_REQUEST,
+                "cannot take that upload",
+                "its Content-Type is not multipart/form-data",
+                "meshctl pin PATH",
+            )
+        seen = _Seen()
+        try:
+            async with self._kubo.call(
+                "add",
+                timeout=LONG,
+                data=self._checked(body, match[1].encode(), seen),
+                headers={"Content-Type": content_type},
+                pin="true",
+                pin_name=ADDING + secrets.token_hex(8),
+                progress="true",
+            ) as answer:
+                await self._follow(answer, seen, on_bytes)
+        except MeshError as exc:
+            raise seen.error or exc from exc
+        except ValueError as exc:
+            raise MeshError(
+                Code.ENGINE_FAILED, "cannot add that", f"kubo's answer makes no sense: {exc}"
+            ) from exc
+        if seen.error is not None:
+            raise seen.error
+        return await self._verify(seen, declared)
+
+    async def _follow(
+        self, answer: aiohttp.ClientResponse, seen: _Seen, on_bytes: Callable[[int], Awaitable[None]]
+    ) -> None:
+        total = 0
+        async for event in json_lines(answer.content):
+            if event.get("Type") == "error" or "Message" in event:
+                raise MeshError(Code.ENGINE_FAILED, "cannot add that", f"kubo says: {event.get('Message')}")
+            path = event.get("Name", "")
+            if "Bytes" in event:
+                total += event["Bytes"] - seen.sizes.get(path, 0)
+                seen.sizes[path] = event["Bytes"]
+                await on_bytes(total)
+            elif event.get("Hash") and "/" not in path:
+                seen.tops[path] = event["Hash"]
+
+    async def _verify(self, seen: _Seen, declared: Declared) -> Added:
+        """kubo acknowledges what it got; whether that is all, the counts say."""
+        size, files = sum(seen.sizes.values()), len(seen.sizes)
+        if len(seen.tops) != 1:
+            for root in seen.tops.values():
+                await self.unpin(root)
+            raise MeshError(
+                Code.BAD_REQUEST,
+                "cannot pin that upload",
+                f"it has {len(seen.tops)} files or directories at its top, and one is an entry",
+                "pin them one by one, or put them into one directory",
+            )
+        added = Added(next(iter(seen.tops.values())), size, files)
+        problems = []
+        if declared.size is not None and declared.size != size:
+            problems.append(f"{declared.size} bytes were announced and {size} came")
+        if declared.files is not None and declared.files != files:
+            problems.append(f"{declared.files} files were announced and {files} came")
+        if problems:
+            await self.unpin(added.root)
+            raise MeshError(
+                Code.UPLOAD_MISMATCH,
+                "cannot pin that upload",
+                "; ".join(problems),
+                "nothing was kept; pin it again",
+            )
+        self._roots[added.root] += 1
+        return added
+
+    async def release(self, root: str) -> None:
+        """This upload needs its root's own pin no longer: the entry holds it, or nothing shall."""
+        self._roots[root] -= 1
+        if self._roots[root] <= 0:
+            del self._roots[root]
+            await self.unpin(root)
+
+    async def unpin(self, root: str) -> None:
+        """Take an ADDING pin away unless another open upload has the same root. Entries have pins of their own."""
+        if self._roots[root] > 0:
+            return
+        try:
+            await self._kubo.unpin(root)
+        except MeshError as exc:  # the sweep at the next start finds it by its name
+            _LOG.warning("cannot take the upload's own pin away", root=root, error=str(exc))
+
+    async def _checked(
+        self, body: AsyncIterator[bytes], boundary: bytes, seen: _Seen
+    ) -> AsyncIterator[bytes]:
+        """The body, chunk by chunk; it raises, which cuts the connection to kubo, where it must not be acknowledged.
+
+        kubo answers 200 for a body without its closing boundary, and pins it (measured).
+        """
+        closing = b"--" + boundary + b"--"
+        tail, unchecked = b"", _CHECK_EVERY
+        try:
+            async for chunk in body:
+                unchecked += len(chunk)
+                if unchecked >= _CHECK_EVERY:
+                    unchecked = 0
+                    self._storage.check(0)
+                tail = (tail + chunk)[-len(closing) - 4 :]
+                yield chunk
+            if not tail.rstrip(b"\r\n").endswith(closing):
+                raise MeshError(
+                    Code.UPLOAD_CUT_OFF,
+                    "cannot pin that upload",
+                    "it ended before its closing boundary",
+                    "nothing was kept; pin it again",
+                )
+        except MeshError as exc:
+            seen.error = exc
+            raise
+        except (aiohttp.ClientError, ConnectionError, aiohttp.http_exceptions.TransferEncodingError) as exc:
+            seen.error = MeshError(
+                Code.UPLOAD_CUT_OFF,
+                "cannot pin that upload",
+                "it was cut off",
+                "nothing was kept; pin it again",
+            )
+            raise seen.error from exc

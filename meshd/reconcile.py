@@ -1,0 +1,189 @@
+"""decide(snapshot) -> what to do. Pure: no I/O, no clock but the one in the snapshot.
+
+Every rule about order and privacy is here:
+
+- nothing runs without an overlay address, outside a mesh, or once the mesh has forgotten this node;
+- what leaks is killed at once, and waits before its next try;
+- the cluster starts after kubo is ready and is stopped before it;
+- what runs with other settings than wanted is stopped, and started again by the next turn.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from meshd.model import Phase, ServiceState, Snapshot
+
+ORDER = ("kubo", "cluster")  # started in this order, stopped in the other
+GRACE_WITHOUT_ADDRESS = 5.0  # seconds: the sockets are dead already
+LOOK_AGAIN = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    service: str
+
+    @property
+    def key(self) -> str:
+        return self.service
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """grace: seconds before SIGKILL, None for the program's own."""
+
+    service: str
+    why: str
+    grace: float | None = None
+
+    @property
+    def key(self) -> str:
+        return self.service
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """Kill at once and count it as a failure, so that the next try waits."""
+
+    service: str
+    why: str
+
+    @property
+    def key(self) -> str:
+        return self.service
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """Serve the peer API on this address; None: stop serving it."""
+
+    address: str | None
+
+    @property
+    def key(self) -> str:
+        return "peer-api"
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """Have kubo hold connections to exactly these multiaddrs."""
+
+    links: frozenset[str]
+
+    @property
+    def key(self) -> str:
+        return "peering"
+
+
+@dataclass(frozen=True, slots=True)
+class Recover:
+    """kubo is back: have the cluster try again what failed meanwhile, and look for what a cut-off upload left."""
+
+    @property
+    def key(self) -> str:
+        return "recover"
+
+
+Action = Start | Stop | Fail | Listen | Link | Recover
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do now, and when to look again at the latest (seconds from the snapshot's now)."""
+
+    actions: tuple[Action, ...]
+    look_again_s: float
+
+
+def decide(snapshot: Snapshot) -> Decision:
+    """One turn. An action whose key is under way is not decided again, but for one that must stop what is starting."""
+    blocked = why_not_run(snapshot)
+    actions: list[Action] = []
+    for name in ORDER:
+        action = _service(snapshot, name, blocked)
+        if action is not None and _may_begin(snapshot, action):
+            actions.append(action)
+    others = (_listen(snapshot, blocked), _link(snapshot), _recover(snapshot))
+    actions += [a for a in others if a is not None and a.key not in snapshot.under_way]
+    return Decision(tuple(actions), _look_again(snapshot))
+
+
+def why_not_run(snapshot: Snapshot) -> str:
+    """Why no service may run now, or ""."""
+    if snapshot.stopping:
+        return "meshd is stopping"
+    if not snapshot.in_mesh:
+        return "this node is in no mesh"
+    if snapshot.forgotten:
+        return "the mesh has forgotten this node"
+    if snapshot.overlay.address is None:
+        return "there is no overlay address"
+    return ""
+
+
+def _service(snapshot: Snapshot, name: str, blocked: str) -> Action | None:
+    state = snapshot.services[name]
+    if blocked:
+        return _halt(snapshot, state, blocked)
+    if state.phase in (Phase.STARTING, Phase.READY) and state.leak:
+        return Fail(name, f"it had a socket where none may be: {state.leak}")
+    if state.phase is Phase.READY and not state.healthy:
+        return Fail(name, "it runs but does not answer")
+    wanted = snapshot.wanted_settings.get(name, "")
+    if state.phase in (Phase.STARTING, Phase.READY) and state.settings != wanted:
+        return Stop(name, "its settings have changed")
+    if state.phase is Phase.STOPPED or (
+        state.phase is Phase.BACKOFF and (snapshot.now >= state.retry_at or state.settings != wanted)
+    ):
+        return Start(name) if _base_ready(snapshot, name) else None
+    return None
+
+
+def _halt(snapshot: Snapshot, state: ServiceState, why: str) -> Action | None:
+    if state.phase in (Phase.STOPPED, Phase.STOPPING):
+        return None
+    cluster_runs = snapshot.services["cluster"].phase not in (Phase.STOPPED, Phase.BACKOFF)
+    orderly = snapshot.overlay.address is not None
+    if orderly and state.name == "kubo" and cluster_runs:
+        return None  # the cluster first
+    return Stop(state.name, why, None if orderly else GRACE_WITHOUT_ADDRESS)
+
+
+def _base_ready(snapshot: Snapshot, name: str) -> bool:
+    return name == "kubo" or snapshot.services["kubo"].phase is Phase.READY
+
+
+def _may_begin(snapshot: Snapshot, action: Action) -> bool:
+    """A stop may cut a start short, for an address that is gone cannot wait a minute for a readiness."""
+    if action.key not in snapshot.under_way:
+        return True
+    return isinstance(action, (Stop, Fail)) and snapshot.services[action.key].phase is Phase.STARTING
+
+
+def _listen(snapshot: Snapshot, blocked: str) -> Listen | None:
+    """The peer API stays while kubo is down: others must be told the truth. It goes with the address and at the end."""
+    wanted = None if blocked and not snapshot.forgotten else snapshot.overlay.address
+    if snapshot.stopping and any(s.phase is not Phase.STOPPED for s in snapshot.services.values()):
+        wanted = snapshot.listening
+    if wanted == snapshot.listening or (wanted is not None and snapshot.now < snapshot.listen_retry_at):
+        return None
+    return Listen(wanted)
+
+
+def _link(snapshot: Snapshot) -> Link | None:
+    if snapshot.services["kubo"].phase is not Phase.READY:
+        return None
+    return Link(snapshot.links) if snapshot.links != snapshot.linked else None
+
+
+def _recover(snapshot: Snapshot) -> Recover | None:
+    ready = all(snapshot.services[name].phase is Phase.READY for name in ORDER)
+    generation = (snapshot.services["kubo"].pid, snapshot.services["cluster"].pid)
+    return Recover() if ready and generation != snapshot.recovered_for else None
+
+
+def _look_again(snapshot: Snapshot) -> float:
+    waits = [s.retry_at - snapshot.now for s in snapshot.services.values() if s.phase is Phase.BACKOFF]
+    if snapshot.listening is None and snapshot.listen_retry_at > snapshot.now:
+        waits.append(snapshot.listen_retry_at - snapshot.now)
+    return max(0.05, min([LOOK_AGAIN, *waits]))

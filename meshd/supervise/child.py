@@ -1,0 +1,106 @@
+"""One child process: spawn, its output line by line, its end, its stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+_LAUNCHER = Path(__file__).with_name("launch.py")
+_LINE_LIMIT = 64 * 1024  # a longer line is handed on in pieces
+MARK = "MESHD_CHILD_OF"
+"""Environment variable of every child: the state folder it belongs to, so that a later run knows its leftovers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """How to start a program. argv[0] is an absolute path; env is the whole environment."""
+
+    argv: tuple[str, ...]
+    env: dict[str, str] = field(default_factory=dict)
+    owner: Path = Path("/")  # the state folder
+
+
+class Child:
+    """A running child. `ended` is set when the process is gone and its output was read to the end."""
+
+    def __init__(self, process: asyncio.subprocess.Process, on_line: Callable[[str], None]) -> None:
+        self._process = process
+        self._on_line = on_line
+        self.pid = process.pid
+        self.last_lines: deque[str] = deque(maxlen=20)
+        self.ended = asyncio.Event()
+        self._reader = asyncio.create_task(self._read(), name=f"output-{process.pid}")
+
+    @classmethod
+    async def spawn(cls, launch: Launch, on_line: Callable[[str], None]) -> Child:
+        """Start it in a session of its own. Must be called from the main thread: PDEATHSIG fires when the *thread*
+        that forked ends. Raises OSError where Python itself cannot be started."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-I",
+            "-S",
+            str(_LAUNCHER),
+            str(os.getpid()),
+            "--",
+            *launch.argv,
+            env={**launch.env, MARK: str(launch.owner)},
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            limit=_LINE_LIMIT,
+            start_new_session=True,
+        )
+        return cls(process, on_line)
+
+    @property
+    def exit_text(self) -> str:
+        """How it ended, for a person: `exit 1` or `signal SIGKILL`; empty while it runs."""
+        code = self._process.returncode
+        if code is None:
+            return ""
+        return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit {code}"
+
+    async def stop(self, grace: float) -> None:
+        """SIGTERM, then SIGKILL after `grace` seconds; returns when it is gone. A frozen child is woken to hear it."""
+        if grace > 0:
+            self._signal(signal.SIGTERM)
+            self._signal(signal.SIGCONT)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(grace):
+                    await self.ended.wait()
+                    return
+        self._signal(signal.SIGKILL)
+        await self.ended.wait()
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(number)
+
+    async def _read(self) -> None:
+        output = self._process.stdout
+        assert output is not None  # noqa: S101 - PIPE was asked for
+        try:
+            while True:
+                try:
+                    raw = await output.readuntil(b"\n")
+                except asyncio.LimitOverrunError as exc:
+                    raw = await output.readexactly(exc.consumed or _LINE_LIMIT)
+                except asyncio.IncompleteReadError as exc:
+                    raw = exc.partial
+                    if not raw:
+                        break
+                line = raw.decode(errors="replace").rstrip()
+                if line:
+                    self.last_lines.append(line)
+                    self._on_line(line)
+        finally:
+            await self._process.wait()
+            self.ended.set()

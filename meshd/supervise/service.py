@@ -1,0 +1,239 @@
+"""A program under supervision: start, readiness, health, back-off, stop. It decides nothing about *whether* to run."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+import structlog
+
+from meshd.errors import Code, MeshError
+from meshd.model import Phase, ServiceState
+from meshd.supervise.child import Child, Launch
+
+BACKOFF_FIRST = 0.5
+BACKOFF_MOST = 30.0
+HEALTHY_AGAIN = 30.0  # seconds of health after which the back-off starts anew
+ASK_EVERY = 5.0
+ASK_TIMEOUT = 5.0
+ASKS_MISSED = 3  # a frozen child counts as down after this many
+
+
+class Program(Protocol):
+    """What a supervised program must be able to say and do."""
+
+    name: str
+    ready_timeout: float
+    stop_grace: float
+
+    async def prepare(self) -> Launch:
+        """Write its configuration and clear the way. Raises MeshError where it cannot be started."""
+
+    async def is_ready(self) -> bool:
+        """Ask the program itself. False, or any MeshError, while it is not."""
+
+    async def ask(self) -> None:
+        """A cheap question that a healthy program answers. Raises MeshError."""
+
+
+def backoff(failures: int) -> float:
+    """Seconds to wait before the next start after `failures` failed ones: 0.5, 1, 2 ... 30."""
+    return min(BACKOFF_FIRST * 2.0 ** max(0, failures - 1), BACKOFF_MOST)
+
+
+class Service:
+    """Runs one program. `state` is the truth about it; `on_change` is called after each change of it."""
+
+    def __init__(
+        self, program: Program, on_change: Callable[[], None], *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.program = program
+        self.lines: deque[tuple[float, str]] = deque(maxlen=500)
+        self.line_listeners: list[Callable[[float, str], None]] = []
+        self._on_change = on_change
+        self._clock = clock
+        self._state = ServiceState(program.name, since=clock())
+        self._child: Child | None = None
+        self._watch: asyncio.Task[None] | None = None
+        self._failures = 0
+        self._log = structlog.get_logger().bind(service=program.name)
+        self._lock = asyncio.Lock()
+        self._stopped = asyncio.Event()
+        self._stopped.set()
+
+    @property
+    def state(self) -> ServiceState:
+        return self._state
+
+    def _set(self, **changes: object) -> None:
+        if "phase" in changes and changes["phase"] != self._state.phase:
+            changes["since"] = self._clock()
+        self._state = dataclasses.replace(self._state, **changes)  # type: ignore[arg-type]  # keys are the fields' own
+        if self._state.phase is Phase.STOPPED:
+            self._stopped.set()
+        else:
+            self._stopped.clear()
+        self._on_change()
+
+    async def start(self, settings: str) -> None:
+        """Bring it up. Returns when it is ready or when it failed; the state says which. Never raises MeshError."""
+        async with self._lock:
+            if self._state.phase not in (Phase.STOPPED, Phase.BACKOFF):
+                return
+            self._set(phase=Phase.STARTING, settings=settings, healthy=True, leak="")
+            try:
+                launch = await self.program.prepare()
+                self._child = await Child.spawn(launch, self._on_line)
+                self._set(pid=self._child.pid)
+                await self._become_ready(self._child)
+            except MeshError as exc:
+                await self._fail(exc)
+            except OSError as exc:
+                await self._fail(MeshError(Code.ENGINE_FAILED, f"cannot start {self.program.name}", str(exc)))
+            except asyncio.CancelledError:
+                await self._kill()
+                self._set(phase=Phase.STOPPED, pid=None)
+                raise
+
+    async def stop(self, why: str, *, grace: float | None = None) -> None:
+        """End it within `grace` seconds (0: at once) and return when it is gone."""
+        async with self._lock:
+            if self._child is None:
+                self._set(phase=Phase.STOPPED)
+                return
+            self._log.info("stopping", why=why)
+            self._set(phase=Phase.STOPPING)
+            await self._end_watch()
+            await self._child.stop(self.program.stop_grace if grace is None else grace)
+            self._log.info("stopped", how=self._child.exit_text)
+            self._child = None
+            self._set(phase=Phase.STOPPED, pid=None)
+
+    async def fail(self, why: str) -> None:
+        """Kill it and count it as a failure: it leaks, or it is frozen and cannot be asked to stop."""
+        async with self._lock:
+            if self._child is None:
+                return
+            await self._end_watch()
+            await self._fail(MeshError(Code.ENGINE_FAILED, f"{self.program.name} was killed", why))
+
+    async def wait_stopped(self) -> None:
+        """Return when it does not run and nobody is about to start it."""
+        await self._stopped.wait()
+
+    def report_leak(self, leak: str) -> None:
+        """Remember a socket where none may be; decide() stops the service for it."""
+        if leak != self._state.leak:
+            self._set(leak=leak)
+
+    def forgive(self) -> None:
+        """Forget the back-off: what it failed for has changed."""
+        self._failures = 0
+        if self._state.phase is Phase.BACKOFF:
+            self._set(retry_at=self._clock())
+
+    async def _become_ready(self, child: Child) -> None:
+        deadline = self._clock() + self.program.ready_timeout
+        pause = 0.02
+        while not await self._asked_ready():
+            if child.ended.is_set():
+                raise self._died(child)
+            if self._clock() > deadline:
+                raise MeshError(
+                    Code.ENGINE_FAILED,
+                    f"cannot start {self.program.name}",
+                    f"it was not ready after {self.program.ready_timeout:.0f} s; its last lines: {_tail(child)}",
+                    f"meshctl logs {self.program.name}",
+                )
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await child.ended.wait()
+            pause = min(pause * 1.5, 0.25)
+        self._log.info("ready", pid=child.pid)
+        self._set(phase=Phase.READY, retry_at=0.0, last_exit="")
+        self._watch = asyncio.create_task(self._watch_child(child), name=f"watch-{self.program.name}")
+
+    async def _asked_ready(self) -> bool:
+        try:
+            return await self.program.is_ready()
+        except MeshError:
+            return False
+
+    async def _watch_child(self, child: Child) -> None:
+        missed = 0
+        ready_at = self._clock()
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ASK_EVERY):
+                    await child.ended.wait()
+            if child.ended.is_set():
+                async with self._lock:
+                    await self._fail(self._died(child))
+                return
+            try:
+                async with asyncio.timeout(ASK_TIMEOUT):
+                    await self.program.ask()
+                missed = 0
+                if not self._state.healthy:
+                    self._log.info("answers again")
+                    self._set(healthy=True)
+            except (MeshError, TimeoutError) as exc:
+                missed += 1
+                self._log.warning("does not answer", missed=missed, error=str(exc))
+                if self._state.healthy:
+                    self._set(unhealthy_since=self._clock())
+                if missed >= ASKS_MISSED and self._state.healthy:
+                    self._set(healthy=False)
+            if self._failures and self._clock() - ready_at > HEALTHY_AGAIN:
+                self._failures = 0
+
+    def _died(self, child: Child) -> MeshError:
+        return MeshError(
+            Code.ENGINE_FAILED,
+            f"{self.program.name} ended by itself",
+            f"{child.exit_text}; its last lines: {_tail(child)}",
+            f"meshctl logs {self.program.name}",
+        )
+
+    async def _fail(self, error: MeshError) -> None:
+        await self._kill()
+        self._failures += 1
+        wait = backoff(self._failures)
+        self._log.error("failed", error=str(error), again_in_s=wait)
+        self._set(
+            phase=Phase.BACKOFF,
+            pid=None,
+            retry_at=self._clock() + wait,
+            last_exit=str(error),
+            restarts=self._state.restarts + 1,
+            healthy=True,
+        )
+
+    async def _kill(self) -> None:
+        if self._child is not None:
+            await self._child.stop(0)
+            self._child = None
+
+    async def _end_watch(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._watch
+            self._watch = None
+
+    def _on_line(self, line: str) -> None:
+        now = time.time()
+        self.lines.append((now, line))
+        level = "error" if "\tERROR\t" in line else "warning" if "\tWARN\t" in line else "info"
+        getattr(self._log, level)("output", line=line)
+        for listener in list(self.line_listeners):
+            listener(now, line)
+
+
+def _tail(child: Child) -> str:
+    return " | ".join(list(child.last_lines)[-5:]) or "(none)"

@@ -1,0 +1,262 @@
+"""The heart: snapshot -> decide -> act, again and again. What is decided stands in reconcile.py."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import hashlib
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import structlog
+
+from meshd.cluster import config as cluster_config
+from meshd.cluster.service import ClusterProgram
+from meshd.config import Config
+from meshd.errors import MeshError
+from meshd.kubo import policy
+from meshd.kubo.rpc import Kubo
+from meshd.kubo.service import KuboProgram
+from meshd.mesh.secrets import Secrets
+from meshd.mesh.store import MeshStore
+from meshd.model import OverlayState, Phase, Snapshot
+from meshd.peer.server import PeerServer
+from meshd.reconcile import Action, Fail, Link, Listen, Recover, Start, Stop, decide
+from meshd.supervise.service import Service
+
+_LISTEN_AGAIN_S = 5.0
+_LOG = structlog.get_logger().bind(part="turns")
+
+
+class Turns:
+    """Holds the facts that no other part holds, and performs what decide() says, one task an action."""
+
+    def __init__(
+        self,
+        config: Config,
+        store: MeshStore,
+        kubo: Kubo,
+        kubo_program: KuboProgram,
+        cluster_program: ClusterProgram,
+        peer_server: PeerServer,
+        abort_uploads: Callable[[], Awaitable[None]],
+        recover: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._config = config
+        self._store = store
+        self._kubo = kubo
+        self._kubo_program = kubo_program
+        self._cluster_program = cluster_program
+        self._peer_server = peer_server
+        self._abort_uploads = abort_uploads
+        self._recover = recover
+        self.services = {
+            "kubo": Service(kubo_program, self.wake),
+            "cluster": Service(cluster_program, self.wake),
+        }
+        self.overlay = OverlayState()
+        self.listen_error: MeshError | None = None
+        self._stopping = False
+        self._linked: frozenset[str] = frozenset()
+        self._linked_pid: int | None = None
+        self._listen_retry_at = 0.0
+        self._recovered_for: tuple[int | None, int | None] = (None, None)
+        self._secrets: Secrets | None = None
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._since: dict[str, float] = {}
+        self._changed = asyncio.Event()
+        store.subscribe(self.wake)
+
+    # -- facts -----------------------------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """A fact has changed: take a turn soon."""
+        self._changed.set()
+
+    def set_overlay(self, state: OverlayState) -> None:
+        if state != self.overlay:
+            if state.address != self.overlay.address:
+                _LOG.info("overlay", address=state.address, interface=state.interface, why=state.why)
+            self.overlay = state
+            self.wake()
+
+    @property
+    def ready(self) -> bool:
+        """This node serves: both services answer."""
+        return all(s.state.phase is Phase.READY and s.state.healthy for s in self.services.values())
+
+    def kubo_place(self, address: str) -> policy.Place:
+        return policy.Place(address, self._config.ports.swarm, self._config.private_sockets / "kubo.sock")
+
+    def cluster_place(self, address: str) -> cluster_config.Place:
+        """Where and with whom the cluster runs. Blocks on the first call (reads the secrets)."""
+        if self._secrets is None:
+            self._secrets = Secrets.load(self._config.state)
+        mesh = self._store.mesh
+        assert mesh is not None  # noqa: S101 - only asked inside a mesh
+        others = sorted(self._store.peers(), key=lambda m: m.cluster_id)
+        private: Path = self._config.private_sockets
+        return cluster_config.Place(
+            address=address,
+            port=self._config.ports.cluster,
+            rest_socket=private / "cluster.sock",
+            gate_socket=private / "gate.sock",
+            name=self._store.me().name,
+            mesh_id=mesh.id,
+            secret=self._secrets.cluster_secret,
+            trusted=tuple(m.cluster_id for m in others),
+            peers=tuple(
+                f"{policy.multiaddr(m.address, m.cluster_port)}/p2p/{m.cluster_id}"
+                for m in others
+                if m.address
+            ),
+        )
+
+    def snapshot(self) -> Snapshot:
+        """All that decide() may know, at this moment."""
+        mesh, address = self._store.mesh, self.overlay.address
+        wanted: dict[str, str] = {}
+        if mesh is not None and address is not None and not self._store.forgotten:
+            wanted = {
+                "kubo": _fingerprint(self.kubo_place(address)),
+                "cluster": _fingerprint(self.cluster_place(address)),
+            }
+        kubo_pid = self.services["kubo"].state.pid
+        if kubo_pid != self._linked_pid:
+            self._linked, self._linked_pid = frozenset(), kubo_pid  # kubo forgets its peerings when it ends
+        return Snapshot(
+            now=time.monotonic(),
+            overlay=self.overlay,
+            in_mesh=mesh is not None,
+            forgotten=self._store.forgotten,
+            stopping=self._stopping,
+            services={name: service.state for name, service in self.services.items()},
+            wanted_settings=wanted,
+            links=frozenset(
+                f"{policy.multiaddr(m.address, m.swarm_port)}/p2p/{m.kubo_id}"
+                for m in self._store.peers()
+                if m.address
+            ),
+            linked=self._linked,
+            listening=self._peer_server.listening[0] if self._peer_server.listening else None,
+            listen_retry_at=self._listen_retry_at,
+            recovered_for=self._recovered_for,
+            under_way=dict(self._since),
+        )
+
+    async def all_stopped(self) -> None:
+        """Return when no service runs."""
+        for service in self.services.values():
+            await service.wait_stopped()
+
+    # -- turns -----------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Until `stop` has stopped everything."""
+        while True:
+            self._changed.clear()
+            snapshot = self.snapshot()
+            if snapshot.stopping and self._all_stopped(snapshot):
+                return
+            decision = decide(snapshot)
+            for action in decision.actions:
+                await self._begin(action)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(decision.look_again_s):
+                    await self._changed.wait()
+
+    def stop(self) -> None:
+        """Have `run` stop the services in their order and return."""
+        self._stopping = True
+        self.wake()
+
+    def _all_stopped(self, snapshot: Snapshot) -> bool:
+        still = [s for s in snapshot.services.values() if s.phase is not Phase.STOPPED]
+        return not still and snapshot.listening is None and not self._tasks
+
+    async def _begin(self, action: Action) -> None:
+        """Perform it in a task of its own. A start that must give way is ended first."""
+        running = self._tasks.get(action.key)
+        if running is not None:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+        self._since[action.key] = time.monotonic()
+        task = asyncio.create_task(
+            self._perform(action), name=f"{type(action).__name__.lower()}-{action.key}"
+        )
+        self._tasks[action.key] = task
+
+        def done(_: asyncio.Task[None]) -> None:
+            if self._tasks.get(action.key) is task:
+                del self._tasks[action.key]
+                del self._since[action.key]
+            self.wake()
+
+        task.add_done_callback(done)
+
+    async def _perform(self, action: Action) -> None:
+        try:
+            match action:
+                case Start(service):
+                    await self._start(service)
+                case Stop(service, why, grace):
+                    if service == "kubo":
+                        await self._abort_uploads()  # with one open kubo takes 30 s to stop (measured)
+                    await self.services[service].stop(why, grace=grace)
+                case Fail(service, why):
+                    await self.services[service].fail(why)
+                case Listen(address):
+                    await self._listen(address)
+                case Link(links):
+                    await self._link(links)
+                case Recover():
+                    generation = (self.services["kubo"].state.pid, self.services["cluster"].state.pid)
+                    await self._recover()
+                    self._recovered_for = generation
+        except MeshError as exc:
+            _LOG.warning("an action failed", action=type(action).__name__, error=str(exc))
+            await asyncio.sleep(1.0)  # a single flight: the next try is a second away
+
+    async def _start(self, name: str) -> None:
+        address = self.overlay.address
+        if address is None:
+            return
+        place = self.kubo_place(address)
+        settings = _fingerprint(place)
+        if name == "kubo":
+            self._kubo_program.place = place
+            self._kubo_program.swarm_key = (
+                await asyncio.to_thread(Secrets.load, self._config.state)
+            ).swarm_key
+        else:
+            self._cluster_program.place = self.cluster_place(address)
+            settings = _fingerprint(self._cluster_program.place)
+        await self.services[name].start(settings)
+
+    async def _listen(self, address: str | None) -> None:
+        if address is None:
+            await self._peer_server.stop()
+            return
+        try:
+            await self._peer_server.start(address, self._config.ports.peer)
+            self.listen_error = None
+        except MeshError as exc:
+            self.listen_error = exc
+            self._listen_retry_at = time.monotonic() + _LISTEN_AGAIN_S
+            _LOG.error("cannot serve the peer API", error=str(exc))
+
+    async def _link(self, links: frozenset[str]) -> None:
+        """Tell kubo whom to hold on to. Its links are one-shot otherwise: after kill -9 of one, others stay apart."""
+        for gone in self._linked - links:
+            await self._kubo.let_go(gone.rpartition("/p2p/")[2])
+        for new in links - self._linked:
+            await self._kubo.keep_connected(new)
+        self._linked = links
+
+
+def _fingerprint(place: policy.Place | cluster_config.Place) -> str:
+    """Equal where a program would be started the same. Holds every field, the secret among them."""
+    fields = [getattr(place, f.name) for f in dataclasses.fields(place)]
+    return hashlib.sha256(repr(fields).encode()).hexdigest()

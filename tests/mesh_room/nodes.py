@@ -1,0 +1,171 @@
+"""Real nodes of a mesh inside one test: real keys, real files, real TLS on loopback addresses. Only the holder is made up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+from meshd.errors import Code, MeshError
+from meshd.mesh.identity import Identity
+from meshd.mesh.join import join
+from meshd.mesh.peers import Peers
+from meshd.mesh.protocol import PROTOCOL
+from meshd.mesh.secrets import Secrets
+from meshd.mesh.store import MeshStore
+from meshd.mesh.watch import Watch
+from meshd.peer.server import PeerServer
+from meshd.wire import Beat, Confirmed, Joiner, Member, Released, Removal, Removals
+
+
+class Clock:
+    """A clock that a test turns."""
+
+    def __init__(self, at: float = 1_700_000_000.0) -> None:
+        self.at = at
+
+    def __call__(self) -> float:
+        return self.at
+
+
+class FakeHolder:
+    """Content as a node would have it: what is held, what was removed, and by whom it was asked."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self.held: set[str] = set()
+        self.recorded: list[Removal] = []
+        self.told: list[tuple[str, str]] = []
+        self.owners: dict[str, str] = {}
+        self.breaks: Exception | None = None
+
+    async def beat(self) -> Beat:
+        return Beat(
+            protocol=PROTOCOL,
+            fingerprint=self._node.fingerprint,
+            version="0.1.0",
+            roster_digest=self._node.store.digest(),
+            removals=len(self.recorded),
+            free=1000,
+            accepts=True,
+            ready=True,
+        )
+
+    async def confirm(self, cids: list[str]) -> Confirmed:
+        if self.breaks is not None:
+            raise self.breaks
+        return Confirmed(states={cid: "held" if cid in self.held else "missing" for cid in cids})
+
+    def removals(self, after: int) -> Removals:
+        return Removals(removals=self.recorded[after:], total=len(self.recorded))
+
+    async def take_removals(self, removals: list[Removal], from_: str) -> None:
+        self.told += [(removal.cid, from_) for removal in removals]
+
+    async def release(self, cid: str, caller: str) -> Released:
+        if self.owners.get(cid) != caller:
+            raise MeshError(Code.NOT_OWNER, "cannot release it", "another node brought it")
+        return Released(released=True)
+
+
+class Node:
+    """One machine. `start` it, then `found` a mesh or `join` one."""
+
+    def __init__(self, folder: Path, name: str, address: str, now: Callable[[], float]) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.name = name
+        self.address: str | None = address
+        self.listen = address
+        self.now = now
+        self.identity = Identity.load_or_create(folder)
+        self.fingerprint = self.identity.fingerprint
+        self.store = MeshStore(folder, self.fingerprint, now=now)
+        self.holder = FakeHolder(self)
+        self.peers = Peers(self.identity, lambda: self.address)
+        self.joined: list[Member] = []
+        self.server = self.make_server()
+        self.removals_seen: list[tuple[str, int]] = []
+        self.watch = Watch(
+            self.store,
+            self.peers,
+            self.holder.beat,
+            on_removals=self._on_removals,
+            interval=0.2,
+            now=now,
+        )
+        self._watching: asyncio.Task[None] | None = None
+
+    def make_server(self, **options: object) -> PeerServer:
+        self.server = PeerServer(
+            self.identity,
+            self.store,
+            lambda: Secrets.load(self.folder),
+            self.holder,
+            on_joined=self.joined.append,
+            on_beat=lambda fingerprint, beat: self.watch.heard(fingerprint, beat),
+            **options,  # type: ignore[arg-type]
+        )
+        return self.server
+
+    async def _on_removals(self, member: Member, count: int) -> None:
+        self.removals_seen.append((member.name, count))
+
+    @property
+    def port(self) -> int:
+        assert self.server.listening is not None
+        return self.server.listening[1]
+
+    def joiner(self, **other: object) -> Joiner:
+        facts: dict[str, object] = {
+            "name": self.name,
+            "certificate": self.identity.certificate,
+            "address": self.listen,
+            "peer_port": self.port,
+            "swarm_port": 4001,
+            "cluster_port": 9096,
+            "kubo_id": f"kubo{self.name}",
+            "cluster_id": f"cluster{self.name}",
+        }
+        return Joiner.model_validate(facts | other)
+
+    async def start(self) -> Node:
+        await self.server.start(self.listen, 0)
+        return self
+
+    async def found(self, mesh: str = "archive") -> None:
+        Secrets.generate().save(self.folder)
+        await self.store.create(mesh, self.joiner())
+
+    async def invite(self, expires_s: float = 3600.0) -> str:
+        line = (await self.store.issue_invite(expires_s, "static")).invite
+        assert line is not None
+        return line
+
+    async def join(self, line: str, **other: object) -> None:
+        admitted = await join(line, self.joiner(**other), self.identity, self.peers, now=self.now)
+        Secrets(admitted.swarm_key, admitted.cluster_secret).save(self.folder)
+        await self.store.adopt(admitted)
+
+    def view_of(self, other: Node) -> Member:
+        member = self.store.by_fingerprint(other.fingerprint)
+        assert member is not None
+        return member
+
+    def begin_watch(self) -> None:
+        self._watching = asyncio.create_task(self.watch.run())
+
+    async def stop(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
+            self._watching = None
+        await self.server.stop()
+        await self.peers.close()
+
+
+async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    """Return when it holds; fail with its place where it does not come true."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110 -- any condition, of any part
+            await asyncio.sleep(0.01)

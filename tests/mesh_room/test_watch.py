@@ -1,0 +1,192 @@
+"""The beat, with real nodes: who is there, who is gone, who has news."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from meshd.errors import Code, MeshError
+from meshd.model import PeerState
+from meshd.wire import Beat, Member, Removal
+from tests.mesh_room.nodes import Node, until
+
+MakeNode = Callable[..., Node]
+Pair = tuple[Node, Node]
+
+
+def _of(node: Node, other: Node) -> PeerState:
+    return next(state for state in node.watch.states() if state.fingerprint == other.fingerprint)
+
+
+async def test_peers_see_each_other_and_lose_each_other(pair: Pair) -> None:
+    attic, barn = pair
+    news: list[bool] = []
+    attic.watch.subscribe(lambda: news.append(_of(attic, barn).reachable))
+    assert not _of(attic, barn).reachable
+    attic.begin_watch()
+    barn.begin_watch()
+    await until(lambda: _of(attic, barn).reachable and _of(barn, attic).reachable)
+    state = _of(attic, barn)
+    assert (state.name, state.address, state.free_bytes, state.version) == (
+        "barn",
+        "127.0.0.2",
+        1000,
+        "0.1.0",
+    )
+    assert state.last_seen == attic.now()
+    assert state.rtt_s is not None
+    assert 0 < state.rtt_s < 5
+    assert state.problem == ""
+    port = barn.port
+    await barn.server.stop()
+    await until(lambda: not _of(attic, barn).reachable)
+    assert "nothing listens" in _of(attic, barn).problem
+    await until(lambda: news == [True, False])
+    await barn.server.start(barn.listen, port)
+    await until(lambda: _of(attic, barn).reachable)
+    assert _of(attic, barn).problem == ""
+
+
+async def test_two_sides_that_changed_apart_agree_when_they_meet(pair: Pair, make_node: MakeNode) -> None:
+    attic, barn = pair
+    cellar, dairy = await make_node("cellar").start(), await make_node("dairy").start()
+    await cellar.join(await attic.invite())
+    await dairy.join(await barn.invite())
+    nodes = (attic, barn, cellar, dairy)
+    assert len({node.store.digest() for node in nodes}) > 1
+    for node in nodes:
+        node.begin_watch()
+    await until(lambda: len({node.store.digest() for node in nodes}) == 1)
+    assert {member.name for member in dairy.store.members()} == {"attic", "barn", "cellar", "dairy"}
+    await until(lambda: all(state.reachable for node in nodes for state in node.watch.states()))
+
+
+async def test_a_change_travels_at_once(pair: Pair) -> None:
+    attic, barn = pair
+    for node in pair:
+        node.watch._interval = 60.0
+        node.begin_watch()
+    await until(lambda: _of(attic, barn).reachable and _of(barn, attic).reachable)
+    await barn.store.update_self(barn.joiner(site="cellar"))
+    await until(lambda: attic.view_of(barn).site == "cellar", seconds=5)
+    assert _of(attic, barn).site == "cellar"
+
+
+async def test_a_node_that_moved_is_followed(pair: Pair) -> None:
+    attic, barn = pair
+    for node in pair:
+        node.begin_watch()
+    await until(lambda: _of(attic, barn).reachable)
+    barn.listen = barn.address = "127.0.0.3"
+    await barn.start()
+    await barn.store.update_self(barn.joiner())
+    await until(lambda: _of(attic, barn).address == "127.0.0.3")
+    before = _of(attic, barn).seen_at
+    await until(lambda: _of(attic, barn).seen_at > before)
+
+
+async def test_removals_are_told_until_they_were_taken(pair: Pair) -> None:
+    attic, barn = pair
+    calls: list[int] = []
+    good = asyncio.Event()
+
+    async def take(member: Member, count: int) -> None:
+        calls.append(count)
+        if not good.is_set():
+            raise MeshError(Code.NOT_READY, "cannot take them yet")
+
+    attic.watch._on_removals = take
+    barn.holder.recorded = [Removal(cid="x", time=1.0, by="")]
+    attic.begin_watch()
+    await until(lambda: len(calls) >= 2)
+    good.set()
+    known = attic.watch._watched[barn.fingerprint]
+    await until(lambda: known.removals_taken == 1)
+    told = len(calls)
+    beaten = known.seen_at
+    await until(lambda: known.seen_at != beaten)
+    assert len(calls) == told
+    barn.holder.recorded.append(Removal(cid="y", time=2.0, by=""))
+    await until(lambda: calls[-1] == 2)
+    barn.holder.recorded.clear()
+    await until(lambda: calls[-1] == 0)
+
+
+async def test_a_slow_hook_does_not_stop_the_beat(pair: Pair) -> None:
+    attic, barn = pair
+    inside = asyncio.Event()
+
+    async def never(member: Member, count: int) -> None:
+        inside.set()
+        await asyncio.Event().wait()
+
+    attic.watch._on_removals = never
+    barn.holder.recorded = [Removal(cid="x", time=1.0, by="")]
+    attic.begin_watch()
+    async with asyncio.timeout(5):
+        await inside.wait()
+    before = _of(attic, barn).seen_at
+    await until(lambda: _of(attic, barn).seen_at > before)
+
+
+async def test_the_forgotten_learns_it_and_keeps_it(pair: Pair) -> None:
+    attic, barn = pair
+    for node in pair:
+        node.begin_watch()
+    await until(lambda: _of(attic, barn).reachable)
+    await attic.store.forget(barn.fingerprint, by=attic.fingerprint)
+    await until(lambda: barn.store.forgotten)
+    assert attic.watch.states() == ()
+    await until(lambda: not barn.watch._watched)
+    assert not attic.store.forgotten
+
+
+async def test_a_frozen_peer_delays_no_other(pair: Pair, make_node: MakeNode) -> None:
+    attic, barn = pair
+    cellar = await make_node("cellar").start()
+    await cellar.join(await attic.invite())
+    stuck = asyncio.Event()
+    beat = cellar.holder.beat
+
+    async def frozen() -> Beat:
+        await stuck.wait()
+        return await beat()
+
+    cellar.holder.beat = frozen  # type: ignore[method-assign]
+    attic.begin_watch()
+    await until(lambda: _of(attic, barn).reachable)
+    before = _of(attic, barn).seen_at
+    await until(lambda: _of(attic, barn).seen_at > before)
+    assert not _of(attic, cellar).reachable
+    stuck.set()
+
+
+async def test_a_mistake_in_one_beat_does_not_end_the_watch(pair: Pair) -> None:
+    attic, barn = pair
+    beat, broken = attic.holder.beat, True
+
+    async def sometimes() -> Beat:
+        if broken:
+            raise RuntimeError("a mistake")
+        return await beat()
+
+    attic.watch._beat = sometimes
+    attic.begin_watch()
+    await until(lambda: "RuntimeError" in _of(attic, barn).problem)
+    broken = False
+    await until(lambda: _of(attic, barn).reachable)
+
+
+async def test_heard_from_a_peer_that_was_lost(pair: Pair) -> None:
+    attic, barn = pair
+    attic.watch._interval = 60.0
+    port = barn.port
+    await barn.server.stop()
+    attic.begin_watch()
+    await until(lambda: _of(attic, barn).problem != "")
+    await barn.server.start(barn.listen, port)
+    await barn.peers.beat(barn.view_of(attic), await barn.holder.beat())
+    await until(lambda: _of(attic, barn).reachable, seconds=5)
+    before = _of(attic, barn).seen_at
+    attic.watch.poke(barn.fingerprint)
+    await until(lambda: _of(attic, barn).seen_at > before, seconds=5)

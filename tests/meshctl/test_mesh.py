@@ -1,0 +1,235 @@
+"""Starting a mesh, inviting, joining, leaving, and who is in it."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.meshctl.conftest import Meshctl, Terminal
+from tests.meshctl.fake_meshd import Document, FakeMeshd, mesh, peer
+
+INVITE = "meshd1.eyJtZXNoIjoiYXJjaGl2ZSJ9"
+
+
+def result_of(created: bool, members: int = 1) -> Document:
+    return {"event": "done", "mesh": mesh(members=members), "node": "attic", "created": created}
+
+
+STEP = {"event": "step", "message": "starting kubo"}
+
+
+# -- init ------------------------------------------------------------------------------------------------------------
+
+
+async def test_init_shows_its_steps_and_what_to_type_next(meshctl: Meshctl, meshd: FakeMeshd) -> None:
+    meshd.streams("POST", "/v1/mesh", STEP, result_of(True))
+    result = await meshctl("init", "--name", "archive")
+    assert result.code == 0
+    assert result.out == "This node, attic, is the first of the mesh archive.\n"
+    assert result.err == "  starting kubo\nTo admit the next node: meshctl invite\n"
+    assert meshd.last.json() == {"name": "archive"}
+
+
+async def test_init_a_second_time_changes_nothing_and_is_no_error(meshctl: Meshctl, meshd: FakeMeshd) -> None:
+    meshd.streams("POST", "/v1/mesh", result_of(False))
+    result = await meshctl("init")
+    assert result.code == 0
+    assert result.out == "This node, attic, is in the mesh archive already; nothing was changed.\n"
+    assert meshd.last.json() == {"name": "mesh"}
+    assert (await meshctl("init", "--json")).documents == [result_of(False)]
+
+
+async def test_init_that_fails_on_its_way(meshctl: Meshctl, meshd: FakeMeshd) -> None:
+    problem = {
+        "title": "cannot start kubo",
+        "detail": "it is not there",
+        "code": "engine-missing",
+        "hint": "apt",
+    }
+    meshd.streams("POST", "/v1/mesh", STEP, {"event": "error", "problem": problem})
+    result = await meshctl("init", "--json")
+    assert result.code == 1
+    assert result.err == "meshctl: cannot start kubo: it is not there\n  try: apt\n"
+    assert result.documents == [STEP, {"event": "error", "problem": problem}, problem]
+
+
+# -- invite ----------------------------------------------------------------------------------------------------------
+
+
+def invite(**more: Document | str | None) -> Document:
+    return {
+        "id": "i1",
+        "created": 1_700_000_000.0,
+        "expires": 1_700_086_400.0,
+        "used_by": None,
+        "invite": None,
+    } | more
+
+
+async def test_the_invite_alone_goes_to_standard_output(meshctl: Meshctl, meshd: FakeMeshd) -> None:
+    meshd.answers("POST", "/v1/invites", invite(invite=INVITE))
+    result = await meshctl("invite")
+    assert result.code == 0
+    assert result.out == f"{INVITE}\n"
+    assert "until 2023-11-15 22:13" in result.err
+    assert "meshctl join" in result.err
+    assert "meshctl invite --revoke i1" in result.err
+    assert meshd.last.json() == {"expires_s": 86400.0}
+
+
+@pytest.mark.parametrize(("span", "seconds"), [("30min", 1800), ("90m", 5400), ("2h", 7200), ("3d", 259200)])
+async def test_how_long_it_is_good_can_be_said(
+    meshctl: Meshctl, meshd: FakeMeshd, span: str, seconds: int
+) -> None:
+    meshd.answers("POST", "/v1/invites", invite(invite=INVITE))
+    assert (await meshctl("invite", "--expires", span)).code == 0
+    assert meshd.last.json() == {"expires_s": seconds}
+
+
+@pytest.mark.parametrize("span", ["", "24", "0h", "-1h", "31d", "1y", "h", "1.5h"])
+async def test_a_span_that_is_none_is_a_mistake(meshctl: Meshctl, meshd: FakeMeshd, span: str) -> None:
+    result = await meshctl("invite", f"--expires={span}")
+    assert result.code == 2
+    assert "spans look like 30min, 24h or 3d" in result.err
+    assert meshd.asked == []
+
+
+async def test_invites_can_be_listed_and_taken_back(meshctl: Meshctl, meshd: FakeMeshd) -> None:
+    meshd.answers("GET", "/v1/invites", {"invites": [invite(), invite(id="i2", used_by="desk")]})
+    result = await meshctl("invite", "--list")
+    assert result.out == (
+        "ID  CREATED           EXPIRES           USED BY\n"
+        "i1  2023-11-14 22:13  2023-11-15 22:13  -\n"
+        "i2  2023-11-14 22:13  2023-11-15 22:13  desk\n"
+    )
+    meshd.answers("DELETE", "/v1/invites/i1", {})
+    result = await meshctl("invite", "--revoke", "i1")
+    assert (result.code, result.out) == (0, "The invite i1 admits nobody any more.\n")
+    assert (await meshctl("invite", "--revoke", "i9")).code == 4
+
+
+# -- join ------------------------------------------------------------------------------------------------------------
+
+
+async def test_join_with_the_line_as_it_was_pasted(meshctl: Meshctl, meshd: FakeMeshd) -> None:
+    meshd.streams("POST", "/v1/mesh/join", STEP, result_of(True, members=2))
+    result = await meshctl("join", f" {INVITE[:10]}\n {INVITE[10:]}\n", "--name", "attic")
+    assert result.code == 0
+    assert result.out == "This node, attic, joined the mesh archive, which has 2 members now.\n"
+    assert result.err == "  starting kubo\nTo see how it is: meshctl status\n"
+    assert meshd.last.json() == {"invite": INVITE, "name": "attic"}
+    assert (await meshctl("join", INVITE[:10], INVITE[10:])).code == 0
+    assert meshd.last.json() == {"invite": INVITE}
+
+
+async def test_join_reads_the_line_from_a_pipe(meshctl: Meshctl, meshd: FakeMeshd) -> None:
+    meshd.streams("POST", "/v1/mesh/join", result_of(True, members=2))
+    assert (await meshctl("join", stdin=f"{INVITE[:9]}\r\n{INVITE[9:]}\n\n".encode())).code == 0
+    assert meshd.last.json() == {"invite": INVITE}
+
+
+async def test_join_asks_for_the_line_on_a_terminal(
+    meshctl: Meshctl, meshd: FakeMeshd, terminal: Terminal
+) -> None:
+    meshd.streams("POST", "/v1/mesh/join", result_of(True, members=2))
+    running = await meshctl.start("join", stdin=terminal.device, stderr=terminal.device)
+    await terminal.shows("Invite: ")
+    terminal.type(f"{INVITE[:12]}\n{INVITE[12:]}\n")
+    assert (await running.result()).code == 0
+    assert meshd.last.json() == {"invite": INVITE}
+
+
+async def test_join_without_a_line_or_by_network_is_a_mistake(meshctl: Meshctl, meshd: FakeMeshd) -> None:
+    nothing = await meshctl("join")
+    assert nothing.code == 2
+    assert "cannot join without an invite" in nothing.err
+    network = await meshctl("join", "8056c2e21c000001")
+    assert network.code == 2
+    assert "cannot join by network id 8056c2e21c000001: this version joins by invite only" in network.err
+    assert "meshctl invite" in network.err
+    assert meshd.asked == []
+
+
+async def test_an_invite_that_is_no_good_says_so(meshctl: Meshctl, meshd: FakeMeshd) -> None:
+    meshd.refuses(
+        "POST", "/v1/mesh/join", 410, code="invite-used", title="cannot join", hint="meshctl invite"
+    )
+    result = await meshctl("join", INVITE)
+    assert (result.code, result.err) == (1, "meshctl: cannot join\n  try: meshctl invite\n")
+
+
+# -- leave and forget ------------------------------------------------------------------------------------------------
+
+
+async def test_leave_says_what_goes_and_what_stays(meshctl: Meshctl, meshd: FakeMeshd) -> None:
+    meshd.streams("DELETE", "/v1/mesh", STEP, {"event": "done"})
+    result = await meshctl("leave", "--yes")
+    assert result.code == 0
+    assert result.out == "This node left the mesh. Its copies are gone; the other nodes keep theirs.\n"
+    assert meshd.last.query == {"force": "0"}
+    assert (await meshctl("leave", "--yes", "--force")).code == 0
+    assert meshd.last.query == {"force": "1"}
+
+
+async def test_leave_and_forget_ask_on_a_terminal_and_only_yes_is_yes(
+    meshctl: Meshctl, meshd: FakeMeshd, terminal: Terminal
+) -> None:
+    meshd.streams("DELETE", "/v1/mesh", {"event": "done"})
+    meshd.answers("DELETE", "/v1/peers/desk", {"name": "desk"})
+    for args, question in ((("leave",), "other nodes keep theirs"), (("forget", "desk"), "Forget desk")):
+        for answer, code in (("n", 1), ("", 1), ("y", 0)):
+            terminal.seen = ""
+            running = await meshctl.start(*args, stdin=terminal.device, stderr=terminal.device)
+            await terminal.shows(question + r".*\[y/N\]")
+            terminal.type(f"{answer}\n")
+            assert (await running.result()).code == code
+            assert len(meshd.asked) == (1 if code == 0 else 0)
+        meshd.asked.clear()
+
+
+async def test_without_a_terminal_they_want_yes(meshctl: Meshctl, meshd: FakeMeshd) -> None:
+    for args in (("leave",), ("forget", "desk")):
+        result = await meshctl(*args)
+        assert result.code == 2
+        assert "--yes" in result.err
+    assert meshd.asked == []
+
+
+async def test_forget_says_who_is_gone(meshctl: Meshctl, meshd: FakeMeshd) -> None:
+    meshd.answers("DELETE", "/v1/peers/desk", {"name": "desk"})
+    result = await meshctl("forget", "desk", "--yes", "--force")
+    assert (result.code, result.out) == (0, "desk is forgotten.\n")
+    assert meshd.last.query == {"force": "1"}
+    assert (await meshctl("forget", "nobody", "--yes")).code == 4
+
+
+# -- peers -----------------------------------------------------------------------------------------------------------
+
+
+async def test_peers_are_listed_with_this_node_first(meshctl: Meshctl, meshd: FakeMeshd) -> None:
+    peers = [
+        peer("cellar", reachable=False, last_seen=time.time() - 180, problem="it answers as another node"),
+        peer("desk", site="club", accepts=False),
+        peer("shed", reachable=False, last_seen=0.0, address=""),
+        peer("attic", this_node=True),
+    ]
+    meshd.answers("GET", "/v1/peers", {"peers": peers})
+    result = await meshctl("peers")
+    assert result.code == 0
+    assert result.out == (
+        "NODE    ADDRESS   SEEN                                  FREE  SITE  VERSION\n"
+        "attic   10.0.0.1  this node                           5.0 GB  -     0.1.0\n"
+        "cellar  10.0.0.1  not reached, last seen 3 min ago    5.0 GB  -     0.1.0\n"
+        "desk    10.0.0.1  reachable, 2 ms, takes nothing new  5.0 GB  club  0.1.0\n"
+        "shed    -         not reached, never seen                  -  -     0.1.0\n"
+    )
+    assert result.err == "cellar: it answers as another node\n"
+    assert (await meshctl("peers", "--json")).documents == [{"peers": peers}]
+
+
+async def test_a_node_in_no_mesh_has_no_peers(meshctl: Meshctl, meshd: FakeMeshd) -> None:
+    meshd.answers("GET", "/v1/peers", {"peers": []})
+    result = await meshctl("peers")
+    assert result.code == 0
+    assert "meshctl init" in result.err

@@ -1,0 +1,147 @@
+"""The overview, what happens, and what the services logged."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+
+from aiohttp import web
+
+from tests.meshctl.conftest import Meshctl
+from tests.meshctl.fake_meshd import Document, FakeMeshd, send, status, stream
+
+
+def condition(severity: str, title: str, cause: str = "", hint: str = "") -> Document:
+    return {
+        "code": "x",
+        "severity": severity,
+        "subject": "",
+        "title": title,
+        "cause": cause,
+        "hint": hint,
+        "since": time.time() - 180,
+    }
+
+
+async def test_the_overview_fits_on_a_screen_and_says_that_all_is_well(
+    meshctl: Meshctl, meshd: FakeMeshd
+) -> None:
+    meshd.answers("GET", "/v1/status", status())
+    result = await meshctl("status")
+    assert result.code == 0
+    assert result.err == ""
+    assert result.out.startswith(
+        "node     attic, site home: ready; up 2 h, version 0.1.0\n"
+        "mesh     archive: 2 nodes, 3 copies by default\n"
+        "overlay  10.0.0.1 on wg0 (static: it is configured)\n"
+        "storage  412.0 GB free of 1.0 TB, 33.0 GB of content, 5.4 GB kept free\n"
+        "kept     120 entries, 33.0 GB; trash: 2, 1.0 kB\n"
+        "\n"
+        "SERVICE  STATE  FOR  RESTARTS  VERSION  LAST EXIT\n"
+        "kubo     ready  2 h         0  0.39.0   -\n"
+        "\n"
+        "NODE "
+    )
+    assert result.out.endswith("\nNothing is wrong.\n")
+
+
+async def test_what_is_wrong_is_told_worst_first_with_what_to_type(
+    meshctl: Meshctl, meshd: FakeMeshd
+) -> None:
+    conditions = [
+        condition("info", "desk joined"),
+        condition("warning", "3 files have fewer copies", "desk is away", "meshctl peers"),
+        condition("error", "kubo does not start", "the disk is full", "df -h"),
+    ]
+    meshd.answers("GET", "/v1/status", status(conditions=conditions, ready=False))
+    result = await meshctl("status")
+    assert result.code == 0
+    assert result.out.endswith(
+        "\nerror: kubo does not start  (3 min ago)\n"
+        "  the disk is full\n"
+        "  try: df -h\n"
+        "\nwarning: 3 files have fewer copies  (3 min ago)\n"
+        "  desk is away\n"
+        "  try: meshctl peers\n"
+        "\ninfo: desk joined  (3 min ago)\n"
+    )
+
+
+async def test_a_new_node_is_told_how_to_get_into_a_mesh(meshctl: Meshctl, meshd: FakeMeshd) -> None:
+    overlay = {"kind": "zerotier", "address": None, "interface": "", "why": "not authorized yet"}
+    document = status(mesh=None, peers=[], services=[], pins=None, overlay=overlay)
+    meshd.answers("GET", "/v1/status", document)
+    result = await meshctl("status")
+    assert "mesh     none yet   (meshctl init, or meshctl join)\n" in result.out
+    assert "overlay  no address (zerotier: not authorized yet)\n" in result.out
+    assert (await meshctl("status", "--json")).documents == [document]
+
+
+async def test_members_that_are_not_known_yet_do_not_disturb(meshctl: Meshctl, meshd: FakeMeshd) -> None:
+    meshd.answers("GET", "/v1/status", {"future": True})
+    assert (await meshctl("status")).code == 0
+
+
+async def test_what_happens_is_printed_as_it_happens(meshctl: Meshctl, meshd: FakeMeshd) -> None:
+    over = asyncio.Event()
+    events = [
+        {"event": "condition", "time": 1_700_000_000.0, "severity": "warning"}
+        | {"title": "desk is away", "cause": "no answer", "hint": "meshctl peers"},
+        {"event": "brand-new", "time": 1_700_000_001.0, "what": "\x1b[31m", "number": 7},
+    ]
+
+    async def endless(request: web.Request) -> web.StreamResponse:
+        response = await stream(request)
+        for event in events:
+            await send(response, event)
+        await over.wait()
+        return response
+
+    meshd.does("GET", "/v1/events", endless)
+    running = await meshctl.start("watch")
+    assert running.process.stdout is not None
+    lines = [(await running.process.stdout.readline()).decode() for _ in range(4)]
+    assert lines == [
+        "2023-11-14 22:13:20  condition  warning: desk is away\n",
+        "    no answer\n",
+        "    try: meshctl peers\n",
+        "2023-11-14 22:13:21  brand-new  what=\\x1b[31m  number=7\n",
+    ]
+    running.signal(signal.SIGINT)
+    result = await running.result()
+    over.set()
+    assert result.code == 130
+    as_json = await meshctl.start("watch", "--json")
+    assert as_json.process.stdout is not None
+    assert b"brand-new" in await as_json.process.stdout.readline() + await as_json.process.stdout.readline()
+
+
+async def test_a_watch_that_loses_its_daemon_says_so(meshctl: Meshctl, meshd: FakeMeshd) -> None:
+    meshd.streams("GET", "/v1/events", {"event": "x", "time": 1.0}, ends=False)
+    result = await meshctl("watch")
+    assert result.code == 1
+    assert "the daemon went away" in result.err
+
+
+def line(text: str) -> Document:
+    return {"event": "line", "time": 1_700_000_000.0, "service": "kubo", "text": text}
+
+
+async def test_logs_are_lines_with_their_time(meshctl: Meshctl, meshd: FakeMeshd) -> None:
+    meshd.streams("GET", "/v1/logs/kubo", line("Daemon is ready"), line("\x1b[2J"), {"event": "done"})
+    result = await meshctl("logs", "kubo", "-n", "20", "-f")
+    assert result.code == 0
+    assert result.out == "2023-11-14 22:13:20  Daemon is ready\n2023-11-14 22:13:20  \\x1b[2J\n"
+    assert meshd.last.query == {"lines": "20", "follow": "1"}
+    assert (await meshctl("logs", "kubo")).code == 0
+    assert meshd.last.query == {"lines": "100", "follow": "0"}
+
+
+async def test_logs_of_what_is_none_of_the_services(meshctl: Meshctl, meshd: FakeMeshd) -> None:
+    own = await meshctl("logs", "meshd")
+    assert own.code == 2
+    assert "journalctl -u meshd" in own.err
+    for args in (("logs",), ("logs", "nginx"), ("logs", "kubo", "-n", "x")):
+        assert (await meshctl(*args)).code == 2
+    assert meshd.asked == []
