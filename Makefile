@@ -19,7 +19,11 @@ setup:  ## make .venv and .parts/bin (PYTHON=python3.12 chooses the interpreter)
 .PHONY: demo
 demo: setup  ## three nodes on this machine; FILE=path pins that file, KEEP=1 leaves them running
 	@# make passes FILE and KEEP on in the environment; a file's name may hold quotes, so no shell sees it
-	@$(BIN)/python scripts/demo.py
+	@$(BIN)/python -m scripts.demo
+
+.PHONY: demo-stop
+demo-stop:  ## stop the nodes that KEEP=1 left running, and remove what they keep
+	@$(BIN)/python -m scripts.demo --stop
 
 .PHONY: test
 test: lint  ## lint, then run the tests (ARGS='-k pin' chooses some)

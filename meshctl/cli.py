@@ -90,7 +90,11 @@ def main(argv: list[str] | None = None) -> int:
 def _prepare() -> None:
     if None in {cast("object", sys.stdout), cast("object", sys.stderr)}:
         raise OSError(errno.EBADF, "standard output or standard error is closed")
-    for stream in (sys.stdout, sys.stderr):
+    if cast("object", sys.stdin) is None:
+        sys.stdin = os.fdopen(
+            os.open(os.devnull, os.O_RDONLY)
+        )  # also keeps the number 0 from the daemon's socket
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a name must be shown somehow in any locale
     for number in (signal.SIGTERM, signal.SIGHUP):

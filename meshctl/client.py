@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import socket
+import struct
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
@@ -16,7 +17,7 @@ Document = dict[str, Any]
 Query = dict[str, str | int | None]
 
 SYSTEM_SOCKET = "/run/meshd/meshd.sock"
-CONNECT_TIMEOUT_S = 5.0
+CONNECT_TIMEOUT_S = 5
 ANSWER_TIMEOUT_S = 60.0  # for what is answered at once; streams and content may take as long as they take
 LONG_ANSWER_TIMEOUT_S = 300.0  # rm asks every node, some of which may be away
 
@@ -56,13 +57,16 @@ def _quoted(text: str) -> str:
 def connect(path: str) -> socket.socket:
     """A connection to meshd. Raises MeshctlError that says why there is none and what to type."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    connection.settimeout(CONNECT_TIMEOUT_S)
     try:
+        # Not settimeout: a non-blocking connect to a Unix socket does not wait at all while its queue is full.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", CONNECT_TIMEOUT_S, 0))
         connection.connect(path)
-    except OSError as error:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", 0, 0))
+    except BaseException as error:
         connection.close()
-        raise _no_connection(path, error) from None
-    connection.settimeout(None)
+        if isinstance(error, OSError):
+            raise _no_connection(path, error) from None
+        raise
     return connection
 
 

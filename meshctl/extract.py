@@ -61,7 +61,9 @@ def extract(source: Source, directory: int, progress: Callable[[int], None]) -> 
     try:
         with tarfile.open(fileobj=cast(IO[bytes], watched), mode="r|", bufsize=CHUNK) as archive:
             top: str | None = None
-            for member in archive:
+            while (member := archive.next()) is not None:
+                # tarfile would keep every header, and a tree may have very many.
+                archive.members.clear()  # type: ignore[attr-defined] # missing in typeshed
                 names = _names(member)
                 top = names[0] if top is None else top
                 if names[0] != top or (len(names) == 1 and not member.isdir()):
@@ -109,7 +111,7 @@ def _unpack(
                 _make_symlink(member, names[-1], parent)
             else:
                 result.skipped.append(("/".join(names), member.linkname))
-        elif member.isreg():
+        elif member.isreg() and not member.issparse():
             _make_file(archive, member, names[-1], parent, result, progress)
         else:
             raise _hostile(member.name, "is neither a file, a directory nor a symlink")

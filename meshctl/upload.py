@@ -23,6 +23,7 @@ from meshctl.tree import DIRECTORY, FILE, SYMLINK, Part, Tree
 
 CHUNK = 1 << 20  # read and sent at once: the memory that an upload needs
 CTRL_C_GRACE_S = 0.1
+SENDER_END_S = 2 * CTRL_C_GRACE_S  # it ends at once when it cannot send; see where this is used
 
 _TYPES = {
     FILE: "application/octet-stream",
@@ -56,7 +57,10 @@ class Upload:
         finally:
             self._stopping.set()
             _shut(connection)
-            connection.close()
+            sender.join(SENDER_END_S)
+            if not sender.is_alive():
+                connection.close()
+            # Else it waits for standard input, which nobody else does. It ends with the program.
 
     def _read(self, connection: socket.socket) -> Generator[Document, None, None]:
         response = http.client.HTTPResponse(connection, method="POST")

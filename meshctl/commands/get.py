@@ -15,6 +15,8 @@ from meshctl.extract import CHUNK, Extracted, ends_properly, extract, write_all
 from meshctl.tree import name_problem
 
 STDOUT = "-"
+NOTHING = "nothing was left here"
+PARTLY = "what was written is not all of it"
 
 
 class Content(NamedTuple):
@@ -67,9 +69,8 @@ def run(args: argparse.Namespace, client: Client) -> int:
     except KeyboardInterrupt:
         progress.clear()
         shown = render.safe(args.ref)
-        raise interrupted(
-            f"cannot get {shown}", "interrupted; nothing was left here", "the same again"
-        ) from None
+        left = PARTLY if args.output == STDOUT else NOTHING
+        raise interrupted(f"cannot get {shown}", f"interrupted; {left}", "the same again") from None
     finally:
         progress.clear()
 
@@ -120,7 +121,7 @@ def _file(
             got += len(data)
             progress.update(got)
         if content.size is not None and got != content.size:
-            raise _short(content.name, f"{got} of {content.size} bytes came; nothing was left here")
+            raise _short(content.name, f"{got} of {content.size} bytes came; {NOTHING}")
     return got
 
 
@@ -139,7 +140,7 @@ def _to_stdout(response: http.client.HTTPResponse, content: Content) -> int:
     sys.stdout.flush()
     out = sys.stdout.fileno()
     got = zeros = 0
-    while data := _read(response, CHUNK):
+    while data := _read(response, CHUNK, PARTLY):
         write_all(out, data)
         got += len(data)
         kept = len(data.rstrip(b"\0"))
@@ -161,11 +162,11 @@ class _Body:
         return _read(self._response, size)
 
 
-def _read(response: http.client.HTTPResponse, size: int) -> bytes:
+def _read(response: http.client.HTTPResponse, size: int, left: str = NOTHING) -> bytes:
     try:
         return response.read1(size)
     except (OSError, http.client.HTTPException):
-        raise _short("all of it", "the daemon went away in the midst of it; nothing was left here") from None
+        raise _short("all of it", f"the daemon went away in the midst of it; {left}") from None
 
 
 def _short(name: str, why: str) -> MeshctlError:

@@ -7,7 +7,7 @@ import time
 
 from meshctl import render
 from meshctl.client import Client, route
-from meshctl.errors import DONE, usage
+from meshctl.errors import DONE, INTERRUPTED, usage
 
 SERVICES = ("kubo", "cluster")
 
@@ -31,13 +31,16 @@ def run(args: argparse.Namespace, client: Client) -> int:
     if args.service == "meshd":
         raise usage("cannot show meshd's own log", "it is in the system's journal", "journalctl -u meshd")
     query = {"lines": args.lines, "follow": int(args.follow)}
-    for event in client.stream("GET", route("logs", args.service, query=query)):
-        if args.json:
-            render.document(event)
-        elif event.get("event") == "line":
-            at = float(event.get("time") or 0)
-            stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at)) if at > 0 else "-"
-            render.say(f"{stamp}  {render.safe(event.get('text'))}")
+    try:
+        for event in client.stream("GET", route("logs", args.service, query=query)):
+            if args.json:
+                render.document(event)
+            elif event.get("event") == "line":
+                at = float(event.get("time") or 0)
+                stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at)) if at > 0 else "-"
+                render.say(f"{stamp}  {render.safe(str(event.get('text')).expandtabs(4))}")
+    except KeyboardInterrupt:
+        return INTERRUPTED  # the way to end it; nothing was left half done
     return DONE
 
 

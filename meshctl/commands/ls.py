@@ -47,6 +47,8 @@ def run(args: argparse.Namespace, client: Client) -> int:
         entry = client.get("pins", ref)
         if not entry.get("directory"):
             return _show_entry(entry, args.json)
+        if not args.json:
+            _note_copies(entry)
     listing = client.get("pins", ref, "files", query={"path": path.strip("/")})
     if args.json:
         render.document(listing)
@@ -133,6 +135,22 @@ def _show_entry(entry: Entry, as_json: bool) -> int:
         rows = [(copy.get("node"), copy.get("state"), copy.get("detail") or "") for copy in copies]
         render.say(f"\n{render.table(('NODE', 'COPY', ''), rows)}")
     return DONE
+
+
+def _note_copies(entry: Entry) -> None:
+    """Beside the listing of a directory: where it is kept, and why not elsewhere."""
+    copies = entry.get("copies") or []
+    held = [str(copy.get("node")) for copy in copies if copy.get("state") == "held"]
+    size = render.size(entry.get("size") or 0)
+    files = render.count(int(entry.get("files") or 0), "file")
+    where = f": {render.names(held)}" if held else ""
+    render.note(f"{render.safe(shown_name(entry))}  {size} in {files}, copies {_copies(entry)}{where}")
+    for copy in copies:
+        if copy.get("state") != "held":
+            detail = f": {copy['detail']}" if copy.get("detail") else ""
+            render.note(
+                f"  none on {render.safe(copy.get('node'))}  {render.safe(copy.get('state'))}{render.safe(detail)}"
+            )
 
 
 def _show_items(listing: Document) -> None:

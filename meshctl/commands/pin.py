@@ -68,10 +68,8 @@ def _pin_tree(tree: Tree, args: argparse.Namespace, client: Client) -> int:
         "detach": int(args.detach),
     }
     if tree.symlinks:
-        links = render.count(tree.symlinks, "symlink")
-        render.note(
-            f"note: {links} in {render.safe(tree.name)} kept as such; what they point at is not followed"
-        )
+        links = render.count(tree.symlinks, "symlink is", "symlinks are")
+        render.note(f"note: {links} kept in {render.safe(tree.name)} as such, not followed")
     upload = Upload(client, tree, query)
     follower = Follower(tree.name, tree.size, done="pinned", detach=args.detach, as_json=args.json)
     try:

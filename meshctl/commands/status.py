@@ -41,7 +41,7 @@ def run(args: argparse.Namespace, client: Client) -> int:
 
 def _node(status: Part) -> None:
     node: Part = status.get("node") or {}
-    state = render.safe(node.get("state") or ("ready" if status.get("ready") else "not ready"))
+    state = "ready" if status.get("ready") else "not ready"
     site = f", site {render.safe(node['site'])}" if node.get("site") else ""
     up = render.span(float(node.get("uptime_s") or 0))
     _fact(
@@ -59,7 +59,7 @@ def _node(status: Part) -> None:
         )
         _fact("mesh", f"{render.safe(mesh.get('name'))}: {members}, {by_default} by default")
     _overlay(status.get("overlay") or {})
-    _storage(status.get("storage") or {})
+    _storage(status.get("storage") or {}, node.get("state"))
     pins: Part | None = status.get("pins")
     if pins is not None:
         kept = f"{pins.get('entries')} entries, {render.size(pins.get('size') or 0)}"
@@ -74,12 +74,14 @@ def _overlay(overlay: Part) -> None:
     _fact("overlay", f"{where} ({render.safe(overlay.get('kind'))}{why})")
 
 
-def _storage(storage: Part) -> None:
+def _storage(storage: Part, folder: object) -> None:
     text = f"{render.size(storage.get('free') or 0)} free of {render.size(storage.get('total') or 0)}"
     text += f", {render.size(storage.get('content') or 0)} of content"
     text += f", {render.size(storage.get('reserve') or 0)} kept free"
-    if storage.get("offer") is not None:
+    if storage.get("offer"):
         text += f", at most {render.size(storage['offer'])} for others"
+    if folder:
+        text += f", in {render.safe(folder)}"
     _fact("storage", text if storage.get("accepts") else f"{text}; takes nothing new")
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from meshctl import render
 from meshctl.client import Client, route
-from meshctl.errors import DONE
+from meshctl.errors import DONE, INTERRUPTED
 
-_TOLD = frozenset({"event", "time", "title", "cause", "hint", "severity"})
+_TOLD = frozenset({"event", "time", "title", "cause", "hint", "severity", "message"})
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,11 +21,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, client: Client) -> int:
     """Prints events until it is stopped, or the daemon goes away, which is a failure."""
-    for event in client.stream("GET", route("events")):
-        if args.json:
-            render.document(event)
-        elif event.get("event") != "error":
-            _show(event)
+    try:
+        for event in client.stream("GET", route("events")):
+            if args.json:
+                render.document(event)
+            elif event.get("event") != "error":
+                _show(event)
+    except KeyboardInterrupt:
+        return INTERRUPTED  # the way to end it; nothing was left half done
     return DONE
 
 
@@ -40,6 +43,8 @@ def _show(event: dict[str, Any]) -> None:
     words = [str(event.get("event"))]
     if event.get("title"):
         words.append(f"{severity}{event['title']}")
+    if event.get("message"):
+        words.append(str(event["message"]))
     words += rest
     render.say(f"{render.when(seconds)[:10]} {clock}  {render.safe('  '.join(words))}")
     if event.get("cause"):

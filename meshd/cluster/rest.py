@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
+import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from meshd.errors import Code, MeshError
 from meshd.kubo.rpc import json_lines
 from meshd.model import Pin, Replicas
 
+PATIENCE_S = 15.0
 _ASK = aiohttp.ClientTimeout(total=20)
 _LIST = aiohttp.ClientTimeout(total=120)
 
@@ -38,15 +41,13 @@ class Cluster:
         params: dict[str, str] | None = None,
         *,
         timeout: aiohttp.ClientTimeout = _ASK,
+        patience_s: float = PATIENCE_S,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.UnixConnector(str(self.socket), limit=100)
-            )
+        """One request, its answer open. Every request here may be repeated without harm, so one that nobody answers is,
+        for `patience_s`: whenever the roster changes the cluster is started anew, which takes a moment."""
+        response = await self._patiently(method, path, params, timeout, patience_s)
         try:
-            async with self._session.request(
-                method, f"http://cluster{path}", params=params, timeout=timeout
-            ) as response:
+            async with response:
                 if response.status >= 400 and response.status != 404:
                     text = (await response.text()).strip()
                     raise MeshError(
@@ -56,22 +57,42 @@ class Cluster:
                         "meshctl logs cluster",
                     )
                 yield response
-        except (
-            aiohttp.ClientConnectionError,
-            aiohttp.ClientPayloadError,
-            ConnectionError,
-            FileNotFoundError,
-        ) as exc:
-            raise MeshError(
-                Code.NOT_READY, "cannot reach the cluster", str(exc) or type(exc).__name__, "meshctl status"
-            ) from exc
+        except (aiohttp.ClientError, ConnectionError) as exc:
+            raise _unreachable(str(exc) or type(exc).__name__) from exc
         except TimeoutError as exc:
-            raise MeshError(
-                Code.NOT_READY, "cannot reach the cluster", "it did not answer in time", "meshctl status"
-            ) from exc
+            raise _unreachable("it did not answer in time") from exc
+
+    async def _patiently(
+        self,
+        method: str,
+        path: str,
+        params: dict[str, str] | None,
+        timeout: aiohttp.ClientTimeout,
+        patience_s: float,
+    ) -> aiohttp.ClientResponse:
+        deadline = time.monotonic() + patience_s
+        pause = 0.02
+        while True:
+            if self._session is None:
+                self._session = aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(self.socket), limit=100))
+            try:
+                return await self._session.request(method, f"http://cluster{path}", params=params, timeout=timeout)
+            except (aiohttp.ClientConnectionError, ConnectionError, FileNotFoundError) as exc:
+                if time.monotonic() + pause > deadline:
+                    raise _unreachable("it is down") from exc
+            except RuntimeError as exc:  # the session was closed under us by a restart
+                if self._session is not None and not self._session.closed:
+                    raise
+                if time.monotonic() + pause > deadline:
+                    raise _unreachable("it is down") from exc
+            except TimeoutError as exc:
+                raise _unreachable("it did not answer in time") from exc
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 0.5)
 
     async def id(self) -> dict[str, Any]:
-        async with self._call("GET", "/id") as response:
+        """Who answers there now; nobody is waited for."""
+        async with self._call("GET", "/id", patience_s=0) as response:
             answer: dict[str, Any] = json.loads(await response.read())
             return answer
 
@@ -162,6 +183,10 @@ def parse_pin(document: dict[str, Any]) -> Pin:
         allocations=tuple(document.get("allocations") or ()),
         files=files,
     )
+
+
+def _unreachable(why: str) -> MeshError:
+    return MeshError(Code.NOT_READY, "cannot reach the cluster", why, "meshctl status")
 
 
 def _message(text: str) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import TypeVar
 
 import aiohttp
@@ -40,6 +42,16 @@ _RELEASE_S = 60.0
 _JOIN_S = 20.0
 
 
+@dataclass(slots=True)
+class _Line:
+    """key: what it was opened for. calls: under way. ended: nobody is to use it any more."""
+
+    key: tuple[object, ...]
+    session: aiohttp.ClientSession
+    calls: int = 0
+    ended: bool = False
+
+
 class Peers:
     """One keep-alive session a member. The members come as arguments, from the roster; nothing is remembered of them
     but open connections, which are dropped where address or certificate changed."""
@@ -48,7 +60,7 @@ class Peers:
         """local_address: this node's overlay address now, None while it has none."""
         self._identity = identity
         self._local_address = local_address
-        self._sessions: dict[str, tuple[tuple[object, ...], aiohttp.ClientSession]] = {}
+        self._lines: dict[str, _Line] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
     # -- members: each raises MeshError PEER_UNREACHABLE, NO_OVERLAY, or what the peer answered ---------------------
@@ -109,31 +121,42 @@ class Peers:
     # -- sessions --------------------------------------------------------------------------------------------------
 
     def keep_only(self, fingerprints: Iterable[str]) -> None:
-        """Hang up on everybody else: they are no members any more."""
-        for gone in set(self._sessions) - set(fingerprints):
-            self._hang_up(gone)
+        """Hang up on everybody else: they are no members any more. Calls under way are finished first."""
+        for gone in set(self._lines) - set(fingerprints):
+            self._end(self._lines.pop(gone))
 
     async def close(self) -> None:
-        """Hang up on all."""
-        for fingerprint in list(self._sessions):
-            self._hang_up(fingerprint)
+        """Hang up on all, at once."""
+        for line in self._lines.values():
+            self._hang_up(line)
+        self._lines.clear()
         await asyncio.gather(*self._closing)
 
-    def _session(self, peer: Member) -> aiohttp.ClientSession:
+    @contextlib.contextmanager
+    def _line(self, peer: Member) -> Iterator[aiohttp.ClientSession]:
         local = self._local()
         key = (peer.address, peer.peer_port, peer.certificate, local)
-        known = self._sessions.get(peer.fingerprint)
-        if known is not None and known[0] == key:
-            return known[1]
-        if known is not None:
-            self._hang_up(peer.fingerprint)
-        session = open_session(local, tls.client_context(self._identity, peer.certificate))
-        self._sessions[peer.fingerprint] = (key, session)
-        return session
+        line = self._lines.get(peer.fingerprint)
+        if line is None or line.key != key:
+            if line is not None:
+                self._end(line)
+            line = _Line(key, open_session(local, tls.client_context(self._identity, peer.certificate)))
+            self._lines[peer.fingerprint] = line
+        line.calls += 1
+        try:
+            yield line.session
+        finally:
+            line.calls -= 1
+            if line.ended and not line.calls:
+                self._hang_up(line)
 
-    def _hang_up(self, fingerprint: str) -> None:
-        _, session = self._sessions.pop(fingerprint)
-        task = asyncio.create_task(session.close(), name="peer-hang-up")
+    def _end(self, line: _Line) -> None:
+        line.ended = True
+        if not line.calls:
+            self._hang_up(line)
+
+    def _hang_up(self, line: _Line) -> None:
+        task = asyncio.create_task(line.session.close(), name="peer-hang-up")
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
@@ -161,16 +184,16 @@ class Peers:
         body: BaseModel | None = None,
         query: dict[str, str] | None = None,
     ) -> _M:
-        session = self._session(peer)
         where = url(peer.address, peer.peer_port, path, query)
         try:
-            async with asyncio.timeout(total_s):
-                try:
-                    return await exchange(session, method, where, model, body)
-                except (aiohttp.ClientError, OSError) as exc:
-                    if not hung_up(exc):
-                        raise
-                return await exchange(session, method, where, model, body)  # every call may be made twice
+            with self._line(peer) as session:
+                async with asyncio.timeout(total_s):
+                    try:
+                        return await exchange(session, method, where, model, body)
+                    except (aiohttp.ClientError, OSError) as exc:
+                        if session.closed or not hung_up(exc):
+                            raise
+                    return await exchange(session, method, where, model, body)  # every call may be made twice
         except (aiohttp.ClientError, OSError) as exc:  # TimeoutError is an OSError
             raise explain(peer.name, peer.address, peer.peer_port, exc) from exc
 

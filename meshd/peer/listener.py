@@ -11,6 +11,7 @@ import socket
 from typing import Any, NamedTuple
 
 import psutil
+import structlog
 from aiohttp import web
 
 from meshd.errors import Code, MeshError
@@ -21,6 +22,7 @@ STRANGERS_MOST = 32  # connections at one time
 STRANGER_S = 30.0  # seconds that a connection without a certificate may last
 _SHARE = 4  # of them, one address gets this part
 _IDLE_S = 60.0
+_LOG = structlog.get_logger(part="peer-api")
 _quiet = logging.getLogger("meshd.peer.http")  # what others send wrong is answered, and is no news here
 
 
@@ -37,6 +39,20 @@ def problem(error: MeshError) -> web.Response:
 class _Connection(web.RequestHandler):
     """Answers what is no HTTP with a problem document that says nothing of this program's insides."""
 
+    def __init__(self, manager: Connections, **options: Any) -> None:
+        super().__init__(manager, **options)
+        self._tasks = manager.tasks
+
+    async def start(self) -> None:
+        """Serve the connection. Says that it runs, for a connection that was lost may still read what it had."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 -- coroutines run in tasks
+        self._tasks.add(task)
+        try:
+            await super().start()
+        finally:
+            self._tasks.discard(task)
+
     def handle_error(
         self,
         request: web.BaseRequest,
@@ -44,13 +60,26 @@ class _Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        answer = problem(
-            MeshError(
-                Code.BAD_REQUEST, "cannot understand the request", "it is not HTTP as a meshd speaks it"
-            )
+        error = MeshError(
+            Code.BAD_REQUEST, "cannot understand the request", "it is not HTTP as a meshd speaks it"
         )
+        if status >= 500:  # the seam in the server left something through
+            _LOG.error("a peer was not answered", exc_info=exc)
+            error = MeshError(Code.INTERNAL, "cannot answer", "something broke on that node")
+        answer = problem(error)
         answer.force_close()
         return answer
+
+
+async def body_of(request: web.BaseRequest) -> bytes:
+    """The whole body. Raises MeshError BAD_REQUEST where it is too long or the caller hung up."""
+    try:
+        return await request.read()
+    except web.HTTPRequestEntityTooLarge:
+        cause = "it is too long"
+    except (web.RequestPayloadError, ConnectionError):
+        cause = "it was cut off"
+    raise MeshError(Code.BAD_REQUEST, "cannot take the request", cause)
 
 
 class _Stranger(NamedTuple):
@@ -71,12 +100,20 @@ class Connections(web.Server):
             lingering_time=2.0,
             auto_decompress=False,
         )
+        self.tasks: set[asyncio.Task[Any]] = set()
         self._strangers: dict[object, _Stranger] = {}
         self._strangers_most = strangers_most
         self._stranger_s = stranger_s
 
     def __call__(self) -> web.RequestHandler:
         return _Connection(self, loop=self._loop, **self._kwargs)
+
+    async def shutdown(self, timeout: float | None = None) -> None:
+        """Let requests under way finish for `timeout` seconds; nothing runs afterwards."""
+        await super().shutdown(timeout)
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
 
     def _request(self, message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
         most = BODY_MOST if certificate_of(protocol.transport) is not None else STRANGER_BODY_MOST

@@ -124,14 +124,6 @@ class PeerServer:
                 return await self._answer(request)
         except MeshError as exc:
             return listener.problem(exc)
-        except web.HTTPRequestEntityTooLarge:
-            return listener.problem(
-                MeshError(
-                    Code.BAD_REQUEST,
-                    "cannot take the request",
-                    "it is too long",
-                )
-            )
         except TimeoutError:
             _LOG.warning("a peer was not answered in time", method=request.method, path=request.path)
             return listener.problem(
@@ -139,8 +131,6 @@ class PeerServer:
                     Code.NOT_READY, "cannot answer in time", "this node is overloaded", "try again later"
                 )
             )
-        except ConnectionError:
-            raise  # the caller is gone
         except Exception:  # noqa: BLE001 -- no stack trace reaches a peer; it is logged
             _LOG.exception("a peer was not answered", method=request.method, path=request.path)
             return listener.problem(
@@ -159,7 +149,9 @@ class PeerServer:
             raise MeshError(
                 Code.NOT_FOUND, "cannot find that", f"there is no {request.method} {request.path[:100]} here"
             )
-        call = Call(caller, listener.address_of(request.transport), request.query, await request.read())
+        call = Call(
+            caller, listener.address_of(request.transport), request.query, await listener.body_of(request)
+        )
         answer = await route.handler(call)
         return web.Response(
             body=answer.model_dump_json().encode(),

@@ -143,11 +143,12 @@ class Uploads:
             if event.get("Type") == "error" or "Message" in event:
                 raise MeshError(Code.ENGINE_FAILED, "cannot add that", f"kubo says: {event.get('Message')}")
             path = event.get("Name", "")
-            if "Bytes" in event:
-                total += event["Bytes"] - seen.sizes.get(path, 0)
-                seen.sizes[path] = event["Bytes"]
+            if not event.get("Hash"):  # progress of a file; a count of zero bytes is left out of the line
+                count = event.get("Bytes", 0)
+                total += count - seen.sizes.get(path, 0)
+                seen.sizes[path] = count
                 await on_bytes(total)
-            elif event.get("Hash") and "/" not in path:
+            elif "/" not in path:
                 seen.tops[path] = event["Hash"]
 
     async def _verify(self, seen: _Seen, declared: Declared) -> Added:

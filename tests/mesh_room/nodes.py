@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import json
+import ssl
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
+import aiohttp
+import pytest
+
 from meshd.errors import Code, MeshError
+from meshd.mesh import tls
 from meshd.mesh.identity import Identity
 from meshd.mesh.join import join
 from meshd.mesh.peers import Peers
@@ -169,3 +175,27 @@ async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 -- any condition, of any part
             await asyncio.sleep(0.01)
+
+
+async def raw(
+    node: Node, method: str, path: str, body: object = None, context: ssl.SSLContext | None = None
+) -> tuple[int, dict[str, object], Mapping[str, str]]:
+    """What a program that is no meshd gets: status, document, headers. Default: without a certificate."""
+    async with (
+        aiohttp.ClientSession() as session,
+        session.request(
+            method,
+            f"https://{node.listen}:{node.port}{path}",
+            json=body,
+            ssl=context or tls.stranger_context(),
+        ) as response,
+    ):
+        return response.status, json.loads(await response.read()), response.headers
+
+
+async def refusal_of(coroutine: Awaitable[object]) -> MeshError:
+    """The error that this ends with; it must be said as an error of meshd is."""
+    with pytest.raises(MeshError) as caught:
+        await coroutine
+    assert caught.value.title.startswith("cannot ")
+    return caught.value

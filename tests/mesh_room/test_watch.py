@@ -134,7 +134,9 @@ async def test_the_forgotten_learns_it_and_keeps_it(pair: Pair) -> None:
     for node in pair:
         node.begin_watch()
     await until(lambda: _of(attic, barn).reachable)
+    session = attic.peers._lines[barn.fingerprint].session
     await attic.store.forget(barn.fingerprint, by=attic.fingerprint)
+    await until(lambda: session.closed)
     await until(lambda: barn.store.forgotten)
     assert attic.watch.states() == ()
     await until(lambda: not barn.watch._watched)

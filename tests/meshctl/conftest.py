@@ -57,13 +57,6 @@ class Running:
         return text
 
 
-async def until(condition: Callable[[], object]) -> None:
-    """Waits for what another process does to the file system, of which nobody tells us."""
-    async with asyncio.timeout(TIMEOUT_S):
-        while not condition():
-            await asyncio.sleep(0.005)
-
-
 class Meshctl:
     """Runs `python -m meshctl` as a person would, in a folder of its own."""
 
@@ -81,14 +74,14 @@ class Meshctl:
         }
 
     async def start(self, *args: str | bytes | Path, **options: Any) -> Running:
-        pipes = {
+        pipes: dict[str, Any] = {
             "stdin": asyncio.subprocess.DEVNULL,
             "stdout": asyncio.subprocess.PIPE,
             "stderr": asyncio.subprocess.PIPE,
         }
-        options = {"cwd": self.cwd, "env": self.env} | pipes | options
+        chosen: dict[str, Any] = {"cwd": self.cwd, "env": self.env} | pipes | options
         command = [*self.prefix, sys.executable, "-m", "meshctl", *args]
-        running = Running(await asyncio.create_subprocess_exec(*command, **options))
+        running = Running(await asyncio.create_subprocess_exec(*command, **chosen))
         self._started.append(running)
         return running
 

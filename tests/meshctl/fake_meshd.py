@@ -49,6 +49,7 @@ class FakeMeshd:
     path: Path
     asked: list[Asked] = field(default_factory=list)
     cut_off: asyncio.Event = field(default_factory=asyncio.Event)  # a body did not come to its end
+    otherwise: Handler | None = None  # for what no answer was set
     _handlers: dict[tuple[str, str], Handler] = field(default_factory=dict)
 
     def does(self, method: str, path: str, handler: Handler) -> None:
@@ -83,7 +84,7 @@ class FakeMeshd:
         path, _, _ = request.raw_path.partition("?")
         asked = Asked(request.method, path, dict(request.query), dict(request.headers))
         self.asked.append(asked)
-        handler = self._handlers.get((request.method, path))
+        handler = self._handlers.get((request.method, path), self.otherwise)
         if handler is None:
             return refusal(404, code="not-found", title=f"cannot find {path}", hint="meshctl ls")
         if not getattr(handler, "reads_itself", False):
@@ -135,7 +136,7 @@ async def serve(fake: FakeMeshd) -> web.AppRunner:
 
     app.on_response_prepare.append(say_version)
     app.router.add_route("*", "/{rest:.*}", fake.handle)
-    runner = web.AppRunner(app, shutdown_timeout=0.1, access_log=None)
+    runner = web.AppRunner(app, shutdown_timeout=0.1, lingering_time=0, access_log=None)
     await runner.setup()
     await web.UnixSite(runner, str(fake.path)).start()
     return runner
@@ -229,7 +230,7 @@ def status(**more: Any) -> Document:
             "version": "0.1.0",
             "site": "home",
             "uptime_s": 7200.0,
-            "state": "ready",
+            "state": "/var/lib/meshd",
         },
         "mesh": mesh(members=2),
         "overlay": {"kind": "static", "address": "10.0.0.1", "interface": "wg0", "why": "it is configured"},

@@ -70,6 +70,24 @@ async def test_a_full_standard_output_is_an_error_not_a_traceback(meshctl: Meshc
     assert result.err == "meshctl: cannot go on: No space left on device\n"
 
 
+async def test_a_closed_standard_input_is_an_empty_one(meshctl: Meshctl, meshd: FakeMeshd) -> None:
+    meshd.answers("GET", "/v1/status", status())
+    meshctl.prefix = ["sh", "-c", '"$@" <&-', "sh"]
+    assert (await meshctl("status")).code == 0
+    assert (await meshctl("leave")).code == 2
+    assert (await meshctl("join")).code == 2
+
+
+async def test_a_pipe_that_nobody_reads_ends_it_quietly(meshctl: Meshctl, meshd: FakeMeshd) -> None:
+    meshd.answers("GET", "/v1/status", status())
+    for option in ((), ("--json",)):
+        reading, writing = os.pipe()
+        os.close(reading)
+        result = await meshctl("status", *option, stdout=writing)
+        os.close(writing)
+        assert (result.code, result.err) == (141, "")
+
+
 async def test_a_closed_standard_output_is_an_error_too(meshctl: Meshctl, meshd: FakeMeshd) -> None:
     meshctl.prefix = ["sh", "-c", '"$@" >&-', "sh"]
     result = await meshctl("status")

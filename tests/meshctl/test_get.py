@@ -10,8 +10,9 @@ from urllib.parse import quote
 
 from aiohttp import web
 
-from tests.meshctl.conftest import Meshctl, Terminal, Writer, until
+from tests.meshctl.conftest import Meshctl, Terminal, Writer
 from tests.meshctl.fake_meshd import FakeMeshd, Handler
+from tests.waiting import until
 
 CONTENT = "/v1/pins/minutes.pdf/content"
 
@@ -207,6 +208,30 @@ async def test_ctrl_c_leaves_nothing_behind(meshctl: Meshctl, meshd: FakeMeshd) 
         assert code == 130
         assert err.startswith("meshctl: cannot get minutes.pdf: interrupted; nothing was left here")
         assert left(meshctl) == []
+
+
+async def test_ctrl_c_on_standard_output_does_not_say_that_nothing_is_left(
+    meshctl: Meshctl, meshd: FakeMeshd
+) -> None:
+    over = asyncio.Event()
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Meshd-Kind": "file", "Meshd-Name": "minutes.pdf"})
+        response.content_length = 2000
+        await response.prepare(request)
+        await response.write(b"x" * 1000)
+        await over.wait()
+        return response
+
+    meshd.does("GET", CONTENT, handler)
+    running = await meshctl.start("get", "minutes.pdf", "-o", "-")
+    assert running.process.stdout is not None
+    await running.process.stdout.readexactly(1000)
+    running.signal(signal.SIGINT)
+    result = await running.result()
+    over.set()
+    assert result.code == 130
+    assert "interrupted; what was written is not all of it" in result.err
 
 
 async def test_nobody_who_reads_ends_it_quietly(meshctl: Meshctl, meshd: FakeMeshd, tmp_path: Path) -> None:

@@ -180,6 +180,7 @@ EVIL: dict[str, list[Member]] = {
     "a hard link": [("club", None), special("club/h", tarfile.LNKTYPE, linkname="/etc/passwd")],
     "a device": [("club", None), special("club/d", tarfile.CHRTYPE, devmajor=1, devminor=3)],
     "a FIFO": [("club", None), special("club/f", tarfile.FIFOTYPE)],
+    "a sparse file": [("club", None), special("club/s", tarfile.GNUTYPE_SPARSE)],
     "nothing": [],
 }
 

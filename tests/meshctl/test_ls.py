@@ -96,7 +96,11 @@ async def test_a_file_shows_where_its_copies_are(meshctl: Meshctl, meshd: FakeMe
 
 
 async def test_a_directory_shows_what_is_inside_at_a_path(meshctl: Meshctl, meshd: FakeMeshd) -> None:
-    photos = entry("photos", directory=True)
+    copies = [
+        {"node": "attic", "state": "held"},
+        {"node": "desk", "state": "fetching", "detail": "1 of 9 GB"},
+    ]
+    photos = entry("photos", directory=True, files=9, held=1, copies=copies)
     items = [
         {"name": "may", "size": 5000, "directory": True},
         {"name": "\x1b]0;x\x07.jpg", "size": 12_000, "directory": False},
@@ -107,6 +111,9 @@ async def test_a_directory_shows_what_is_inside_at_a_path(meshctl: Meshctl, mesh
     result = await meshctl("ls", "photos")
     assert result.code == 0
     assert result.out == "   SIZE  NAME\n         may/\n12.0 kB  \\x1b]0;x\\x07.jpg\n"
+    assert (
+        result.err == "photos/  300.0 MB in 9 files, copies 1/3: attic\n  none on desk  fetching: 1 of 9 GB\n"
+    )
     assert meshd.last.query == {"path": ""}
     assert (await meshctl("ls", "photos/1974/may & june/")).out == result.out
     assert meshd.last.query == {"path": "1974/may & june"}

@@ -72,7 +72,7 @@ async def test_a_directory_keeps_its_tree_its_empty_places_and_its_symlinks(
         "12",
         "1",
     )
-    assert "note: 2 symlinks in club kept as such" in result.err
+    assert "note: 2 symlinks are kept in club as such, not followed\n" in result.err
 
 
 async def test_an_empty_file_and_an_empty_directory_are_kept_too(

@@ -135,6 +135,20 @@ async def test_a_full_disk_is_said_at_once_not_as_a_broken_pipe(
     assert result.err == "meshctl: cannot pin big: 5 GB must stay free\n  try: meshctl rm\n"
 
 
+async def test_a_refusal_does_not_wait_for_standard_input(meshctl: Meshctl, meshd: FakeMeshd) -> None:
+    @reads_itself
+    async def full(_: web.Request) -> web.StreamResponse:
+        return refusal(507, code="disk-floor", title="cannot pin dump", detail="the disk is full")
+
+    meshd.does("POST", "/v1/pins", full)
+    reading, writing = os.pipe()  # somebody has it open and writes nothing
+    running = await meshctl.start("pin", "-", "--name", "dump", stdin=reading)
+    result = await running.result()
+    os.close(reading)
+    os.close(writing)
+    assert (result.code, result.err) == (1, "meshctl: cannot pin dump: the disk is full\n")
+
+
 async def test_a_refusal_is_heard_even_if_the_door_is_shut_right_after_it(
     meshctl: Meshctl, big: Path, short_folder: Path
 ) -> None:
@@ -239,13 +253,14 @@ async def test_a_file_that_another_took_the_place_of_is_not_pinned(
 ) -> None:
     os.truncate(write("d/a", b""), BIG)
     later = write("d/b", b"x")
+    write("secret", b"s")  # as long as what it takes the place of
     outcome: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     @reads_itself
     async def swap(request: web.Request) -> web.StreamResponse:
         await request.content.readexactly(1 << 20)
         later.unlink()
-        later.symlink_to("/etc/passwd")
+        later.symlink_to("../secret")
         try:
             async for _ in request.content.iter_any():
                 pass

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.meshctl.conftest import Meshctl
-from tests.meshctl.fake_meshd import VERSION, FakeMeshd, status
+from tests.meshctl.fake_meshd import VERSION, FakeMeshd
+from tests.waiting import until
 
 
 async def test_without_a_socket_it_says_how_to_start_the_daemon(meshctl: Meshctl) -> None:
@@ -29,6 +30,24 @@ async def test_a_socket_that_nobody_listens_on_is_told_from_a_missing_one(
     assert result.code == 3
     assert "nobody answers at" in result.err
     assert "  try: systemctl start meshd" in result.err
+
+
+async def test_a_daemon_that_is_busy_is_waited_for(meshctl: Meshctl, short_folder: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as busy, socket.socket(socket.AF_UNIX) as first:
+        busy.bind(str(short_folder / "meshd.sock"))
+        busy.listen(0)
+        first.connect(str(short_folder / "meshd.sock"))  # the queue is full now
+        running = await meshctl.start("peers")
+        descriptors = Path(f"/proc/{running.process.pid}/fd")
+        await until(lambda: any("socket:" in str(path.resolve()) for path in descriptors.iterdir()))
+        busy.accept()[0].close()
+        second, _ = busy.accept()
+        with second:
+            second.recv(4096)
+            second.sendall(
+                b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 13\r\n\r\n" + b'{"peers": []}'
+            )
+            assert (await running.result()).code == 0
 
 
 async def test_without_right_to_the_socket_it_says_which_group_to_join(
@@ -136,7 +155,7 @@ async def test_version_works_without_a_daemon_and_with_one(meshctl: Meshctl, mes
     alone = await meshctl("--socket", "/nonexistent", "version")
     assert alone.code == 0
     assert alone.out.startswith("meshctl 0.1.0\nmeshd   unknown: cannot reach meshd")
-    meshd.answers("GET", "/v1/status", status())
+    meshd.answers("GET", "/healthz", {})
     assert (await meshctl("version")).out == f"meshctl 0.1.0\nmeshd   {VERSION}\n"
-    meshd.refuses("GET", "/v1/status", 403, code="denied", title="cannot look")
+    meshd.refuses("GET", "/healthz", 403, code="denied", title="cannot look")
     assert (await meshctl("version", "--json")).documents == [{"meshctl": "0.1.0", "meshd": VERSION}]

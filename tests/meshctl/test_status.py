@@ -35,7 +35,7 @@ async def test_the_overview_fits_on_a_screen_and_says_that_all_is_well(
         "node     attic, site home: ready; up 2 h, version 0.1.0\n"
         "mesh     archive: 2 nodes, 3 copies by default\n"
         "overlay  10.0.0.1 on wg0 (static: it is configured)\n"
-        "storage  412.0 GB free of 1.0 TB, 33.0 GB of content, 5.4 GB kept free\n"
+        "storage  412.0 GB free of 1.0 TB, 33.0 GB of content, 5.4 GB kept free, in /var/lib/meshd\n"
         "kept     120 entries, 33.0 GB; trash: 2, 1.0 kB\n"
         "\n"
         "SERVICE  STATE  FOR  RESTARTS  VERSION  LAST EXIT\n"
@@ -89,6 +89,7 @@ async def test_what_happens_is_printed_as_it_happens(meshctl: Meshctl, meshd: Fa
         {"event": "condition", "time": 1_700_000_000.0, "severity": "warning"}
         | {"title": "desk is away", "cause": "no answer", "hint": "meshctl peers"},
         {"event": "brand-new", "time": 1_700_000_001.0, "what": "\x1b[31m", "number": 7},
+        {"event": "step", "time": 1_700_000_002.0, "message": "waiting"},
     ]
 
     async def endless(request: web.Request) -> web.StreamResponse:
@@ -101,17 +102,18 @@ async def test_what_happens_is_printed_as_it_happens(meshctl: Meshctl, meshd: Fa
     meshd.does("GET", "/v1/events", endless)
     running = await meshctl.start("watch")
     assert running.process.stdout is not None
-    lines = [(await running.process.stdout.readline()).decode() for _ in range(4)]
+    lines = [(await running.process.stdout.readline()).decode() for _ in range(5)]
     assert lines == [
         "2023-11-14 22:13:20  condition  warning: desk is away\n",
         "    no answer\n",
         "    try: meshctl peers\n",
         "2023-11-14 22:13:21  brand-new  what=\\x1b[31m  number=7\n",
+        "2023-11-14 22:13:22  step  waiting\n",
     ]
     running.signal(signal.SIGINT)
     result = await running.result()
     over.set()
-    assert result.code == 130
+    assert (result.code, result.err) == (130, "")
     as_json = await meshctl.start("watch", "--json")
     assert as_json.process.stdout is not None
     assert b"brand-new" in await as_json.process.stdout.readline() + await as_json.process.stdout.readline()
@@ -129,10 +131,10 @@ def line(text: str) -> Document:
 
 
 async def test_logs_are_lines_with_their_time(meshctl: Meshctl, meshd: FakeMeshd) -> None:
-    meshd.streams("GET", "/v1/logs/kubo", line("Daemon is ready"), line("\x1b[2J"), {"event": "done"})
+    meshd.streams("GET", "/v1/logs/kubo", line("Daemon is ready"), line("a\tb\x1b[2J"), {"event": "done"})
     result = await meshctl("logs", "kubo", "-n", "20", "-f")
     assert result.code == 0
-    assert result.out == "2023-11-14 22:13:20  Daemon is ready\n2023-11-14 22:13:20  \\x1b[2J\n"
+    assert result.out == "2023-11-14 22:13:20  Daemon is ready\n2023-11-14 22:13:20  a   b\\x1b[2J\n"
     assert meshd.last.query == {"lines": "20", "follow": "1"}
     assert (await meshctl("logs", "kubo")).code == 0
     assert meshd.last.query == {"lines": "100", "follow": "0"}

@@ -1,0 +1,1 @@
+"""The tests: names read as sentences, fakes are real servers and processes, and nobody sleeps."""

@@ -1,0 +1,231 @@
+"""Fails each test that leaves something behind or holds up the event loop. A pytest plugin; on for every test.
+
+Left behind is what was not there before the test and still is after it and its fixtures ended: an asyncio task, a
+child process, a listening socket, an open event loop. What fixtures of a whole module start is looked for when the
+module ends. What is found is also ended where that can be done, so that the next test does not pay for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+import time
+import traceback
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+import pytest_asyncio
+
+LONGEST_STEP_S = 0.5
+"""How long one step of an event loop may take. Others' time does not count: see Watchdog."""
+GRACE_S = 2.0  # what was told to end may take so long
+_LISTENS = "0A"  # state of a TCP socket in /proc/net/tcp
+_ACCEPTS = 0x10000  # flag of a Unix socket in /proc/net/unix: __SO_ACCEPTCON
+
+
+# -- what is there -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What this process has at one moment."""
+
+    children: frozenset[psutil.Process]
+    sockets: frozenset[str]  # their inodes
+    loops: frozenset[str]
+
+    @classmethod
+    def now(cls) -> Footprint:
+        children = psutil.Process().children(recursive=True)
+        inodes, loops = set(), set()
+        for fd in Path("/proc/self/fd").iterdir():
+            try:
+                target = str(fd.readlink())
+            except FileNotFoundError:  # the one that lists them
+                continue
+            if target == "anon_inode:[eventpoll]":  # each open event loop has one
+                loops.add(f"an open event loop (file descriptor {fd.name})")
+            elif target.startswith("socket:["):
+                inodes.add(target[len("socket:[") : -1])
+        return cls(frozenset(children), frozenset(inodes), frozenset(loops))
+
+    def left_since(self, before: Footprint) -> list[str]:
+        """What is here and was not there before, as a person would say it."""
+        found = [f"the process {_describe(child)}" for child in self.children - before.children]
+        found += [f"a listening socket, {socket}" for socket in _listening(self.sockets - before.sockets)]
+        return sorted([*found, *(self.loops - before.loops)])
+
+
+def _listening(inodes: frozenset[str]) -> Iterator[str]:
+    """Those of the sockets that listen. The kernel's tables are slow to read and mostly need not be."""
+    if not inodes:
+        return
+    for table in ("tcp", "tcp6"):
+        for line in Path("/proc/net", table).read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == _LISTENS and fields[9] in inodes:
+                yield f"{table} {fields[1]} (inode {fields[9]})"
+    for line in Path("/proc/net/unix").read_text().splitlines()[1:]:
+        fields = line.split()
+        if int(fields[3], 16) & _ACCEPTS and fields[6] in inodes:
+            yield f"unix {fields[7] if len(fields) > 7 else ''} (inode {fields[6]})"
+
+
+def _describe(child: psutil.Process) -> str:
+    try:
+        return f"{child.pid} {child.status()} {' '.join(child.cmdline())[:200]}"
+    except psutil.Error:
+        return str(child.pid)
+
+
+_told: set[str] = set()  # what one test left, which its module shall not be blamed for again
+
+
+def _look(before: Footprint) -> None:
+    """Fail where something is left and does not go within a short while."""
+    deadline = time.monotonic() + GRACE_S
+    nobody_sets_it = threading.Event()
+    while left := [one for one in Footprint.now().left_since(before) if one not in _told]:
+        if time.monotonic() > deadline:
+            _told.update(left)
+            for child in Footprint.now().children - before.children:
+                try:
+                    child.kill()
+                    child.wait(GRACE_S)
+                except psutil.Error:
+                    pass
+            pytest.fail("left behind: " + "; ".join(left), pytrace=False)
+        nobody_sets_it.wait(0.02)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _module_leaves_nothing() -> Iterator[None]:
+    before = Footprint.now()
+    yield
+    _look(before)
+
+
+@pytest.fixture(autouse=True)
+def _leaves_nothing() -> Iterator[None]:
+    before = Footprint.now()
+    watchdog.reports.clear()
+    yield
+    _look(before)
+    if watchdog.reports:
+        pytest.fail("the event loop was held up: " + "\n".join(watchdog.reports), pytrace=False)
+
+
+# -- tasks ---------------------------------------------------------------------------------------------------------
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", autouse=True)
+async def _module_leaves_no_task() -> AsyncIterator[None]:
+    yield
+    await _look_at_tasks()
+
+
+@pytest.fixture(autouse=True)
+async def _leaves_no_task(_leaves_nothing: None) -> AsyncIterator[None]:
+    """Set up first, so it looks last; the loop is closed only after it."""
+    yield
+    await _look_at_tasks()
+
+
+async def _look_at_tasks() -> None:
+    """What was cancelled or is about to end has until the loop has gone round a few times."""
+    others: set[asyncio.Task[object]] = set()
+    for _ in range(5):
+        others = asyncio.all_tasks() - {t for t in (asyncio.current_task(),) if t is not None}
+        if not others:
+            return
+        await asyncio.wait(others, timeout=0.02)
+    names = "; ".join(sorted(f"{t.get_name()} {t.get_coro()}" for t in others))
+    pytest.fail(f"left behind: {len(others)} running task: {names}", pytrace=False)
+
+
+# -- the event loop ------------------------------------------------------------------------------------------------
+
+
+class Watchdog:
+    """Sees each step of the main thread's event loops, and a step that takes too long while it still does.
+
+    On a busy machine a step may take long without any fault of its own. So only this counts: time in which the watching
+    thread ran too (a stopped machine stops both), less the time in which the main thread waited for a CPU. A step that
+    keeps the watching thread from running (it holds the GIL) is judged by the CPU time that it used.
+    """
+
+    _EVERY_S = 0.05
+
+    def __init__(self) -> None:
+        self.reports: list[str] = []
+        self._step: object | None = None  # another object for each step
+        self._reported: object | None = None
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+        self._main = threading.get_ident()
+        self._schedstat = Path(f"/proc/self/task/{threading.get_native_id()}/schedstat")
+        self._original = asyncio.Handle._run  # where the loop enters each step
+
+    def start(self) -> None:
+        original, clock, cpu, ident = self._original, time.monotonic, time.thread_time, threading.get_ident
+
+        def run(handle: asyncio.Handle) -> None:
+            if ident() != self._main:
+                original(handle)
+                return
+            self._step = step = object()
+            began, used = clock(), cpu()
+            try:
+                original(handle)
+            finally:
+                self._step = None
+                if clock() - began > LONGEST_STEP_S and self._reported is not step:
+                    busy = cpu() - used
+                    if busy > LONGEST_STEP_S:
+                        self.reports.append(f"{busy:.1f} s of computing in {handle!r}")
+
+        asyncio.Handle._run = run  # type: ignore[method-assign, assignment]
+        self._thread.start()
+
+    def stop(self) -> None:
+        asyncio.Handle._run = self._original  # type: ignore[method-assign]
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        seen, held = None, 0.0
+        at, waited = time.monotonic(), self._waited()
+        while not self._over.wait(self._EVERY_S):
+            step, now, waited_now = self._step, time.monotonic(), self._waited()
+            if step is None or step is not seen:
+                seen, held = step, 0.0
+            else:
+                held += max(0.0, min(now - at, 2 * self._EVERY_S) - (waited_now - waited))
+                if held > LONGEST_STEP_S and self._reported is not step:
+                    self._reported = step
+                    frame = sys._current_frames().get(self._main)
+                    stack = "".join(traceback.format_stack(frame)[-6:]) if frame else ""
+                    self.reports.append(f"for more than {LONGEST_STEP_S} s here:\n{stack}")
+            at, waited = now, waited_now
+
+    def _waited(self) -> float:
+        """Seconds that the main thread was ready to run and had no CPU."""
+        try:
+            return int(self._schedstat.read_text().split()[1]) / 1e9
+        except (OSError, IndexError):
+            return 0.0
+
+
+watchdog = Watchdog()
+
+
+def pytest_configure() -> None:
+    watchdog.start()
+
+
+def pytest_unconfigure() -> None:
+    watchdog.stop()

@@ -1,0 +1,251 @@
+"""The listener of the peer API: its port, its limits, and what it says when something breaks."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+
+import pytest
+from pydantic import BaseModel
+from structlog.testing import capture_logs
+
+from meshd.errors import Code, MeshError
+from meshd.mesh import tls
+from meshd.mesh.identity import Identity
+from meshd.peer.call import Call
+from tests.mesh_room.nodes import Node, raw, refusal_of, until
+
+MakeNode = Callable[..., Node]
+Pair = tuple[Node, Node]
+
+
+async def test_a_mistake_inside_is_answered_without_its_trace(pair: Pair) -> None:
+    attic, barn = pair
+    attic.holder.breaks = RuntimeError("the inside of this node")
+    with capture_logs() as logs:
+        refusal = await refusal_of(barn.peers.confirm(barn.view_of(attic), ["a"]))
+    assert refusal.code is Code.INTERNAL
+    assert "inside of this node" not in str(refusal.problem())
+    assert [entry["event"] for entry in logs] == ["a peer was not answered"]
+
+
+@pytest.mark.parametrize(
+    "broken", [ConnectionRefusedError(111, "Connection refused"), OSError(28, "No space left")]
+)
+async def test_a_socket_that_breaks_inside_is_no_mistake_of_the_caller(pair: Pair, broken: Exception) -> None:
+    attic, barn = pair
+    attic.holder.breaks = broken
+    with capture_logs() as logs:
+        refusal = await refusal_of(barn.peers.confirm(barn.view_of(attic), ["a"]))
+    assert refusal.code is Code.INTERNAL
+    assert [entry["event"] for entry in logs] == ["a peer was not answered"]
+
+
+async def test_a_caller_that_hangs_up_in_mid_body_is_no_news(pair: Pair) -> None:
+    attic, _ = pair
+    with capture_logs() as logs:
+        _, writer = await asyncio.open_connection(attic.listen, attic.port, ssl=tls.stranger_context())
+        writer.write(b"POST /join HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n{")
+        await writer.drain()
+        connections = attic.server._connections
+        assert connections is not None
+        await until(lambda: connections.requests_count > 1)
+        writer.close()
+        await until(lambda: not connections.connections)
+    assert logs == []
+
+
+async def test_the_port_is_taken(make_node: MakeNode) -> None:
+    attic = await make_node("attic").start()
+    with pytest.raises(MeshError) as caught:
+        await make_node("barn").server.start(attic.listen, attic.port)
+    assert caught.value.code is Code.BUSY
+    assert "pid" in caught.value.detail
+    assert "[ports] peer" in caught.value.hint
+
+
+async def test_the_port_is_taken_on_every_address(make_node: MakeNode) -> None:
+    with socket.socket() as everywhere:
+        everywhere.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        everywhere.bind(("0.0.0.0", 0))
+        everywhere.listen()
+        with pytest.raises(MeshError) as caught:
+            await make_node("barn").server.start("127.0.0.1", everywhere.getsockname()[1])
+    assert caught.value.code is Code.BUSY
+
+
+async def test_a_listener_that_shares_its_port_does_not_let_us_in(make_node: MakeNode) -> None:
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        with pytest.raises(MeshError) as caught:
+            await make_node("barn").server.start("127.0.0.1", other.getsockname()[1])
+    assert caught.value.code is Code.BUSY
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "::", "203.0.113.7"])
+async def test_addresses_that_are_not_ours(make_node: MakeNode, address: str) -> None:
+    with pytest.raises(MeshError) as caught:
+        await make_node("attic").server.start(address, 0)
+    assert caught.value.code is Code.NO_OVERLAY
+
+
+async def test_start_again_on_the_same_port(pair: Pair) -> None:
+    attic, barn = pair
+    await barn.peers.roster(barn.view_of(attic))
+    address, port = attic.listen, attic.port
+    await attic.server.stop()
+    assert attic.server.listening is None
+    refusal = await refusal_of(barn.peers.roster(barn.view_of(attic)))
+    assert "nothing listens" in refusal.detail
+    await attic.server.start(address, port)
+    await barn.peers.roster(barn.view_of(attic))
+
+
+async def test_a_kept_connection_that_ended_is_made_again(pair: Pair) -> None:
+    attic, barn = pair
+    await barn.peers.beat(barn.view_of(attic), await barn.holder.beat())
+    await attic.server.start(attic.listen, attic.port)
+    await barn.peers.beat(barn.view_of(attic), await barn.holder.beat())
+
+
+async def test_a_node_that_hangs_up_instead_of_answering_is_asked_again(pair: Pair) -> None:
+    attic, barn = pair
+    there = barn.view_of(attic)
+    await barn.peers.roster(there)
+    route = attic.server._routes["POST", "/confirm"]
+    calls: list[Call] = []
+
+    async def hangs_up_once(call: Call) -> BaseModel:
+        calls.append(call)
+        if len(calls) == 1:
+            assert attic.server._connections is not None
+            for connection in attic.server._connections.connections:
+                assert connection.transport is not None
+                connection.transport.abort()
+        return await route.handler(call)
+
+    attic.server._routes["POST", "/confirm"] = route._replace(handler=hangs_up_once)
+    assert (await barn.peers.confirm(there, ["a"])).states == {"a": "missing"}
+    assert len(calls) == 2
+
+
+async def test_a_call_under_way_outlives_its_membership(pair: Pair) -> None:
+    """A node that leaves says so to all, and is no member any more while it does."""
+    attic, barn = pair
+    inside, go = asyncio.Event(), asyncio.Event()
+    route = attic.server._routes["POST", "/roster"]
+
+    async def waits(call: Call) -> BaseModel:
+        inside.set()
+        await go.wait()
+        return await route.handler(call)
+
+    attic.server._routes["POST", "/roster"] = route._replace(handler=waits)
+    await barn.store.forget(barn.fingerprint, by=barn.fingerprint)
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        push = group.create_task(barn.peers.push_roster(barn.view_of(attic), barn.store.roster()))
+        await inside.wait()
+        line = barn.peers._lines[attic.fingerprint]
+        barn.peers.keep_only([])
+        go.set()
+        await push
+    assert attic.view_of(barn).forgotten
+    await until(lambda: line.session.closed)
+
+
+async def test_strangers_are_few_and_short(make_node: MakeNode) -> None:
+    attic = make_node("attic")
+    attic.make_server(strangers_most=8, stranger_s=0.5)
+    await attic.start()
+    await attic.found()
+    writers: list[asyncio.StreamWriter] = []
+
+    async def connect(local: str) -> asyncio.StreamReader:
+        reader, writer = await asyncio.open_connection(
+            attic.listen, attic.port, ssl=tls.stranger_context(), local_addr=(local, 0)
+        )
+        writers.append(writer)
+        return reader
+
+    async def is_hung_up_on(reader: asyncio.StreamReader) -> None:
+        with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
+            await reader.readexactly(1)
+
+    async with asyncio.timeout(10):
+        first = [await connect("127.0.0.5"), await connect("127.0.0.5")]
+        await is_hung_up_on(await connect("127.0.0.5"))  # one address does not get all places
+        others = [await connect(f"127.0.0.{n}") for n in (6, 6, 7, 7, 8, 8)]
+        await is_hung_up_on(await connect("127.0.0.9"))
+        assert not any(reader.at_eof() for reader in first + others)
+        for reader in first + others:
+            await is_hung_up_on(reader)
+    for writer in writers:
+        writer.close()
+    status, _, _ = await raw(attic, "GET", "/hello")
+    assert status == 200
+
+
+async def test_what_is_no_http_is_answered_with_a_problem(pair: Pair) -> None:
+    attic, _ = pair
+    reader, writer = await asyncio.open_connection(attic.listen, attic.port, ssl=tls.stranger_context())
+    writer.write(b"\x16\x03 nonsense\r\n\r\n")
+    async with asyncio.timeout(5):
+        answer = await reader.read()
+    writer.close()
+    assert b"400" in answer.split(b"\r\n")[0]
+    assert b"urn:meshd:problem:bad-request" in answer
+    assert b"aiohttp" not in answer
+    assert b"Python" not in answer
+
+
+async def test_a_frozen_node_is_given_up(pair: Pair) -> None:
+    """It accepts and says nothing, like a process that is stopped."""
+    attic, barn = pair
+    with socket.create_server(("127.0.0.3", 0)) as frozen:
+        there = barn.view_of(attic).model_copy(
+            update={"address": "127.0.0.3", "peer_port": frozen.getsockname()[1]}
+        )
+        async with asyncio.timeout(8):
+            refusal = await refusal_of(barn.peers.beat(there, await barn.holder.beat()))
+    assert refusal.code is Code.PEER_UNREACHABLE
+    assert "in time" in refusal.detail
+
+
+async def test_a_body_that_is_too_long(pair: Pair) -> None:
+    attic, barn = pair
+    refusal = await refusal_of(barn.peers.confirm(barn.view_of(attic), ["x" * 5000] * 2000))
+    assert refusal.code is Code.BAD_REQUEST
+
+
+async def test_addresses_of_two_kinds_do_not_meet(pair: Pair) -> None:
+    _, barn = pair
+    barn.address = "127.0.0.2"
+    refusal = await refusal_of(barn.peers.challenge("::1", 4010, "0" * 64))
+    assert refusal.code is Code.PEER_UNREACHABLE
+    assert refusal.detail
+
+
+async def test_an_answer_without_end_is_cut_off(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    from meshd.mesh import dial
+
+    attic, barn = pair
+    monkeypatch.setattr(dial, "ANSWER_MOST", 100)
+    refusal = await refusal_of(barn.peers.roster(barn.view_of(attic)))
+    assert refusal.code is Code.PEER_UNREACHABLE
+    assert "longer than" in refusal.detail
+
+
+async def test_sessions_of_the_gone_are_closed(pair: Pair) -> None:
+    attic, barn = pair
+    await barn.peers.roster(barn.view_of(attic))
+    session = barn.peers._lines[attic.fingerprint].session
+    barn.peers.keep_only([])
+    await until(lambda: session.closed)
+
+
+def test_identities_differ(make_node: MakeNode) -> None:
+    assert make_node("a").fingerprint != make_node("b").fingerprint
+    assert isinstance(make_node("c").identity, Identity)
