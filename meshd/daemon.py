@@ -47,7 +47,7 @@ _OVERLAY_EVERY_S = 2.0
 _HEALTH_EVERY_S = 1.0
 _REPLICATE_EVERY_S = 5.0
 _STOP_S = 60.0
-_LOG = structlog.get_logger().bind(part="daemon")
+_LOG = structlog.get_logger(part="daemon")
 
 
 class Node:

@@ -83,6 +83,7 @@ class PeerState:
     last_seen: float = 0.0
     seen_at: float = 0.0  # monotonic
     rtt_s: float | None = None
+    ready: bool = False  # its services answer
     accepts: bool = True  # has room for more content
     free_bytes: int = 0  # above its reserve and within its offer
     roster_digest: str = ""

@@ -27,7 +27,7 @@ from meshd.reconcile import Action, Fail, Link, Listen, Recover, Start, Stop, de
 from meshd.supervise.service import Service
 
 _LISTEN_AGAIN_S = 5.0
-_LOG = structlog.get_logger().bind(part="turns")
+_LOG = structlog.get_logger(part="turns")
 
 
 class Turns:

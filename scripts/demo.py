@@ -10,7 +10,6 @@ import contextlib
 import os
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -18,7 +17,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 
 from scripts import demo_material as material
 from scripts import nodes as three
@@ -117,7 +115,7 @@ def show(terminal: Terminal, nodes: list[Node], folder: Path, what: material.Mat
                 node, "join", where=here[node.name], given=f"{invite}\n", note="and the line is pasted"
             )
     with terminal.during("They find each other"):
-        material.wait_until_met(nodes)
+        three.wait_until_met(nodes)
     with terminal.during(f"{attic.name} pins a file"):
         terminal.type(attic, "pin", what.typed, where=what.typed_in, room_s=room_s)
     with terminal.during(f"{attic.name} pins a directory"):
@@ -236,7 +234,7 @@ def run() -> int:
             print(f"  {seconds:6.1f} s  {title}")
         code = 0
     except NodeError as error:
-        _tell(terminal, error)
+        _tell(terminal, error, nodes)
     except KeyboardInterrupt:
         print("\ninterrupted", flush=True)
         code = 130
@@ -244,7 +242,7 @@ def run() -> int:
         _drop_output()
         code = 141  # 128 + SIGPIPE: nobody reads on
     except OSError as error:
-        _tell(terminal, NodeError(str(error)))
+        _tell(terminal, NodeError(str(error)), nodes)
     if code == 0 and keep:
         say_how_to_go_on(nodes)
         return code
@@ -252,12 +250,15 @@ def run() -> int:
     return code
 
 
-def _tell(terminal: Terminal, error: NodeError) -> None:
-    print(f"\ndemo: failed at: {terminal.step}", file=sys.stderr)
-    print(f"demo: {error}", file=sys.stderr)
-    if error.node is not None:
-        print(f"\nThe last lines of {error.node.name}'s log:", file=sys.stderr)
-        for line in error.node.last_lines():
+def _tell(terminal: Terminal, error: NodeError, nodes: list[Node]) -> None:
+    sys.stdout.flush()
+    print(f"\ndemo: failed at: {terminal.step}\ndemo: {error}", file=sys.stderr)
+    ended = [node for node in nodes if node.ended]
+    for node in ended:
+        print(f"demo: meshd on {node.name} is not running: it {node.ended}", file=sys.stderr)
+    for node in ended or ([error.node] if error.node else []):
+        print(f"\nThe last lines of {node.name}'s log:", file=sys.stderr)
+        for line in node.last_lines():
             print(f"  {line}", file=sys.stderr)
     sys.stderr.flush()
 
@@ -271,8 +272,7 @@ def _clean(nodes: list[Node], folder: Path | None) -> None:
         killed = three.stop(nodes)
     except KeyboardInterrupt:
         killed = ["all"]
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+    three.deaf()
     if folder is not None:
         three.remove(folder)
     if began:
@@ -293,17 +293,8 @@ def _drop_output() -> None:
     os.close(nowhere)
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
 def main(arguments: list[str]) -> int:
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # a file's name must be shown somehow in any locale
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup means it
-            signal.signal(number, _interrupt)
+    three.interruptible()
     return stop_kept() if arguments == ["--stop"] else run()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,33 +81,10 @@ def digest(path: Path) -> str:
     return total.hexdigest()
 
 
-def wait_until_met(nodes: list[Node], timeout: float = 30.0) -> None:
-    """Until each node reaches each other and finds that it takes content. Raises NodeError."""
-    until = time.monotonic() + timeout
-    for node in nodes:
-        while not _met(three.ask(node, "peers"), len(nodes)):
-            if time.monotonic() > until:
-                raise NodeError(f"{node.name} does not reach the others after {timeout:.0f} s", node)
-            time.sleep(0.2)
-
-
-def _met(answer: dict[str, object], count: int) -> bool:
-    peers = answer.get("peers")
-    there = (
-        [p for p in peers if p["this_node"] or (p["reachable"] and p["accepts"])]
-        if isinstance(peers, list)
-        else []
-    )
-    return len(there) == count
-
-
 def copies_of(node: Node, name: str) -> list[str]:
     """The nodes that hold it durably, as `node` finds when it asks each. Raises NodeError."""
     listed = three.ask(node, "ls", *(["--", name] if name.startswith("-") else [name]))
-    copies = listed.get("copies")
-    if not isinstance(copies, list):
-        raise NodeError(f"meshctl ls {name} on {node.name} tells of no copies", node)
-    return sorted(copy["node"] for copy in copies if copy.get("state") == "held")
+    return sorted(copy["node"] for copy in listed["copies"] if copy["state"] == "held")
 
 
 def show_sockets(nodes: list[Node]) -> None:

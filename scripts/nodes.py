@@ -14,11 +14,14 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import psutil
 
@@ -92,6 +95,14 @@ class Node:
     def pid(self) -> int:
         return 0 if self.process is None else self.process.pid
 
+    @property
+    def ended(self) -> str:
+        """How its daemon ended without being asked; empty where it did not."""
+        code = None if self.process is None else self.process.poll()
+        if code is None:
+            return ""
+        return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+
     def start(self) -> None:
         """Start its daemon; `wait` says when it answers."""
         self.folder.mkdir(exist_ok=True)
@@ -111,8 +122,8 @@ class Node:
         """Until its control socket takes connections. Raises NodeError."""
         until = time.monotonic() + timeout
         while time.monotonic() < until:
-            if self.process is not None and self.process.poll() is not None:
-                raise NodeError(f"meshd on {self.name} ended with exit code {self.process.returncode}", self)
+            if self.ended:
+                raise NodeError(f"meshd on {self.name} does not start: it {self.ended}", self)
             with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(OSError):
                 probe.connect(str(self.socket))
                 return
@@ -205,6 +216,32 @@ def start(nodes: Sequence[Node]) -> None:
         node.wait()
 
 
+def found_mesh(nodes: Sequence[Node], name: str) -> None:
+    """The first node begins a mesh, the others join it, and each has met each. Raises NodeError."""
+    first, *others = nodes
+    ask(first, "init", "--name", name)
+    for node in others:
+        invite = ask(first, "invite")["invite"]
+        ask(node, "join", given=f"{invite}\n")
+    wait_until_met(nodes)
+
+
+def wait_until_met(nodes: Sequence[Node], timeout: float = 30.0) -> None:
+    """Until each node reaches each other and finds that it takes content. Raises NodeError."""
+    until = time.monotonic() + timeout
+    for node in nodes:
+        while not _met(ask(node, "peers"), len(nodes)):
+            if time.monotonic() > until:
+                raise NodeError(f"{node.name} does not reach the others after {timeout:.0f} s", node)
+            time.sleep(0.2)
+
+
+def _met(answer: dict[str, Any], count: int) -> bool:
+    return (
+        sum(peer["this_node"] or (peer["reachable"] and peer["accepts"]) for peer in answer["peers"]) == count
+    )
+
+
 def stop(nodes: Sequence[Node], *, patience_s: float = _STOP_S) -> list[str]:
     """End every node's daemon, by pid: SIGTERM, then SIGKILL. Its engines end with it. Names those that were killed."""
     running = [node for node in nodes if node.process is not None]
@@ -272,18 +309,42 @@ def environment(node: Node) -> dict[str, str]:
     return {**os.environ, "MESHD_SOCKET": str(node.socket), "PYTHONUNBUFFERED": "1"}
 
 
-def ask(node: Node, *words: str, timeout: float = 60.0) -> dict[str, object]:
-    """`meshctl WORDS --json` on `node`: its last document. Raises NodeError."""
-    command = [str(MESHCTL), *words, "--json"]
-    done = subprocess.run(
-        command,
-        env=environment(node),
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        stdin=subprocess.DEVNULL,
-    )
+def ask(node: Node, *words: str, given: str = "", timeout: float = 60.0) -> dict[str, Any]:
+    """`meshctl --json WORDS` on `node`: its last document. Raises NodeError."""
+    try:
+        done = subprocess.run(
+            [MESHCTL, "--json", *words],
+            env=environment(node),
+            input=given,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+    except subprocess.TimeoutExpired:
+        raise NodeError(
+            f"`meshctl {words[0]}` on {node.name} took longer than {timeout:.0f} s", node
+        ) from None
     if done.returncode != 0:
-        raise NodeError(f"meshctl {' '.join(words)} on {node.name} failed: {done.stderr.strip()}", node)
-    document: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+        raise NodeError(f"`meshctl {words[0]}` on {node.name} failed: {done.stderr.strip()}", node)
+    document: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return document
+
+
+def interruptible() -> None:
+    """SIGTERM and SIGHUP end this program as Ctrl-C does; names that no locale has are shown somehow."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup means it
+            signal.signal(number, _interrupt)
+
+
+def deaf() -> None:
+    """From here on no signal but SIGKILL stops the cleaning up."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

@@ -73,20 +73,22 @@ class Cluster:
         deadline = time.monotonic() + patience_s
         pause = 0.02
         while True:
-            if self._session is None:
-                self._session = aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(self.socket), limit=100))
+            session = self._session
+            if session is None or session.closed:
+                session = aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(self.socket), limit=100))
+                self._session = session
             try:
-                return await self._session.request(method, f"http://cluster{path}", params=params, timeout=timeout)
+                return await session.request(method, f"http://cluster{path}", params=params, timeout=timeout)
             except (aiohttp.ClientConnectionError, ConnectionError, FileNotFoundError) as exc:
-                if time.monotonic() + pause > deadline:
-                    raise _unreachable("it is down") from exc
-            except RuntimeError as exc:  # the session was closed under us by a restart
-                if self._session is not None and not self._session.closed:
+                cause: Exception = exc
+            except RuntimeError as exc:
+                if not session.closed:
                     raise
-                if time.monotonic() + pause > deadline:
-                    raise _unreachable("it is down") from exc
+                cause = exc  # a restart of the cluster closed the session under this request
             except TimeoutError as exc:
                 raise _unreachable("it did not answer in time") from exc
+            if time.monotonic() + pause > deadline:
+                raise _unreachable("it is down") from cause
             await asyncio.sleep(pause)
             pause = min(pause * 2, 0.5)
 

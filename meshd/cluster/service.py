@@ -14,6 +14,8 @@ from meshd.kubo.service import check_version, find_engine, run_once
 from meshd.supervise import sockets
 from meshd.supervise.child import Launch
 
+# Its REST API logs each request, and a 404 for what is not committed yet as an error.
+_LOG_LEVEL = "warning,restapi:critical,restapilog:critical"
 SUPPORTED = ("1.1.6", "1.1.7", "1.1.8", "1.1.9")
 
 
@@ -34,7 +36,12 @@ class ClusterProgram:
         self._binary: Path | None = None
 
     def _env(self) -> dict[str, str]:
-        return {"IPFS_CLUSTER_PATH": str(self.folder), "HOME": str(self.folder), "PATH": "/usr/bin:/bin"}
+        return {
+            "IPFS_CLUSTER_PATH": str(self.folder),
+            "IPFS_CLUSTER_LOG_LEVEL": _LOG_LEVEL,
+            "HOME": str(self.folder),
+            "PATH": "/usr/bin:/bin",
+        }
 
     async def find(self) -> Path:
         """The binary, its version checked once."""

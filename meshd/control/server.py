@@ -17,7 +17,7 @@ from meshd import __version__
 from meshd.control.access import Access, Gatekeeper, caller_of
 from meshd.errors import Code, MeshError
 
-_LOG = structlog.get_logger().bind(part="control")
+_LOG = structlog.get_logger(part="control")
 _BODY_MOST = 1024 * 1024  # of a JSON request; uploads are streamed and bounded by the disk
 M = TypeVar("M", bound=BaseModel)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

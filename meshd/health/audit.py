@@ -19,7 +19,7 @@ from meshd.supervise.service import Service
 WHILE_STARTING_S = 0.25
 WHILE_RUNNING_S = 5.0
 _CONFIG_EVERY = 6  # looks at the sockets for one at the config and the swarm
-_LOG = structlog.get_logger().bind(part="audit")
+_LOG = structlog.get_logger(part="audit")
 
 
 class Audit:

@@ -18,7 +18,7 @@ CHECKS: tuple[Callable[[Facts], Iterator[Condition]], ...] = (
     members.check,
     storage.check,
 )
-_LOG = structlog.get_logger().bind(part="health")
+_LOG = structlog.get_logger(part="health")
 _ORDER = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.INFO: 2}
 
 Listener = Callable[[str, Condition], None]

@@ -26,7 +26,7 @@ from meshd.kubo.rpc import LONG, Kubo, KuboError, json_lines
 
 _REMEMBERED = 20_000  # outcomes kept in memory; older ones are asked of kubo again
 _PASSED_ON = ("id", "pin/ls")
-_LOG = structlog.get_logger().bind(part="gate")
+_LOG = structlog.get_logger(part="gate")
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,10 +136,13 @@ class KuboProgram:
         return Launch(argv, self._env(), self._owner)
 
     async def is_ready(self) -> bool:
-        """It answers, and with the identity of this repository."""
+        """It answers, with the identity of this repository, and has what it cannot get from others."""
         if self.place is None or not self.place.rpc_socket.exists():
             return False
-        return bool((await self.rpc.id())["ID"] == self._config()["Identity"]["PeerID"])
+        if (await self.rpc.id())["ID"] != self._config()["Identity"]["PeerID"]:
+            return False
+        await self.rpc.keep_empty_block()
+        return True
 
     async def ask(self) -> None:
         """See supervise.Program."""

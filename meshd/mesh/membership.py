@@ -19,7 +19,7 @@ from meshd.mesh.store import MeshStore
 from meshd.model import OverlayState
 
 READY_TIMEOUT = 120.0
-_LOG = structlog.get_logger().bind(part="membership")
+_LOG = structlog.get_logger(part="membership")
 
 Emit = Callable[[wire.Wire], Awaitable[None]]
 CreateEngines = Callable[[], Awaitable[tuple[str, str]]]

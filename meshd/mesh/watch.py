@@ -98,6 +98,7 @@ class Watch:
         watched = self._watched.get(fingerprint)
         if watched is None:
             return
+        watched.beat = beat
         news = beat.roster_digest != self._store.digest() or beat.removals != watched.removals_taken
         if news or not self._reachable(watched):
             watched.wake.set()
@@ -120,6 +121,7 @@ class Watch:
             return state
         return dataclasses.replace(
             state,
+            ready=watched.beat.ready,
             accepts=watched.beat.accepts,
             free_bytes=watched.beat.free,
             roster_digest=watched.beat.roster_digest,

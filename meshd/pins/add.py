@@ -22,7 +22,7 @@ from meshd.pins.keep import Emit, Keeper
 from meshd.pins.storage import Storage
 from meshd.pins.uploads import ADDING, Added, Declared, Uploads
 
-_LOG = structlog.get_logger().bind(part="pins")
+_LOG = structlog.get_logger(part="pins")
 _PROGRESS_EVERY_S = 0.1
 
 
@@ -155,7 +155,8 @@ class Adder:
         while (event := await queue.get()) is not None:
             await emit(event)
             if detach and isinstance(event, wire.EntryEvent):
-                await emit(self._done(pin, (), (), degraded=False))
+                # This node's own copy was durable before the entry was committed.
+                await emit(self._done(pin, (self._store.me().name,), (), degraded=False))
                 return
 
     async def _work(
@@ -163,9 +164,8 @@ class Adder:
     ) -> None:
         try:
             if new:
-                pin = await self._keeper.commit(
-                    dataclasses.replace(pin, allocations=self._keeper.choose(pin))
-                )
+                chosen = await self._keeper.choose(pin)
+                pin = await self._keeper.commit(dataclasses.replace(pin, allocations=chosen))
             goal = len(self._store.members()) if pin.wanted == "all" else pin.wanted
             await queue.put(wire.EntryEvent(cid=pin.cid, name=pin.name, wanted=goal))
             new = False
@@ -203,11 +203,7 @@ class Adder:
         degraded = len(kept.held) < goal
         missing = list(kept.missing)
         if degraded and not missing:
-            missing = [
-                wire.Copy(
-                    node="", state="missing", detail=f"only {len(kept.held)} of {nodes} nodes can take it"
-                )
-            ]
+            missing = self._keeper.not_chosen(kept.pin)
         await emit(self._done(kept.pin, kept.held, tuple(missing), degraded=degraded))
 
     def _done(

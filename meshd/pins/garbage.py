@@ -10,7 +10,7 @@ from meshd.errors import MeshError
 from meshd.kubo.rpc import Kubo
 from meshd.pins.uploads import Uploads
 
-_LOG = structlog.get_logger().bind(part="garbage")
+_LOG = structlog.get_logger(part="garbage")
 
 
 class Garbage:

@@ -22,9 +22,10 @@ from meshd.pins.copies import Asker, Copies, Question
 from meshd.pins.storage import Storage
 
 COMMIT_TIMEOUT = 30.0  # the cluster's batch is 25 ms; a busy disk may take seconds
+JUST_STARTED_S = 15.0  # a member that joined or started is given so long before a pin does without it
 SILENT_S = 20.0  # a chosen node that does not answer for so long is given up
 IDLE_S = 90.0  # one that answers, but neither fetches nor holds
-_LOG = structlog.get_logger().bind(part="keep")
+_LOG = structlog.get_logger(part="keep")
 
 Emit = Callable[[wire.Wire], Awaitable[None]]
 
@@ -81,13 +82,54 @@ class Keeper:
                 result.append(place.Candidate(m.fingerprint, m.cluster_id, m.site, reachable=False))
         return result
 
-    def choose(self, pin: Pin) -> tuple[str, ...]:
-        """Nodes for a new entry: () for everywhere."""
+    async def choose(self, pin: Pin) -> tuple[str, ...]:
+        """Nodes for a new entry: () for everywhere. Waits a little for members that have only just joined or started."""
         if pin.wanted == "all":
             return ()
+        deadline = time.monotonic() + JUST_STARTED_S
+        while time.monotonic() < deadline:
+            if not self._some_are_starting(pin.wanted):
+                break
+            await asyncio.sleep(0.1)
         nodes = self.candidates()
         count = place.target(pin.wanted, len(nodes))
         return place.choose(count, pin.cid, pin.size, nodes, first=self._store.fingerprint)
+
+    def _some_are_starting(self, wanted: int) -> bool:
+        """Whether there are too few nodes now, and a member that answers is not ready yet."""
+        states = {p.fingerprint: p for p in self._peer_states()}
+        peers = self._store.peers()
+        able = sum((s := states.get(m.fingerprint)) is not None and s.reachable and s.ready for m in peers)
+        if 1 + able >= place.target(wanted, 1 + len(peers)):
+            return False
+        now = time.time()
+        for m in peers:
+            s = states.get(m.fingerprint)
+            new = now - m.admitted < JUST_STARTED_S
+            if (s is None or not s.reachable) and new:
+                return True
+            if s is not None and s.reachable and not s.ready:
+                return True
+        return False
+
+    def not_chosen(self, pin: Pin) -> list[wire.Copy]:
+        """Members that get no copy although more were wanted, each with the reason."""
+        result = []
+        states = {p.fingerprint: p for p in self._peer_states()}
+        for m in self._store.peers():
+            if not pin.allocations or m.cluster_id in pin.allocations:
+                continue
+            s = states.get(m.fingerprint)
+            if s is None or not s.reachable:
+                why = f"it is away ({s.problem})" if s is not None and s.problem else "it is away"
+            elif not s.ready:
+                why = "its kubo or cluster does not run"
+            elif not s.accepts or s.free_bytes < pin.size:
+                why = f"it has no room ({s.free_bytes} bytes)"
+            else:
+                why = "it was not needed"
+            result.append(wire.Copy(node=self._store.name_of(m.fingerprint), state="missing", detail=why))
+        return result
 
     async def commit(self, pin: Pin, *, before: Pin | None = None) -> Pin:
         """Put the entry (with its allocations) into the pinset, durably, and read it back.

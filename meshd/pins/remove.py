@@ -26,7 +26,7 @@ from meshd.pins.keep import Emit, Keeper
 from meshd.pins.trash import Journal
 
 _GONE_TIMEOUT = 15.0
-_LOG = structlog.get_logger().bind(part="remove")
+_LOG = structlog.get_logger(part="remove")
 
 
 class Remover:

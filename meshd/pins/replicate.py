@@ -19,7 +19,7 @@ from meshd.pins.keep import Keeper
 
 _AT_ONCE = 20
 _AGAIN_S = 60.0  # before a pin whose last change did not help is tried again
-_LOG = structlog.get_logger().bind(part="replicate")
+_LOG = structlog.get_logger(part="replicate")
 
 
 async def _silent(_: wire.Wire) -> None:

@@ -5,6 +5,7 @@ It acts only on what is durably recorded: a removal in the journal, or an alloca
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 
@@ -24,7 +25,8 @@ from meshd.pins.trash import Journal
 from meshd.pins.uploads import ADDING
 
 _MOVED_AT_ONCE = 200
-_LOG = structlog.get_logger().bind(part="sweep")
+_SETTLED_S = 1.0
+_LOG = structlog.get_logger(part="sweep")
 
 
 class Sweeper:
@@ -61,13 +63,21 @@ class Sweeper:
         return min(30.0, max(1.0, self._window_s / 10))
 
     async def removed(self, cid: str) -> None:
-        """The cluster asks to unpin. A removal is recorded, durably; an allocation that moved is seen to by `sweep`."""
-        if self._journal.get(cid) is not None or await self._cluster.allocation(cid) is not None:
+        """The cluster asks to unpin. A removal is recorded, durably; an allocation that moved is seen to by `sweep`.
+
+        It also asks for what was just allocated to other nodes, a moment before its own record says so (measured): so
+        what is not here is no matter, and what is here is gone from the pinset only if it stays so.
+        """
+        if self._journal.get(cid) is not None or not await self._kubo.has(cid):
             return
+        deadline = time.monotonic() + _SETTLED_S
+        while time.monotonic() < deadline:
+            if await self._cluster.allocation(cid) is not None:
+                return
+            await asyncio.sleep(0.1)
         pin: Pin | None = None
         try:
-            if await self._kubo.has(cid):
-                pin = entries.from_node(cid, await self._kubo.get_node(cid, offline=True))
+            pin = entries.from_node(cid, await self._kubo.get_node(cid, offline=True))
         except MeshError as exc:  # kubo is away: the removal must be recorded all the same
             _LOG.warning("cannot read what was removed", cid=cid, error=str(exc))
         if pin is None:

@@ -19,7 +19,7 @@ from meshd.errors import Code, MeshError
 from meshd.model import Pin
 from meshd.pins import entries
 
-_LOG = structlog.get_logger().bind(part="trash")
+_LOG = structlog.get_logger(part="trash")
 
 
 class _Numbered(BaseModel):

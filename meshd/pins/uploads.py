@@ -19,7 +19,7 @@ from meshd.pins.storage import Storage
 ADDING = "meshd:adding:"
 """Prefix of the name of a kubo pin that protects an upload which is no entry yet."""
 _CHECK_EVERY = 16 * 1024 * 1024  # bytes between two looks at the disk
-_LOG = structlog.get_logger().bind(part="uploads")
+_LOG = structlog.get_logger(part="uploads")
 
 
 @dataclass(frozen=True, slots=True)

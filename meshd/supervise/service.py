@@ -61,7 +61,7 @@ class Service:
         self._child: Child | None = None
         self._watch: asyncio.Task[None] | None = None
         self._failures = 0
-        self._log = structlog.get_logger().bind(service=program.name)
+        self._log = structlog.get_logger(service=program.name)
         self._lock = asyncio.Lock()
         self._stopped = asyncio.Event()
         self._stopped.set()

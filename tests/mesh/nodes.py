@@ -413,10 +413,9 @@ class Subnet:
         raise AssertionError("cannot find a free /24 in 127.31.0.0/16")
 
     def _take(self, third: int) -> bool:
-        claim = socket.socket()
+        claim = socket.socket()  # bound and not listening: that keeps others away as well
         try:
             claim.bind((f"127.31.{third}.254", METRICS_PORT))
-            claim.listen(1)
             for last in range(1, 9):
                 for port in (*PORTS, METRICS_PORT):
                     with socket.socket() as probe:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.mesh.asking import random_file, sha256, until
-from tests.mesh.nodes import Mesh
+from tests.mesh.asking import holds_for, random_file, sha256, until
+from tests.mesh.nodes import Mesh, Node
 
 pytestmark = pytest.mark.mesh
 
@@ -122,9 +122,18 @@ def test_the_same_name_again_is_a_newer_version(mesh: Mesh) -> None:
     assert mesh[1].do("get", "draft.txt@2", "-o", "-").out == "old"
 
 
-@pytest.mark.parametrize("words", [("pin", "no-such-file"), ("get", "no-such-entry"), ("ls", "no-such-entry")])
+@pytest.mark.parametrize("words", [("get", "no-such-entry"), ("ls", "no-such-entry")])
 def test_what_is_not_there_is_said_with_what_to_type(mesh: Mesh, words: tuple[str, ...]) -> None:
     answer = mesh[0].meshctl(*words)
-    assert answer.code in {2, 4} if words[0] == "pin" else answer.code == 4
+    assert answer.code == 4
     assert "cannot" in answer.err
     assert "Traceback" not in answer.err
+
+
+def test_a_pin_with_fewer_copies_leaves_nobody_a_trash_entry(mesh: Mesh, tmp_path: Path) -> None:
+    entry = mesh[0].pin(random_file(tmp_path / "single.bin", 300), "--replicas", "1")
+    holds_for(lambda: all(not _in_trash(n, entry["cid"]) for n in mesh), "it is in no trash", 2.0)
+
+
+def _in_trash(node: Node, cid: str) -> bool:
+    return any(e["cid"] == cid for e in node.get("/v1/trash")["entries"])

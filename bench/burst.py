@@ -1,0 +1,134 @@
+"""Many small pins at once, until all three nodes hold all of them: meshd, and a stock cluster with default settings."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import aiohttp
+
+from bench import stock
+from bench.ground import Row, Scale, mesh
+from scripts.nodes import Node, NodeError
+
+AT_ONCE = 100
+_SIZE_B = 1000
+_LOOK_EVERY_S = 0.5
+_BOUNDARY = "meshd-bench-boundary"
+
+
+def run(folder: Path, scale: Scale) -> list[Row]:
+    """Raises NodeError where a pin is not acknowledged with three copies, or is not there."""
+    files = [random.randbytes(_SIZE_B) for _ in range(scale.pins)]
+    print(f"burst: {scale.pins} pins through one node of a mesh", flush=True)
+    with mesh(folder) as nodes:
+        ours = asyncio.run(_meshd(nodes, files))
+    print(
+        f"burst: {ours:.1f} s; now the same through a stock cluster, for at most {scale.stock_limit_s:.0f} s",
+        flush=True,
+    )
+    with stock.kubos(folder, 3) as machines:
+        stock.start_clusters(machines)
+        theirs, held = asyncio.run(_stock(machines, files, scale.stock_limit_s))
+    whole = min(held) == scale.pins
+    print(f"burst: the stock kubos hold {held} of {scale.pins} after {theirs:.1f} s", flush=True)
+    ratio = ours / theirs
+    return [
+        Row(
+            f"{scale.pins} pins at once, on three nodes",
+            f"{ours:.1f} s",
+            f"stock cluster: {'' if whole else 'at least '}{theirs:.1f} s",
+            f"{ratio:.2f}" if whole else f"at most {ratio:.2f}",
+            "< 0.33",
+            ratio < 1 / 3,
+        )
+    ]
+
+
+async def _each(files: list[bytes], work: Callable[[bytes], Awaitable[str]]) -> list[str]:
+    room = asyncio.Semaphore(AT_ONCE)
+
+    async def one(content: bytes) -> str:
+        async with room:
+            return await work(content)
+
+    return list(await asyncio.gather(*(one(content) for content in files)))
+
+
+def _form(content: bytes) -> tuple[bytes, dict[str, str]]:
+    head = (
+        f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="small"\r\n'
+        "Content-Type: application/octet-stream\r\n\r\n"
+    )
+    body = head.encode() + content + f"\r\n--{_BOUNDARY}--\r\n".encode()
+    return body, {"Content-Type": f"multipart/form-data; boundary={_BOUNDARY}"}
+
+
+async def _recursive(session: aiohttp.ClientSession, url: str) -> set[str]:
+    """The CIDs that a kubo itself says it has pinned."""
+    async with session.post(f"{url}/pin/ls?type=recursive") as answer:
+        answer.raise_for_status()
+        return set((await answer.json())["Keys"])
+
+
+async def _meshd(nodes: list[Node], files: list[bytes]) -> float:
+    """Seconds until every pin is done with three copies, each kubo asked as well."""
+    timeout = aiohttp.ClientTimeout(total=None, sock_read=120)
+    control = aiohttp.UnixConnector(str(nodes[0].socket), limit=AT_ONCE)
+    began = time.monotonic()
+    async with aiohttp.ClientSession(connector=control, timeout=timeout) as session:
+
+        async def pin(content: bytes) -> str:
+            body, headers = _form(content)
+            query = {"name": f"small-{content[:6].hex()}", "files": "1", "bytes": str(len(content))}
+            async with session.post(
+                "http://meshd/v1/pins", params=query, data=body, headers=headers
+            ) as answer:
+                last = json.loads((await answer.text()).splitlines()[-1])
+            if last.get("event") != "done" or last["degraded"] or last["entry"]["held"] != len(nodes):
+                raise NodeError(f"a pin was not done with {len(nodes)} copies: {last}", nodes[0])
+            return str(last["entry"]["cid"])
+
+        cids = set(await _each(files, pin))
+    for node in nodes:
+        private = aiohttp.UnixConnector(str(node.folder / "run" / "private" / "kubo.sock"))
+        async with aiohttp.ClientSession(connector=private, timeout=timeout) as session:
+            missing = cids - await _recursive(session, "http://kubo/api/v0")
+        if missing:
+            raise NodeError(f"{node.name}'s kubo lacks {len(missing)} pins that were said to be done", node)
+    return time.monotonic() - began
+
+
+async def _stock(
+    machines: list[stock.Machine], files: list[bytes], limit_s: float
+) -> tuple[float, list[int]]:
+    """Seconds until each kubo holds all, or the limit; and how many each holds."""
+    timeout = aiohttp.ClientTimeout(total=None, sock_read=60)
+    first = machines[0]
+    began = time.monotonic()
+    async with aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=AT_ONCE), timeout=timeout
+    ) as session:
+
+        async def pin(content: bytes) -> str:
+            body, headers = _form(content)
+            async with session.post(
+                f"{first.kubo_url}/add?cid-version=1", data=body, headers=headers
+            ) as answer:
+                answer.raise_for_status()
+                cid = str(json.loads((await answer.text()).splitlines()[-1])["Hash"])
+            async with session.post(f"{first.cluster_url}/pins/{cid}") as answer:
+                answer.raise_for_status()
+            return cid
+
+        cids = set(await _each(files, pin))
+        while True:
+            held = [len(cids & await _recursive(session, machine.kubo_url)) for machine in machines]
+            took = time.monotonic() - began
+            if min(held) == len(cids) or took > limit_s:
+                return took, held
+            await asyncio.sleep(_LOOK_EVERY_S)
