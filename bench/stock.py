@@ -43,7 +43,7 @@ class Engine:
 
     def start(self) -> None:
         """Under meshd's launcher: no UDP, and it ends with this process."""
-        command = [sys.executable, "-I", "-S", _LAUNCHER, str(os.getpid()), "--", *self.argv]
+        command = [sys.executable, "-I", "-S", str(_LAUNCHER), str(os.getpid()), "--", *self.argv]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 command,
@@ -170,9 +170,9 @@ def _run(argv: list[str], env: dict[str, str]) -> None:
 
 
 def start_clusters(machines: list[Machine]) -> None:
-    """ipfs-cluster beside each kubo, the first one the others' bootstrap peer; until each knows all. Raises NodeError."""
+    """ipfs-cluster beside each kubo, joining those started before it; until each knows all. Raises NodeError."""
     secret = secrets.token_hex(32)
-    join: list[str] = []
+    known: list[str] = []
     for machine in machines:
         engine = machine.cluster
         _run([engine.argv[0], "init", "--consensus", "crdt"], engine.env)
@@ -191,12 +191,14 @@ def start_clusters(machines: list[Machine]) -> None:
         config["api"]["pinsvcapi"]["http_listen_multiaddress"] = f"/ip4/{host}/tcp/9097"
         config["ipfs_connector"]["ipfshttp"]["node_multiaddress"] = f"/ip4/{host}/tcp/5001"
         path.write_text(json.dumps(config))
-        engine.argv += join
+        if (
+            known
+        ):  # all that there are, as on loopback addresses they do not find one another through the first
+            engine.argv += ["--bootstrap", ",".join(known)]
         engine.start()
         engine.wait("ipfs-cluster", lambda m=machine: bool(call(f"{m.cluster_url}/id", "GET")))  # type: ignore[misc]
-        if not join:
-            identity = json.loads((engine.folder / "identity.json").read_text())["id"]
-            join = ["--bootstrap", f"/ip4/{host}/tcp/9096/p2p/{identity}"]
+        identity = json.loads((engine.folder / "identity.json").read_text())["id"]
+        known.append(f"/ip4/{host}/tcp/9096/p2p/{identity}")
     for machine in machines:
         machine.cluster.wait("a complete cluster", lambda m=machine: _peers(m) == len(machines))  # type: ignore[misc]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import structlog
 
-from meshd import files, wire
+from meshd import files, memory, wire
 from meshd.cluster.rest import Cluster
 from meshd.cluster.service import ClusterProgram
 from meshd.config import Config
@@ -44,7 +44,7 @@ from meshd.supervise import leftovers
 from meshd.turns import Turns
 
 _OVERLAY_EVERY_S = 2.0
-_HEALTH_EVERY_S = 1.0
+_HEALTH_EVERY_S = 2.0
 _REPLICATE_EVERY_S = 5.0
 _STOP_S = 60.0
 _LOG = structlog.get_logger(part="daemon")
@@ -225,6 +225,7 @@ class Node:
             self.watch.run(),
             self.audit.run(),
             pins.garbage.run(),
+            memory.give_back(),
             self._every(_OVERLAY_EVERY_S, self._follow_overlay),
             self._every(_HEALTH_EVERY_S, self._update_board),
             self._every(_REPLICATE_EVERY_S, self._when_ready(pins.replicator.turn)),
@@ -332,6 +333,7 @@ async def _first(*waits: Awaitable[object]) -> None:
 
 async def run(config: Config, stop: asyncio.Event) -> None:
     """Run this machine's node until `stop` is set. Raises MeshError where it cannot start."""
+    memory.use_one_arena()
     _prepare_folders(config)
     with files.only_daemon(config.state):
         for leftover in await asyncio.to_thread(leftovers.kill, config.state):

@@ -3,73 +3,15 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
-from prometheus_client.registry import Collector
 
 from meshd import wire
 from meshd.control.server import Handler, Route
 from meshd.errors import Code, MeshError
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-
-
-class StatusCollector(Collector):
-    """Metrics from one status document: what a person sees and what is scraped cannot differ."""
-
-    def __init__(self, status: wire.Status) -> None:
-        self._status = status
-
-    def collect(self) -> Iterator[Metric]:
-        s = self._status
-        yield InfoMetricFamily("meshd", "This node", value={"version": s.node.version, "node": s.node.name})
-        yield _gauge("meshd_ready", "Whether this node serves", float(s.ready))
-        yield _gauge(
-            "meshd_overlay_up",
-            "Whether the overlay address can be used",
-            float(s.overlay.address is not None),
-        )
-        up = GaugeMetricFamily(
-            "meshd_service_up", "Whether a service is ready and answers", labels=["service"]
-        )
-        restarts = GaugeMetricFamily(
-            "meshd_service_restarts", "Failures since meshd started", labels=["service"]
-        )
-        for service in s.services:
-            up.add_metric([service.name], float(service.phase == "ready" and service.healthy))
-            restarts.add_metric([service.name], service.restarts)
-        yield up
-        yield restarts
-        conditions = GaugeMetricFamily(
-            "meshd_condition", "Conditions that hold", labels=["code", "severity", "subject"]
-        )
-        for c in s.conditions:
-            conditions.add_metric([c.code, c.severity, c.subject], 1.0)
-        yield conditions
-        peers = GaugeMetricFamily("meshd_peer_reachable", "Whether a peer answers", labels=["peer"])
-        for peer in s.peers:
-            if not peer.this_node:
-                peers.add_metric([peer.name], float(peer.reachable))
-        yield peers
-        yield _gauge("meshd_disk_free_bytes", "Free bytes on the disk of the content", s.storage.free)
-        yield _gauge("meshd_content_bytes", "Bytes in kubo's repository", s.storage.content)
-        if s.pins is not None:
-            yield _gauge("meshd_entries", "Entries in the pinset", s.pins.entries)
-            yield _gauge("meshd_trash_entries", "Removed entries that can be restored", s.pins.trash)
-
-
-def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
-    return GaugeMetricFamily(name, text, value=value)
-
-
-def render(status: wire.Status) -> bytes:
-    """The Prometheus text format."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(StatusCollector(status))
-    return generate_latest(registry)
 
 
 class MetricsApi:
@@ -82,6 +24,8 @@ class MetricsApi:
         return [Route("GET", "/metrics", "read", self.metrics)]
 
     async def metrics(self, request: web.Request) -> web.StreamResponse:
+        from meshd.exposition import render  # only where somebody scrapes: a megabyte less elsewhere
+
         return web.Response(body=render(await self._document()), headers={"Content-Type": CONTENT_TYPE})
 
 

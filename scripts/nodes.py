@@ -237,9 +237,8 @@ def wait_until_met(nodes: Sequence[Node], timeout: float = 30.0) -> None:
 
 
 def _met(answer: dict[str, Any], count: int) -> bool:
-    return (
-        sum(peer["this_node"] or (peer["reachable"] and peer["accepts"]) for peer in answer["peers"]) == count
-    )
+    there = [peer for peer in answer["peers"] if peer["this_node"] or (peer["reachable"] and peer["accepts"])]
+    return len(there) == count
 
 
 def stop(nodes: Sequence[Node], *, patience_s: float = _STOP_S) -> list[str]:

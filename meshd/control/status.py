@@ -106,7 +106,9 @@ class StatusApi:
 
     async def status(self, request: web.Request) -> web.StreamResponse:
         document = await self.document()
-        await asyncio.to_thread(self._notices.mark_read)
+        shown = [c.subject for c in document.conditions if c.code == "member-joined"]
+        if shown:
+            await asyncio.to_thread(self._notices.mark_read, shown)
         return json_answer(document)
 
     async def document(self) -> wire.Status:

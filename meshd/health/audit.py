@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,8 +18,10 @@ from meshd.supervise import sockets
 from meshd.supervise.service import Service
 
 WHILE_STARTING_S = 0.25
-WHILE_RUNNING_S = 5.0
-_CONFIG_EVERY = 6  # looks at the sockets for one at the config and the swarm
+JUST_STARTED_S = 5.0
+WHILE_RUNNING_S = 20.0  # a look costs some milliseconds, more on a machine with many connections
+_FIRST_LOOKS = 4
+_CONFIG_EVERY = 3  # looks at the sockets for one at the config and the swarm
 _LOG = structlog.get_logger(part="audit")
 
 
@@ -62,7 +65,16 @@ class Audit:
                     await self._look_at_kubo()
             starting = any(s.state.phase is Phase.STARTING for s in self._services.values())
             looks = 0 if starting else looks + 1
-            await asyncio.sleep(WHILE_STARTING_S if starting else WHILE_RUNNING_S)
+            calm = WHILE_RUNNING_S if looks > _FIRST_LOOKS else JUST_STARTED_S
+            await self._sleep(WHILE_STARTING_S if starting else calm)
+
+    async def _sleep(self, seconds: float) -> None:
+        """That long, but no longer than until a service starts."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            await asyncio.sleep(min(left, WHILE_STARTING_S * 4))
+            if any(s.state.phase is Phase.STARTING for s in self._services.values()):
+                return
 
     async def _look_at_sockets(self, service: Service) -> None:
         state, address = service.state, self._address()

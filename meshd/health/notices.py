@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from meshd import files
@@ -35,9 +36,10 @@ class Notices:
             if m.fingerprint not in self._read and m.admitted > mesh.joined
         )
 
-    def mark_read(self) -> None:
-        """A person has seen the status. Blocks for one small write."""
-        current = {m.fingerprint for m in self._store.peers()}
-        if self.unread():
-            self._read |= current
-            files.write_json(self._path, sorted(self._read & current))
+    def mark_read(self, names: Collection[str]) -> None:
+        """A person has seen what was said of these members. Blocks for one small write."""
+        known = {m.fingerprint: self._store.name_of(m.fingerprint) for m in self._store.peers()}
+        shown = {fingerprint for fingerprint, name in known.items() if name in names}
+        if shown - self._read:
+            self._read = (self._read | shown) & known.keys()
+            files.write_json(self._path, sorted(self._read))

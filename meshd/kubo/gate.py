@@ -11,6 +11,7 @@ ipfs-cluster's connector asks for six commands and no more (measured on 1.1.6 ov
 from __future__ import annotations
 
 import json
+import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from meshd.files import Disk
 from meshd.kubo.rpc import LONG, Kubo, KuboError, json_lines
 
 _REMEMBERED = 20_000  # outcomes kept in memory; older ones are asked of kubo again
+_SIZE_FOR_S = 10.0
 _PASSED_ON = ("id", "pin/ls")
 _LOG = structlog.get_logger(part="gate")
 
@@ -56,6 +58,7 @@ class Gate:
         self._kubo = kubo
         self._disk = disk
         self._rules = rules
+        self._size = (0, float("-inf"))
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
@@ -92,13 +95,22 @@ class Gate:
                 await self._rules.removed(cid)
                 return web.json_response({"Pins": [cid]})
             if command == "repo/stat":
-                size = (await self._kubo.repo_stat()).size
+                size = await self._repo_size()
                 return web.json_response({"RepoSize": size, "StorageMax": size + self._rules.free()})
             raise MeshError(Code.DENIED, f"cannot do {command}", "the cluster may not ask this of kubo")
         except KuboError as exc:
             return _refusal(exc.message)
         except MeshError as exc:
             return _refusal(str(exc), 403 if exc.code is Code.DENIED else 500)
+
+    async def _repo_size(self) -> int:
+        """Bytes in the repository, asked of kubo at most every ten seconds: the cluster asks twice a second or so, and
+        what it does with the answer is to subtract it again."""
+        size, asked = self._size
+        if time.monotonic() - asked > _SIZE_FOR_S:
+            size = (await self._kubo.repo_stat()).size
+            self._size = (size, time.monotonic())
+        return size
 
     async def _pass_on(self, request: web.Request, command: str) -> web.StreamResponse:
         async with self._kubo.call(command, **_options(request), timeout=LONG) as answer:

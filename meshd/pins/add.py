@@ -11,7 +11,7 @@ import structlog
 
 from meshd import wire
 from meshd.cluster.rest import Cluster
-from meshd.errors import MeshError
+from meshd.errors import Code, MeshError
 from meshd.files import Disk
 from meshd.kubo.rpc import Kubo
 from meshd.mesh.store import MeshStore
@@ -175,6 +175,15 @@ class Adder:
             if new:
                 await self._abandon(pin.cid)
             await queue.put(wire.ErrorEvent(problem=exc.problem()))
+        except Exception:  # noqa: BLE001 - nobody awaits this task: a mistake goes to the log, and the caller is told
+            _LOG.exception("keeping failed", cid=pin.cid)
+            mistake = MeshError(
+                Code.INTERNAL,
+                f"cannot tell whether {pin.name} is kept",
+                "meshd made a mistake",
+                "journalctl -u meshd",
+            )
+            await queue.put(wire.ErrorEvent(problem=mistake.problem()))
         finally:
             queue.put_nowait(None)
 

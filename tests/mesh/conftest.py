@@ -69,7 +69,7 @@ def subnet() -> Iterator[Subnet]:
 @pytest.fixture(scope="session")
 def sampler() -> Iterator[Sampler]:
     """Looks from before the first start until after the last stop."""
-    watching = Sampler()
+    watching = Sampler(lambda: RUNNING)
     watching.start()
     yield watching
     watching.stop()

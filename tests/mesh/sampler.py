@@ -6,12 +6,13 @@ import contextlib
 import ipaddress
 import struct
 import threading
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
-from tests.mesh.nodes import METRICS_PORT, PORTS, RUNNING, Node
+from tests.mesh.nodes import METRICS_PORT, PORTS, Node
 
 _EVERY_S = 0.04
 _LISTEN = "0A"
@@ -75,7 +76,8 @@ def inodes(pid: int) -> set[int]:
 class Sampler:
     """A thread that looks at meshd and all its descendants again and again. `findings` grows; it never shrinks."""
 
-    def __init__(self) -> None:
+    def __init__(self, nodes: Callable[[], Iterable[Node]]) -> None:
+        self._nodes = nodes
         self.findings: list[str] = []
         self.seen: dict[str, set[tuple[str, int]]] = {}  # node -> (address, port) of every listener ever
         self.samples = 0
@@ -100,7 +102,7 @@ class Sampler:
 
     def look(self) -> None:
         """One sample of every node."""
-        nodes = list(RUNNING)
+        nodes = list(self._nodes())
         self._addresses |= {n.address for n in nodes}
         held: list[tuple[Node, str, set[int]]] = []
         for node in nodes:

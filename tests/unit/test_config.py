@@ -1,0 +1,294 @@
+"""The configuration file: every key has a default, and a mistake is told with its key and what was expected."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import example, given
+
+from meshd import config
+from meshd.config import Config, parse_duration, parse_size
+from meshd.errors import Code, MeshError
+
+
+def parse(text: str) -> Config:
+    return config.parse(text, "meshd.toml")
+
+
+def refusal(text: str) -> MeshError:
+    with pytest.raises(MeshError) as caught:
+        parse(text)
+    assert caught.value.code is Code.BAD_CONFIG
+    return caught.value
+
+
+# -- defaults ------------------------------------------------------------------------------------------------------
+
+
+def test_no_file_is_needed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(config, "DEFAULT_FILE", tmp_path / "meshd.toml")
+    assert config.load(None) == parse("")
+
+
+def test_the_defaults_are_those_of_the_design() -> None:
+    made = parse("")
+    assert (made.state, made.paths.run) == (Path("/var/lib/meshd"), Path("/run/meshd"))
+    assert (made.ports.swarm, made.ports.cluster, made.ports.peer) == (4001, 9096, 4010)
+    assert made.storage.reserve == 5 * 2**30
+    assert made.storage.offer is None
+    assert made.pins.replicas == 3
+    assert made.pins.trash == 30 * 86400
+    assert made.metrics.listen == "127.0.0.1:4011"
+    assert made.overlay.kind == "auto"
+    assert made.node.name
+
+
+def test_the_example_of_the_design_is_understood() -> None:
+    made = parse("""
+        [node]
+        name = "attic"
+        site = ""
+        [paths]
+        state = "/var/lib/meshd"
+        run = "/run/meshd"
+        [overlay]
+        kind = "static"
+        address = "127.0.0.2"
+        [ports]
+        swarm = 4001
+        cluster = 9096
+        peer = 4010
+        [storage]
+        reserve = "5GiB"
+        offer = "1TB"
+        [pins]
+        replicas = "all"
+        trash = "30d"
+        [metrics]
+        listen = ""
+    """)
+    assert made.node.name == "attic"
+    assert made.overlay.address == "127.0.0.2"
+    assert made.storage.offer == 10**12
+    assert made.pins.replicas == "all"
+    assert made.metrics.listen == ""
+
+
+def test_the_sockets_are_where_the_design_says() -> None:
+    made = parse('paths.run = "/run/m"')
+    assert made.control_socket == Path("/run/m/meshd.sock")
+    assert made.private_sockets == Path("/run/m/private")
+
+
+def test_paths_become_absolute(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/tmp")
+    assert parse('paths.state = "here"').state == Path("/tmp/here")
+
+
+# -- mistakes ------------------------------------------------------------------------------------------------------
+
+MISTAKES = [
+    ("a name with a space", '[node]\nname = "my attic"', "node.name", "expected 1 to 63"),
+    ("a name that is no text", "[node]\nname = 5", "node.name", "string"),
+    ("an empty name", '[node]\nname = ""', "node.name", "expected 1 to 63"),
+    ("a name that looks like an option", '[node]\nname = "-v"', "node.name", "no '-' at either end"),
+    ("a name that is too long", f'[node]\nname = "{"a" * 64}"', "node.name", "expected 1 to 63"),
+    ("a site that is too long", f'[node]\nsite = "{"a" * 64}"', "node.site", "63"),
+    ("a size in words", '[storage]\nreserve = "lots"', "storage.reserve", '"5GiB"'),
+    ("a negative size", "[storage]\nreserve = -1", "storage.reserve", '"5GiB"'),
+    ("a size that is a truth", "[storage]\nreserve = true", "storage.reserve", '"5GiB"'),
+    ("a size with a fraction and no unit of text", "[storage]\nreserve = 1.5", "storage.reserve", '"5GiB"'),
+    ("an endless size", f'[storage]\nreserve = "{"9" * 400}"', "storage.reserve", '"5GiB"'),
+    ("an offer in words", '[storage]\noffer = "some"', "storage.offer", '"5GiB"'),
+    ("a duration without a unit", '[pins]\ntrash = "30"', "pins.trash", '"30d"'),
+    ("a duration in a list", "[pins]\ntrash = [30]", "pins.trash", '"30d"'),
+    ("an endless duration", "[pins]\ntrash = inf", "pins.trash", '"30d"'),
+    ("a duration that is no number", "[pins]\ntrash = nan", "pins.trash", '"30d"'),
+    ("no copies", "[pins]\nreplicas = 0", "pins.replicas", 'or "all"'),
+    ("half a copy", "[pins]\nreplicas = 1.5", "pins.replicas", 'or "all"'),
+    ("copies in words", '[pins]\nreplicas = "some"', "pins.replicas", 'or "all"'),
+    ("a port below 1", "[ports]\nswarm = 0", "ports.swarm", "greater than or equal to 1"),
+    ("a port above 65535", "[ports]\npeer = 65536", "ports.peer", "less than or equal to 65535"),
+    ("a port used twice", "[ports]\nswarm = 4010", "ports", "three different ports"),
+    ("metrics on every address", '[metrics]\nlisten = "0.0.0.0:4011"', "metrics.listen", "loopback"),
+    ("metrics on the LAN", '[metrics]\nlisten = "192.168.1.2:4011"', "metrics.listen", "loopback"),
+    ("metrics on a name", '[metrics]\nlisten = "localhost:4011"', "metrics.listen", "loopback"),
+    ("metrics without a port", '[metrics]\nlisten = "127.0.0.1"', "metrics.listen", "loopback"),
+    ("metrics on port 0", '[metrics]\nlisten = "127.0.0.1:0"', "metrics.listen", "loopback"),
+    ("an unknown kind of overlay", '[overlay]\nkind = "carrier"', "overlay.kind", "'auto' or 'static'"),
+    ("static without an address", '[overlay]\nkind = "static"', "overlay", 'interface = "wg0"'),
+    (
+        "static with both",
+        '[overlay]\nkind = "static"\naddress = "10.0.0.1"\ninterface = "wg0"',
+        "overlay",
+        "either address",
+    ),
+    ("an address without a kind", '[overlay]\naddress = "10.0.0.1"', "overlay", 'kind = "static"'),
+    ("an address that is none", '[overlay]\nkind = "static"\naddress = "attic"', "overlay", "'attic' is not an IP"),
+    ("an interface's name that is too long", f'[overlay]\nkind = "static"\ninterface = "{"w" * 16}"', "overlay.interface", "15"),
+    ("an unknown level", '[log]\nlevel = "loud"', "log.level", "'debug'"),
+    ("an unknown format", '[log]\nformat = "xml"', "log.format", "'json'"),
+    ("an unknown key", "[ports]\nswram = 4001", "ports.swram", "expected one of swarm, cluster, peer"),
+    ("an unknown section", "[port]\nswarm = 4001", "port", "expected one of node, paths, overlay, ports"),
+    ("a section that is none", "ports = 4001", "ports", "dictionary"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "key", "expected"), [m[1:] for m in MISTAKES], ids=[m[0] for m in MISTAKES])
+def test_a_mistake_names_its_key_and_what_was_expected(text: str, key: str, expected: str) -> None:
+    error = refusal(text)
+    assert error.title == "cannot use meshd.toml"
+    (line,) = error.detail.splitlines()
+    assert line.startswith(f"{key}: ")
+    assert expected in line
+    assert error.hint.endswith("meshd check --config meshd.toml")
+
+
+def test_all_mistakes_are_told_at_once() -> None:
+    error = refusal('[ports]\nswarm = 0\n[pins]\ntrash = "x"\nreplica = 1')
+    assert [line.partition(":")[0] for line in error.detail.splitlines()] == [
+        "ports.swarm",
+        "pins.trash",
+        "pins.replica",
+    ]
+
+
+def test_what_was_given_is_shown() -> None:
+    assert "(got 'x')" in refusal('[pins]\ntrash = "x"').detail
+
+
+def test_a_section_given_twice_is_told_with_its_line() -> None:
+    error = refusal("[pins]\n[pins]\n")
+    assert "not TOML" in error.detail
+    assert "line 2" in error.detail
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["8.8.8.8", "2001:4860:4860::8888", "0.0.0.0", "::", "224.0.0.1", "ff02::1", "::ffff:8.8.8.8"],
+)
+def test_an_address_that_is_not_private_is_refused(address: str) -> None:
+    error = refusal(f'[overlay]\nkind = "static"\naddress = "{address}"')
+    assert f"{address} is not private" in error.detail
+
+
+@pytest.mark.parametrize(
+    "address", ["127.0.0.2", "10.1.2.3", "192.168.1.2", "172.16.0.1", "100.64.0.7", "fd00::1", "::1"]
+)
+def test_a_private_address_is_taken(address: str) -> None:
+    assert parse(f'[overlay]\nkind = "static"\naddress = "{address}"').overlay.address == address
+
+
+def test_a_socket_path_may_be_just_as_long_as_the_kernel_takes() -> None:
+    longest = "/" + "r" * (107 - len("//private/cluster.sock"))
+    assert len(os.fsencode(f"{longest}/private/cluster.sock")) == 107
+    assert parse(f'paths.run = "{longest}"').paths.run == Path(longest)
+    error = refusal(f'paths.run = "{longest}rrr"')
+    assert "paths: run: " in error.detail
+    assert "110 bytes" in error.detail
+    assert "3 bytes shorter" in error.detail
+
+
+def test_a_socket_path_is_measured_in_bytes_not_in_letters() -> None:
+    assert "paths: run: " in refusal(f'paths.run = "/{"ü" * 50}"').detail
+
+
+# -- files ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "my.toml"
+    file.write_text('[node]\nname = "attic"\n')
+    assert config.load(file).node.name == "attic"
+
+
+def test_a_mistake_in_a_file_names_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "my.toml"
+    file.write_text("[pins]\nreplicas = 0\n")
+    with pytest.raises(MeshError, match=str(file)):
+        config.load(file)
+
+
+@pytest.mark.parametrize(
+    ("content", "why"), [(None, "no such file"), (b"\xff\xfe", "not UTF-8"), ("folder", "Is a directory")]
+)
+def test_a_file_that_cannot_be_read_is_told(content: bytes | str | None, why: str, tmp_path: Path) -> None:
+    file = tmp_path / "my.toml"
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    elif content is not None:
+        file.mkdir()
+    with pytest.raises(MeshError) as caught:
+        config.load(file)
+    assert caught.value.code is Code.BAD_CONFIG
+    assert caught.value.title == f"cannot read {file}"
+    assert why in caught.value.detail
+
+
+# -- sizes and durations -------------------------------------------------------------------------------------------
+
+
+def outcome(read: Callable[[object], float], text: str) -> float | str:
+    """What it reads, or what it says to that."""
+    try:
+        return read(text)
+    except ValueError as error:
+        return str(error)
+
+
+UNITS = {"": 1, "B": 1, "k": 2**10, "KB": 10**3, "KiB": 2**10, "M": 2**20, "MB": 10**6, "MiB": 2**20}
+UNITS |= {"GB": 10**9, "GiB": 2**30, "TB": 10**12, "TiB": 2**40, "PB": 10**15, "PiB": 2**50, "gib": 2**30}
+SPACE = st.sampled_from(["", " "])
+
+
+@given(st.integers(0, 2**18), st.sampled_from(sorted(UNITS)), SPACE)
+@example(5, "GiB", "")
+def test_a_size_is_its_number_times_its_unit(count: int, unit: str, space: str) -> None:
+    assert parse_size(f"{count}{space}{unit}") == count * UNITS[unit]
+
+
+@given(st.integers(0, 2**63))
+def test_a_number_is_a_size_in_bytes(count: int) -> None:
+    assert parse_size(count) == count
+
+
+def test_a_size_may_have_a_fraction() -> None:
+    assert parse_size("1.5GiB") == 3 * 2**29
+
+
+@given(st.text())
+@example("5 apples")
+@example("-5GiB")
+@example("1e3")
+@example("5GiB of it")
+@example("9" * 400)
+def test_any_other_text_is_no_size_and_that_is_said(text: str) -> None:
+    size = outcome(parse_size, text)
+    assert '"5GiB"' in size if isinstance(size, str) else size >= 0
+
+
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+
+@given(st.integers(0, 10**6), st.sampled_from(sorted(SECONDS)), SPACE)
+@example(30, "d", "")
+def test_a_duration_is_its_number_times_its_unit(count: int, unit: str, space: str) -> None:
+    assert parse_duration(f"{count}{space}{unit}") == count * SECONDS[unit]
+
+
+@given(st.floats(0, 10**9))
+def test_a_number_is_a_duration_in_seconds(count: float) -> None:
+    assert parse_duration(count) == count
+
+
+@given(st.text())
+@example("30 days")
+@example("-1h")
+@example("9" * 400 + "d")
+def test_any_other_text_is_no_duration_and_that_is_said(text: str) -> None:
+    seconds = outcome(parse_duration, text)
+    assert '"30d"' in seconds if isinstance(seconds, str) else 0 <= seconds < float("inf")

@@ -1,0 +1,310 @@
+"""State on the disk: old or new, never half; private; held by one daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from meshd import files
+from meshd.errors import Code, MeshError
+
+# -- writes --------------------------------------------------------------------------------------------------------
+
+
+@given(st.binary())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_what_was_written_is_read(tmp_path: Path, data: bytes) -> None:
+    files.write_durably(tmp_path / "state", data)
+    assert (tmp_path / "state").read_bytes() == data
+    assert os.listdir(tmp_path) == ["state"]
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o644])
+@pytest.mark.parametrize("before", [None, 0o666])
+def test_the_mode_is_the_one_asked_for_whatever_the_umask_and_the_old_file_say(
+    mode: int, before: int | None, tmp_path: Path
+) -> None:
+    path = tmp_path / "state"
+    if before is not None:
+        path.touch()
+        path.chmod(before)
+    old = os.umask(0o077)
+    try:
+        files.write_durably(path, "x", mode=mode)
+    finally:
+        os.umask(old)
+    assert path.stat().st_mode & 0o777 == mode
+
+
+def test_by_default_nobody_else_may_read_it(tmp_path: Path) -> None:
+    files.write_durably(tmp_path / "secret", "x")
+    assert (tmp_path / "secret").stat().st_mode & 0o777 == 0o600
+
+
+def fails(step: str) -> object:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", step)
+
+    return fail
+
+
+@pytest.mark.parametrize("step", ["fsync", "fchmod", "replace"])
+def test_a_write_that_fails_leaves_the_old_content_and_nothing_else(
+    step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files.write_durably(tmp_path / "state", "old")
+    monkeypatch.setattr(os, step, fails(step))
+    with pytest.raises(OSError, match="No space"):
+        files.write_durably(tmp_path / "state", "new")
+    monkeypatch.undo()
+    assert (tmp_path / "state").read_text() == "old"
+    assert os.listdir(tmp_path) == ["state"]
+
+
+def test_it_is_on_the_disk_before_it_gets_its_name_and_then_the_name_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = []
+    fsync, rename = os.fsync, os.replace
+
+    def watched_fsync(fd: int) -> None:
+        done.append(Path(os.readlink(f"/proc/self/fd/{fd}")).name.partition(".tmp")[0])
+        fsync(fd)
+
+    def watched_rename(source: str, target: str) -> None:
+        done.append("rename")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", watched_fsync)
+    monkeypatch.setattr(os, "replace", watched_rename)
+    files.write_durably(tmp_path / "state", "x")
+    assert done == [f".state.{os.getpid()}", "rename", tmp_path.name]
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from meshd import files
+path, step = Path(sys.argv[1]), sys.argv[2]
+real = getattr(os, step)
+def killed(*arguments, **options):
+    os.kill(os.getpid(), 9)
+setattr(os, step, killed)
+files.write_durably(path, "new")
+"""
+
+
+@pytest.mark.parametrize("step", ["fchmod", "fsync", "replace"])
+def test_kill_9_in_the_midst_leaves_the_old_content(step: str, tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    files.write_durably(path, "old")
+    child = subprocess.run([sys.executable, "-c", KILLED, path, step], timeout=30, check=False)
+    assert child.returncode == -9
+    assert path.read_text() == "old"
+    files.write_durably(path, "newer")
+    assert path.read_text() == "newer"
+
+
+def test_a_link_in_the_place_of_the_temporary_file_is_not_followed(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    (tmp_path / f".state.{os.getpid()}.tmp").symlink_to(victim)
+    with contextlib.suppress(OSError):
+        files.write_durably(tmp_path / "state", "x")
+    assert victim.read_text() == "mine"
+
+
+# -- json ----------------------------------------------------------------------------------------------------------
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=10,
+)
+
+
+@given(JSON)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_json_is_read_as_it_was_written(tmp_path: Path, value: object) -> None:
+    files.write_json(tmp_path / "state.json", value)
+    assert files.read_json(tmp_path / "state.json") == value
+
+
+@pytest.mark.parametrize(
+    ("content", "why"), [(b"", "is empty"), (b'{"a":', "is damaged"), (b"\xff", "is damaged")]
+)
+def test_a_damaged_file_is_told_with_its_path_and_what_to_do(
+    content: bytes, why: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "node.json"
+    path.write_bytes(content)
+    with pytest.raises(MeshError) as caught:
+        files.read_json(path)
+    assert caught.value.code is Code.BAD_STATE
+    assert caught.value.title == f"cannot use {path}"
+    assert why in caught.value.detail
+    assert "backup" in caught.value.hint
+
+
+def test_a_file_that_is_not_there_is_not_a_damaged_one(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        files.read_json(tmp_path / "node.json")
+
+
+# -- folders -------------------------------------------------------------------------------------------------------
+
+
+def test_a_private_folder_is_made_with_its_parents(tmp_path: Path) -> None:
+    made = files.private_directory(tmp_path / "a" / "b")
+    assert made.is_dir()
+    assert made.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_folder_that_others_may_enter_is_closed(tmp_path: Path) -> None:
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o755)
+    assert files.private_directory(tmp_path / "open").stat().st_mode & 0o777 == 0o700
+
+
+# -- disk ----------------------------------------------------------------------------------------------------------
+
+
+class SlowDisk(files.Disk):
+    """Its sync takes until the test lets it go on."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.syncs = 0
+        self.began = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._go = threading.Semaphore(0)
+        self.error: OSError | None = None
+
+    def go_on(self, times: int = 1) -> None:
+        self._go.release(times)
+
+    def _sync_all(self) -> None:
+        self.syncs += 1
+        self._loop.call_soon_threadsafe(self.began.set)
+        if not self._go.acquire(timeout=30):
+            raise TimeoutError
+        if self.error is not None:
+            raise self.error
+        super()._sync_all()
+
+
+@contextlib.contextmanager
+def slow(path: Path) -> Iterator[SlowDisk]:
+    disk = SlowDisk(path)
+    yield disk
+    disk.go_on(100)
+
+
+async def test_a_sync_reaches_the_filesystem(tmp_path: Path) -> None:
+    await files.Disk(tmp_path, tmp_path).sync()
+
+
+async def test_those_who_wait_while_one_sync_runs_share_the_next_one(tmp_path: Path) -> None:
+    with slow(tmp_path) as disk:
+        first = asyncio.create_task(disk.sync())
+        await disk.began.wait()
+        others = [asyncio.create_task(disk.sync()) for _ in range(20)]
+        await asyncio.wait(others, timeout=0.01)
+        disk.go_on()
+        await first
+        assert not any(task.done() for task in others), "a sync that began before does not count"
+        disk.go_on()
+        await asyncio.gather(*others)
+        assert disk.syncs == 2
+
+
+async def test_a_sync_that_fails_is_told_to_those_who_wait_for_it_and_to_nobody_else(tmp_path: Path) -> None:
+    with slow(tmp_path) as disk:
+        disk.error = OSError(errno.EIO, "Input/output error")
+        disk.go_on()
+        with pytest.raises(OSError, match="Input/output"):
+            await disk.sync()
+        disk.error = None
+        disk.go_on()
+        await disk.sync()
+
+
+async def test_who_gives_up_does_not_take_the_sync_from_the_others(tmp_path: Path) -> None:
+    with slow(tmp_path) as disk:
+        impatient, patient = asyncio.create_task(disk.sync()), asyncio.create_task(disk.sync())
+        await disk.began.wait()
+        impatient.cancel()
+        disk.go_on()
+        await patient
+        assert impatient.cancelled()
+        assert disk.syncs == 1
+
+
+async def test_a_failure_that_nobody_waits_for_any_more_is_no_noise(tmp_path: Path) -> None:
+    with slow(tmp_path) as disk:
+        disk.error = OSError(errno.EIO, "Input/output error")
+        impatient = asyncio.create_task(disk.sync())
+        await disk.began.wait()
+        impatient.cancel()
+        disk.error = None
+        disk.go_on(2)
+        await disk.sync()
+
+
+def test_a_folder_that_is_gone_cannot_be_synced(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        files.syncfs(tmp_path / "gone")
+
+
+# -- one daemon ----------------------------------------------------------------------------------------------------
+
+HOLDS = """
+import sys
+from pathlib import Path
+from meshd.files import only_daemon
+with only_daemon(Path(sys.argv[1])):
+    print("held", flush=True)
+    input()
+"""
+
+
+def test_a_second_daemon_is_refused_and_told_who_holds_the_folder(tmp_path: Path) -> None:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDS, tmp_path], stdin=pipe, stdout=pipe, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(MeshError) as caught, files.only_daemon(tmp_path):
+            pass
+        assert caught.value.code is Code.BUSY
+        assert f"(pid {other.pid})" in caught.value.detail
+        other.kill()
+    with files.only_daemon(tmp_path):  # kill -9 of the holder leaves no lock
+        assert int((tmp_path / "lock").read_text()) == os.getpid()
+    with files.only_daemon(tmp_path):
+        pass
+
+
+def test_children_do_not_hold_the_folder_for_their_daemon(tmp_path: Path) -> None:
+    with files.only_daemon(tmp_path):
+        child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, close_fds=False)
+    with child, files.only_daemon(tmp_path):
+        child.kill()
+
+
+def test_state_is_json_a_person_can_read(tmp_path: Path) -> None:
+    files.write_json(tmp_path / "s.json", {"b": 1, "a": 2})
+    assert (tmp_path / "s.json").read_text() == json.dumps({"a": 2, "b": 1}, indent=1) + "\n"

@@ -1,0 +1,267 @@
+"""The journal of removals: durable before it answers, and numbers that are never used again."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given
+
+from meshd import files, wire
+from meshd.errors import Code, MeshError
+from meshd.model import Pin
+from meshd.pins.trash import Journal, due, pin_of, removal_of, view
+
+DAY = 86400.0
+
+
+def removal(cid: str = "c1", time: float = 100.0, by: str = "f1", **facts: Any) -> wire.Removal:
+    return wire.Removal(
+        **({"cid": cid, "time": time, "by": by, "name": f"name-{cid}", "owner": "f1"} | facts)
+    )
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "trash.json"
+
+
+# -- durable -------------------------------------------------------------------------------------------------------
+
+
+async def test_what_was_recorded_is_there_after_a_restart(path: Path) -> None:
+    journal = Journal(path)
+    recorded = await journal.record([removal("c1"), removal("c2", root="r2", size=5, now=True)])
+    again = Journal(path)
+    assert again.all() == recorded == journal.all()
+    assert again.last == 2
+    assert again.get("c2") == removal("c2", root="r2", size=5, now=True)
+
+
+async def test_a_record_is_on_the_disk_when_it_is_answered(path: Path) -> None:
+    await Journal(path).record([removal()])
+    assert json.loads(path.read_text())["removals"][0]["removal"]["cid"] == "c1"
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_node_without_a_journal_has_an_empty_one(path: Path) -> None:
+    journal = Journal(path)
+    assert (journal.all(), journal.last, journal.get("c1")) == ([], 0, None)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"removals": [{"number": 1}]}', '{"last": "x"}', "null"])
+def test_a_damaged_journal_is_told_and_not_taken_for_an_empty_one(content: str, path: Path) -> None:
+    path.write_text(content)
+    with pytest.raises(MeshError) as caught:
+        Journal(path)
+    assert caught.value.code is Code.BAD_STATE
+    assert str(path) in caught.value.title
+    assert caught.value.hint
+
+
+async def test_a_record_that_cannot_be_written_is_no_record(path: Path) -> None:
+    journal = Journal(path)
+    await journal.record([removal("c1")])
+    path.unlink()
+    path.mkdir()  # nothing can be renamed over a folder
+    with pytest.raises(OSError, match="directory"):
+        await journal.record([removal("c2")])
+    assert journal.last == 1
+    path.rmdir()
+    await journal.record([removal("c3")])
+    assert [r.cid for r in Journal(path).all()] == ["c1", "c2", "c3"]
+
+
+async def test_many_at_once_share_a_few_writes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal(path)
+    writes = []
+    write = files.write_durably
+
+    def counting(path: Path, data: str) -> None:
+        writes.append(path)
+        write(path, data)
+
+    monkeypatch.setattr(files, "write_durably", counting)
+    await asyncio.gather(*(journal.record([removal(f"c{i}")]) for i in range(50)))
+    assert len(writes) <= 2
+    assert len(Journal(path).all()) == 50
+    assert journal.last == 50
+
+
+async def test_nobody_is_told_of_what_is_not_durable_yet(path: Path) -> None:
+    journal = Journal(path)
+    task = asyncio.create_task(journal.record([removal()]))
+    await asyncio.wait([task], timeout=0)
+    assert journal.after(0) == wire.Removals(removals=[], total=0)
+    await task
+    assert journal.after(0).total == 1
+
+
+# -- numbers -------------------------------------------------------------------------------------------------------
+
+
+async def test_numbers_are_never_used_again(path: Path) -> None:
+    journal = Journal(path)
+    await journal.record([removal("c1"), removal("c2")])
+    await journal.drop(["c2"])
+    assert journal.last == 2
+    await journal.record([removal("c3")])
+    assert journal.last == 3
+    await journal.drop(["c1", "c3"])
+    again = Journal(path)
+    assert (again.all(), again.last) == ([], 3)
+    await again.record([removal("c4")])
+    assert again.last == 4
+
+
+async def test_who_asks_again_gets_only_what_is_new(path: Path) -> None:
+    journal = Journal(path)
+    await journal.record([removal(f"c{i}") for i in range(5)])
+    page = journal.after(0, most=2)
+    assert [r.cid for r in page.removals] == ["c0", "c1"]
+    page = journal.after(page.total, most=2)
+    assert [r.cid for r in page.removals] == ["c2", "c3"]
+    page = journal.after(page.total, most=2)
+    assert ([r.cid for r in page.removals], page.total) == (["c4"], 5)
+    assert journal.after(5) == wire.Removals(removals=[], total=5)
+
+
+async def test_who_asks_gets_past_what_was_dropped(path: Path) -> None:
+    journal = Journal(path)
+    await journal.record([removal("c1"), removal("c2")])
+    await journal.drop(["c1", "c2"])
+    assert journal.after(0) == wire.Removals(removals=[], total=2)
+
+
+# -- news ----------------------------------------------------------------------------------------------------------
+
+
+async def test_what_is_known_already_is_no_news(path: Path) -> None:
+    journal = Journal(path)
+    assert len(await journal.record([removal()])) == 1
+    assert await journal.record([removal(), removal(time=99.0), removal(by="", time=500.0)]) == []
+    assert journal.last == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        pytest.param(removal(by=""), removal(by="f1"), id="who did it"),
+        pytest.param(removal(), removal(now=True), id="that it is to go now"),
+        pytest.param(removal(time=100.0), removal(time=102.0), id="that it was removed again"),
+    ],
+)
+async def test_what_says_more_replaces_what_is_known_under_a_new_number(
+    old: wire.Removal, new: wire.Removal, path: Path
+) -> None:
+    journal = Journal(path)
+    await journal.record([old])
+    assert await journal.record([new]) == [new]
+    assert journal.get("c1") == new
+    assert journal.after(1).removals == [new]
+    assert len(Journal(path).all()) == 1
+
+
+# -- gone ----------------------------------------------------------------------------------------------------------
+
+
+async def test_what_was_let_go_cannot_be_restored_and_others_still_hear_of_it(path: Path) -> None:
+    journal = Journal(path)
+    await journal.record([removal("c1"), removal("c2")])
+    await journal.mark_gone("c1")
+    for same in (journal, Journal(path)):
+        assert same.get("c1") is None
+        assert [r.cid for r in same.all()] == ["c2"]
+        assert [r.cid for r in same.after(0).removals] == ["c1", "c2"]
+    assert await journal.record([removal("c1")]) == []
+
+
+async def test_what_went_long_ago_is_forgotten(path: Path) -> None:
+    journal = Journal(path)
+    await journal.record([removal("c1", 100.0), removal("c2", 200.0), removal("c3", 100.0)])
+    await journal.mark_gone("c1")
+    await journal.mark_gone("c2")
+    await journal.purge(before=150.0)
+    assert {r.cid for r in Journal(path).after(0).removals} == {"c2", "c3"}
+
+
+async def test_what_came_back_is_forgotten(path: Path) -> None:
+    journal = Journal(path)
+    await journal.record([removal()])
+    await journal.drop(["c1", "unknown"])
+    assert Journal(path).get("c1") is None
+    assert len(await journal.record([removal(time=300.0)])) == 1
+
+
+# -- due -----------------------------------------------------------------------------------------------------------
+
+TRASH = [removal("young", 90.0), removal("old", 10.0), removal("older", 5.0)]
+
+
+def test_what_is_over_goes_the_oldest_first() -> None:
+    assert [r.cid for r in due(TRASH, 110.0, 100.0, pressure=False)] == ["older", "old"]
+
+
+def test_what_is_not_over_stays() -> None:
+    assert due(TRASH, 104.9, 100.0, pressure=False) == []
+
+
+def test_under_pressure_the_oldest_goes_before_its_time_and_only_that() -> None:
+    assert [r.cid for r in due(TRASH, 20.0, 100.0, pressure=True)] == ["older"]
+
+
+def test_under_pressure_what_is_over_is_enough() -> None:
+    assert [r.cid for r in due(TRASH, 110.0, 100.0, pressure=True)] == ["older", "old"]
+
+
+def test_an_empty_trash_gives_nothing() -> None:
+    assert due([], 1e9, 0.0, pressure=True) == []
+
+
+# -- restore and view ----------------------------------------------------------------------------------------------
+
+
+@given(
+    st.builds(
+        Pin,
+        cid=st.just("c1"),
+        name=st.text(min_size=1),
+        owner=st.text(),
+        root=st.text(min_size=1),
+        size=st.integers(0),
+        time=st.floats(0, 1e10),
+        wanted=st.integers(1, 1000) | st.just("all"),
+        directory=st.booleans(),
+        files=st.integers(0),
+    )
+)
+def test_what_is_restored_is_what_was_removed(pin: Pin) -> None:
+    assert pin_of(removal_of(pin, "f1", when=5.0)) == pin
+
+
+def test_a_removal_of_which_only_the_cid_is_known_is_shown_by_its_cid() -> None:
+    pin = pin_of(wire.Removal(cid="c1", time=1.0, by=""))
+    assert (pin.name, pin.root) == ("c1", "c1")
+
+
+def test_the_trash_is_shown_with_the_newest_removal_first() -> None:
+    same = [
+        removal("c1", 10.0, name="club", entry_time=1.0),
+        removal("c2", 20.0, name="club", entry_time=2.0, by="f2"),
+        removal("c3", 15.0, name="minutes", owner=""),
+        removal("c4", 1.0, by=""),
+    ]
+    shown = view(same, 30 * DAY, {"f1": "attic", "f2": "barn"}.__getitem__)
+    assert [(t.name, t.version) for t in shown] == [("club", 1), ("minutes", 1), ("club", 2), ("name-c4", 1)]
+    assert [(t.owner, t.removed_by) for t in shown] == [
+        ("attic", "barn"),
+        ("unknown", "attic"),
+        ("attic", "attic"),
+        ("attic", "unknown"),
+    ]
+    assert shown[0].expires == 20.0 + 30 * DAY
