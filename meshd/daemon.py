@@ -46,6 +46,7 @@ from meshd.turns import Turns
 _OVERLAY_EVERY_S = 2.0
 _HEALTH_EVERY_S = 2.0
 _REPLICATE_EVERY_S = 5.0
+_SETTLED_S = 15.0  # after a start nobody is called away who was not asked yet
 _STOP_S = 60.0
 _LOG = structlog.get_logger(part="daemon")
 
@@ -60,6 +61,7 @@ class Node:
         cluster_folder = files.private_directory(state / "cluster")
         self.config = config
         self.left = asyncio.Event()
+        self._built = time.monotonic()
         self.identity = Identity.load_or_create(state)
         self.store = MeshStore(state, self.identity.fingerprint)
         self.kubo = Kubo(private / "kubo.sock")
@@ -177,6 +179,7 @@ class Node:
         return await self.kubo_program.create(), await self.cluster_program.create()
 
     async def _recover(self) -> None:
+        self.watch.poke()  # the others may place copies here from now on
         await self.cluster.recover()
         await self.pins.adder.sweep()
 
@@ -267,6 +270,7 @@ class Node:
         self.board.update(
             Facts(
                 now=time.time(),
+                settled=time.monotonic() - self._built > _SETTLED_S,
                 in_mesh=mesh is not None,
                 mesh_name=mesh.name if mesh else "",
                 forgotten_by=forgotten_by,

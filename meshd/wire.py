@@ -91,6 +91,7 @@ class Peer(Wire):
     reachable: bool
     last_seen: float
     rtt_s: float | None
+    ready: bool
     free: int
     accepts: bool
     version: str

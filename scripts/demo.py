@@ -114,8 +114,6 @@ def show(terminal: Terminal, nodes: list[Node], folder: Path, what: material.Mat
             terminal.type(
                 node, "join", where=here[node.name], given=f"{invite}\n", note="and the line is pasted"
             )
-    with terminal.during("They find each other"):
-        three.wait_until_met(nodes)
     with terminal.during(f"{attic.name} pins a file"):
         terminal.type(attic, "pin", what.typed, where=what.typed_in, room_s=room_s)
     with terminal.during(f"{attic.name} pins a directory"):

@@ -200,6 +200,7 @@ class StatusApi:
                     reachable=this or state.reachable,
                     last_seen=time.time() if this else state.last_seen,
                     rtt_s=state.rtt_s,
+                    ready=self._turns.ready if this else state.ready,
                     free=self._storage.free() if this else state.free_bytes,
                     accepts=self._storage.accepts() if this else state.accepts,
                     version=__version__ if this else state.version,

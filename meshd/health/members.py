@@ -27,6 +27,8 @@ def check(facts: Facts) -> Iterator[Condition]:
         return  # everybody is away then, and the cause is told already
     for peer in facts.peers:
         if not peer.reachable:
+            if not facts.settled and not peer.last_seen:
+                continue
             seen = (
                 time.strftime("%Y-%m-%d %H:%M", time.localtime(peer.last_seen)) if peer.last_seen else "never"
             )
