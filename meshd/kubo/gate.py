@@ -27,6 +27,7 @@ from meshd.kubo.rpc import LONG, Kubo, KuboError, json_lines
 
 _REMEMBERED = 20_000  # outcomes kept in memory; older ones are asked of kubo again
 _SIZE_FOR_S = 10.0
+_FEW = 8
 _PASSED_ON = ("id", "pin/ls")
 _LOG = structlog.get_logger(part="gate")
 
@@ -58,6 +59,7 @@ class Gate:
         self._kubo = kubo
         self._disk = disk
         self._rules = rules
+        self._pin_count = 0  # pins in kubo when they were last listed
         self._size = (0, float("-inf"))
         self._runner: web.AppRunner | None = None
 
@@ -109,7 +111,8 @@ class Gate:
         size, asked = self._size
         if time.monotonic() - asked > _SIZE_FOR_S:
             size = (await self._kubo.repo_stat()).size
-            self._size = (size, time.monotonic())
+            self._pin_count = 0  # pins in kubo when they were last listed
+        self._size = (size, time.monotonic())
         return size
 
     async def _pass_on(self, request: web.Request, command: str) -> web.StreamResponse:
@@ -171,6 +174,15 @@ class Gate:
         self._remember(self.durable, cid, None)
         yield last
 
+    async def _pinned_among(self, cids: list[str]) -> set[str]:
+        """Which of these, most of them probably not, have a pin. kubo answers `no` one at a time only, so for many
+        it is cheaper to read the whole list: a line takes it about a hundredth of a question."""
+        if len(cids) * 100 <= self._pin_count or len(cids) < _FEW:
+            return await self._kubo.pinned(cids)
+        every = {pin.cid for pin in await self._kubo.pins()}
+        self._pin_count = len(every)
+        return every.intersection(cids)
+
     @staticmethod
     def _remember(table: OrderedDict[str, Any], cid: str, value: Any) -> None:
         table[cid] = value
@@ -181,7 +193,8 @@ class Gate:
     async def held(self, cids: list[str]) -> set[str]:
         """Which of `cids` kubo has pinned and the disk has. Asks kubo each time; syncs only what was not synced yet."""
         asked = [cid for cid in cids if cid not in self.fetching]
-        pinned = await self._kubo.pinned(asked)
+        pinned = await self._kubo.pinned([cid for cid in asked if cid in self.durable])
+        pinned |= await self._pinned_among([cid for cid in asked if cid not in self.durable])
         fresh = [cid for cid in pinned if cid not in self.durable]
         if fresh:
             await self._disk.sync()

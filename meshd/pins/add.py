@@ -164,7 +164,7 @@ class Adder:
     ) -> None:
         try:
             if new:
-                chosen = await self._keeper.choose(pin)
+                chosen = await self._keeper.choose(pin, queue.put)
                 pin = await self._keeper.commit(dataclasses.replace(pin, allocations=chosen))
             goal = len(self._store.members()) if pin.wanted == "all" else pin.wanted
             await queue.put(wire.EntryEvent(cid=pin.cid, name=pin.name, wanted=goal))

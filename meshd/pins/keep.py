@@ -82,35 +82,42 @@ class Keeper:
                 result.append(place.Candidate(m.fingerprint, m.cluster_id, m.site, reachable=False))
         return result
 
-    async def choose(self, pin: Pin) -> tuple[str, ...]:
+    async def choose(self, pin: Pin, emit: Emit) -> tuple[str, ...]:
         """Nodes for a new entry: () for everywhere. Waits a little for members that have only just joined or started."""
         if pin.wanted == "all":
             return ()
         deadline = time.monotonic() + JUST_STARTED_S
+        said: list[str] = []
         while time.monotonic() < deadline:
-            if not self._some_are_starting(pin.wanted):
+            starting = self._starting(pin.wanted)
+            if not starting:
                 break
+            if starting != said:
+                said = starting
+                await emit(
+                    wire.StepEvent(message=f"waiting for {', '.join(starting)}, just joined or started")
+                )
             await asyncio.sleep(0.1)
         nodes = self.candidates()
         count = place.target(pin.wanted, len(nodes))
         return place.choose(count, pin.cid, pin.size, nodes, first=self._store.fingerprint)
 
-    def _some_are_starting(self, wanted: int) -> bool:
-        """Whether there are too few nodes now, and a member that answers is not ready yet."""
+    def _starting(self, wanted: int) -> list[str]:
+        """Members that are about to be ready, by name, where there are too few nodes without them."""
         states = {p.fingerprint: p for p in self._peer_states()}
         peers = self._store.peers()
         able = sum((s := states.get(m.fingerprint)) is not None and s.reachable and s.ready for m in peers)
         if 1 + able >= place.target(wanted, 1 + len(peers)):
-            return False
+            return []
         now = time.time()
+        starting = []
         for m in peers:
             s = states.get(m.fingerprint)
             new = now - m.admitted < JUST_STARTED_S
-            if (s is None or not s.reachable) and new:
-                return True
-            if s is not None and s.reachable and not s.ready:
-                return True
-        return False
+            answers = s is not None and s.reachable
+            if (not answers and new) or (s is not None and answers and not s.ready):
+                starting.append(self._store.name_of(m.fingerprint))
+        return starting
 
     def not_chosen(self, pin: Pin) -> list[wire.Copy]:
         """Members that get no copy although more were wanted, each with the reason."""

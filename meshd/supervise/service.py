@@ -117,8 +117,6 @@ class Service:
     async def fail(self, why: str) -> None:
         """Kill it and count it as a failure: it leaks, or it is frozen and cannot be asked to stop."""
         async with self._lock:
-            if self._child is None:
-                return
             await self._end_watch()
             await self._fail(MeshError(Code.ENGINE_FAILED, f"{self.program.name} was killed", why))
 

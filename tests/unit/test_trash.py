@@ -20,9 +20,8 @@ DAY = 86400.0
 
 
 def removal(cid: str = "c1", time: float = 100.0, by: str = "f1", **facts: Any) -> wire.Removal:
-    return wire.Removal(
-        **({"cid": cid, "time": time, "by": by, "name": f"name-{cid}", "owner": "f1"} | facts)
-    )
+    fields: dict[str, Any] = {"cid": cid, "time": time, "by": by, "name": f"name-{cid}", "owner": "f1"}
+    return wire.Removal(**(fields | facts))
 
 
 @pytest.fixture

@@ -1,0 +1,187 @@
+"""The checks, and the board that tells each condition once when it comes and once when it goes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given
+
+from meshd.errors import Code, MeshError
+
+from meshd.health.board import Board
+from meshd.health.facts import Facts
+from meshd.model import Condition, OverlayState, PeerState, Phase, ServiceState, Severity
+
+UP = OverlayState("10.0.0.1", "wg0")
+DOWN = OverlayState(problem=Condition("overlay-down", Severity.ERROR, "the address is gone", "c", "h"))
+AWAY = PeerState("f2", "barn", "10.0.0.2", problem="it does not answer")
+
+
+def facts(now: float = 100.0, **given: Any) -> Facts:
+    """A node on which all is well, but for what is given."""
+    ready = {name: ServiceState(name, Phase.READY) for name in ("kubo", "cluster")}
+    fields: dict[str, Any] = {"in_mesh": True, "overlay": UP, "services": ready}
+    return Facts(now, **(fields | given))
+
+
+def service(**changes: Any) -> dict[str, Any]:
+    return {"services": {"kubo": ServiceState("kubo", **changes)}}
+
+
+TROUBLE: list[tuple[str, str, dict[str, Any]]] = [
+    ("overlay-down", "", {"overlay": DOWN}),
+    ("peer-api-down", "", {"listen_error": MeshError(Code.BUSY, "cannot listen", "d", "h")}),
+    ("service-leak", "kubo", service(phase=Phase.READY, leak="UDP 0.0.0.0:1")),
+    ("service-leak", "kubo", service(phase=Phase.BACKOFF, leak="UDP 0.0.0.0:1", last_exit="killed")),
+    ("service-frozen", "kubo", service(phase=Phase.READY, healthy=False)),
+    ("service-down", "kubo", service(phase=Phase.BACKOFF, last_exit="exit 1")),
+    ("service-down", "kubo", service(phase=Phase.STARTING, last_exit="exit 1")),
+    ("kubo-config-drift", "", {"drift": ("Bootstrap is ['auto']",)}),
+    ("swarm-stranger", "12D3x", {"strangers": ("12D3x at /ip4/10.0.0.9/tcp/4001",)}),
+    ("secret-readable", "/var/lib/meshd/node.key", {"open_files": ("/var/lib/meshd/node.key",)}),
+    ("forgotten", "", {"forgotten_by": "barn", "mesh_name": "archive"}),
+    ("member-joined", "cellar", {"joined": (("cellar", "attic"),)}),
+    ("peer-away", "barn", {"peers": (AWAY,)}),
+    (
+        "peer-problem",
+        "barn",
+        {"peers": (PeerState("f2", "barn", "10.0.0.2", reachable=True, problem="old"),)},
+    ),
+    ("disk-floor", "", {"full": "the disk has 5 bytes free"}),
+    ("copies-missing", "", {"short": 3}),
+]
+
+
+def told(given: Facts) -> list[Condition]:
+    board = Board()
+    board.update(given)
+    return list(board.conditions)
+
+
+def test_where_all_is_well_nothing_is_told() -> None:
+    assert told(facts()) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "subject", "trouble"), TROUBLE, ids=[f"{t[0]}-{i}" for i, t in enumerate(TROUBLE)]
+)
+def test_each_trouble_is_told_alone(code: str, subject: str, trouble: dict[str, Any]) -> None:
+    (condition,) = told(facts(**trouble))
+    assert condition.key == (code, subject)
+    assert condition.title
+    assert condition.hint, "what to type"
+
+
+@pytest.mark.parametrize("phase", [Phase.STOPPED, Phase.STARTING, Phase.STOPPING, Phase.READY])
+def test_what_is_on_its_way_is_no_trouble(phase: Phase) -> None:
+    assert told(facts(**service(phase=phase))) == []
+
+
+def test_a_service_that_does_not_run_outside_a_mesh_is_no_trouble() -> None:
+    assert told(facts(in_mesh=False, **service(phase=Phase.BACKOFF, last_exit="exit 1"))) == []
+
+
+def test_the_overlay_s_fault_is_not_told_again_of_all_that_needs_it() -> None:
+    trouble = service(phase=Phase.BACKOFF, last_exit="exit 1") | {
+        "overlay": DOWN,
+        "peers": (AWAY,),
+        "listen_error": MeshError(Code.NO_OVERLAY, "cannot listen"),
+    }
+    assert [c.code for c in told(facts(**trouble))] == ["overlay-down"]
+
+
+def test_a_forgotten_node_is_told_that_and_not_who_is_away() -> None:
+    trouble = service(phase=Phase.BACKOFF) | {
+        "forgotten_by": "barn",
+        "mesh_name": "archive",
+        "peers": (AWAY,),
+    }
+    (condition,) = told(facts(**trouble))
+    assert condition.title == "the mesh archive has forgotten this node"
+    assert "barn typed: meshctl forget" in condition.cause
+
+
+def test_a_node_that_is_away_is_told_with_when_it_was_seen_and_why() -> None:
+    never, once = AWAY, PeerState("f3", "cellar", "10.0.0.3", last_seen=1_700_000_000.0)
+    one, two = told(facts(peers=(never, once)))
+    assert one.cause == "last seen never; it does not answer"
+    assert two.cause.startswith("last seen 2023-11-1")
+    assert "forget cellar" in two.hint
+
+
+def test_the_worst_comes_first_then_the_oldest() -> None:
+    board = Board()
+    board.update(facts(10.0, full="full"))
+    board.update(facts(20.0, full="full", joined=(("cellar", "attic"),), short=1))
+    board.update(facts(30.0, full="full", joined=(("cellar", "attic"),), short=1, drift=("d",)))
+    assert [(c.code, c.since) for c in board.conditions] == [
+        ("kubo-config-drift", 30.0),
+        ("disk-floor", 10.0),
+        ("copies-missing", 20.0),
+        ("member-joined", 20.0),
+    ]
+
+
+# -- the board -----------------------------------------------------------------------------------------------------
+
+
+def listened() -> tuple[Board, list[tuple[str, str]]]:
+    board, heard = Board(), list[tuple[str, str]]()
+    board.listeners.append(lambda what, condition: heard.append((what, condition.code)))
+    return board, heard
+
+
+def test_a_condition_is_told_once_when_it_comes_and_once_when_it_goes() -> None:
+    board, heard = listened()
+    for now, full in enumerate(["", "5 bytes", "4 bytes", "3 bytes", "", ""]):
+        board.update(facts(float(now), full=full))
+    assert heard == [("raised", "disk-floor"), ("cleared", "disk-floor")]
+    assert board.conditions == ()
+
+
+def test_it_keeps_since_when_and_shows_the_newest_cause() -> None:
+    board = Board()
+    board.update(facts(10.0, full="5 bytes"))
+    board.update(facts(20.0, full="4 bytes"))
+    (condition,) = board.conditions
+    assert (condition.since, condition.cause) == (10.0, "4 bytes")
+
+
+def test_what_comes_back_is_told_again_with_a_new_since() -> None:
+    board, heard = listened()
+    for now, full in ((10.0, "x"), (20.0, ""), (30.0, "x")):
+        board.update(facts(now, full=full))
+    assert heard == [("raised", "disk-floor"), ("cleared", "disk-floor"), ("raised", "disk-floor")]
+    assert board.conditions[0].since == 30.0
+
+
+def test_two_of_a_kind_are_two() -> None:
+    board, heard = listened()
+    other = PeerState("f3", "cellar", "10.0.0.3")
+    board.update(facts(peers=(AWAY, other)))
+    board.update(facts(peers=(other,)))
+    assert heard == [("raised", "peer-away"), ("raised", "peer-away"), ("cleared", "peer-away")]
+    assert [c.subject for c in board.conditions] == ["cellar"]
+
+
+@given(st.lists(st.sets(st.integers(0, len(TROUBLE) - 1), max_size=4), max_size=6))
+def test_what_was_raised_and_not_cleared_is_what_holds(turns: list[set[int]]) -> None:
+    board = Board()
+    held: set[tuple[str, str]] = set()
+
+    def hear(what: str, condition: Condition) -> None:
+        if what == "raised":
+            assert condition.key not in held
+            held.add(condition.key)
+        else:
+            held.remove(condition.key)
+
+    board.listeners.append(hear)
+    for now, troubles in enumerate(turns):
+        merged: dict[str, Any] = {}
+        for index in troubles:
+            merged |= TROUBLE[index][2]
+        board.update(facts(float(now), **merged))
+        assert {c.key for c in board.conditions} == held
