@@ -17,14 +17,17 @@ from meshd.cluster.rest import Cluster
 from meshd.cluster.service import ClusterProgram
 from meshd.config import Config
 from meshd.control.access import Gatekeeper
+from meshd.control.doctor import DoctorApi
 from meshd.control.mesh import MeshApi
 from meshd.control.pins import PinsApi
+from meshd.control.routes import table
 from meshd.control.server import ControlServer
 from meshd.control.status import StatusApi
 from meshd.control.streams import EventStream
 from meshd.errors import Code, MeshError
 from meshd.health.audit import Audit
 from meshd.health.board import Board
+from meshd.health.examine import Examination
 from meshd.health.facts import Facts
 from meshd.health.notices import Notices
 from meshd.kubo.rpc import Kubo
@@ -36,7 +39,7 @@ from meshd.mesh.peers import Peers
 from meshd.mesh.secrets import Secrets
 from meshd.mesh.store import MeshStore
 from meshd.mesh.watch import Watch
-from meshd.metrics import MetricsApi, MetricsServer
+from meshd.metrics import MetricsServer
 from meshd.overlay import static
 from meshd.peer.server import PeerServer
 from meshd.pins.parts import Outside, Pins
@@ -88,6 +91,7 @@ class Node:
             duties,
             on_joined=lambda _: self.watch.poke(),
             on_beat=self.watch.heard,
+            count_entries=self.pins.catalogue.count,
         )
         self.kubo_program = KuboProgram(kubo_repo, self.kubo, config.paths.engines, state)
         self.cluster_program = ClusterProgram(cluster_folder, self.cluster, config.paths.engines, state)
@@ -109,16 +113,17 @@ class Node:
             lambda: self.turns.overlay,
             self._create_engines,
             lambda: self.status.why_not_ready(),
+            self.pins.catalogue.count,
         )
         self.board = Board()
         self.notices = Notices(state / "notices.json", self.store)
         self.audit = Audit(
             self.turns.services,
-            {"kubo": config.ports.swarm, "cluster": config.ports.cluster},
+            self._engine_ports(),
             lambda: self.turns.overlay.address,
             self.kubo,
             self.turns.kubo_place,
-            lambda: {m.kubo_id for m in self.store.members()},
+            self._kubo_ids,
             self._secret_files,
         )
         self._build_control()
@@ -139,19 +144,30 @@ class Node:
             self.watch.states,
             lambda: {"kubo": self.kubo_program.version, "cluster": self.cluster_program.version},
         )
-        metrics = MetricsApi(self.status.document)
-        routes = [
-            *self.status.routes(),
-            *MeshApi(self.membership, pins.departure, self.store, self.status, self._leave).routes(),
-            *PinsApi(pins.catalogue, pins.adder, pins.content, pins.remover).routes(),
-            *metrics.routes(),
-        ]
+        examination = Examination(
+            self.turns.services,
+            self._engine_ports(),
+            lambda: self.turns.overlay,
+            self.kubo,
+            self.turns.kubo_place,
+            self.turns.cluster_place,
+            config.state / "cluster" / "service.json",
+            self._kubo_ids,
+            self._secret_files,
+            self.board,
+        )
+        routes = table(
+            self.status,
+            MeshApi(self.membership, pins.departure, self.store, self.status, self._leave),
+            PinsApi(pins.catalogue, pins.adder, pins.content, pins.remover),
+            DoctorApi(examination),
+        )
         keeper = Gatekeeper(config.control, self._child_pids)
         self.control = ControlServer(config.control_socket, routes, keeper)
         self.metrics_port: MetricsServer | None = None
         if config.metrics.listen:
             handlers = {
-                "/metrics": metrics.metrics,
+                "/metrics": self.status.metrics,
                 "/healthz": self.status.healthz,
                 "/readyz": self.status.readyz,
             }
@@ -161,6 +177,12 @@ class Node:
 
     def _child_pids(self) -> list[int]:
         return [s.state.pid for s in self.turns.services.values() if s.state.pid is not None]
+
+    def _engine_ports(self) -> dict[str, int]:
+        return {"kubo": self.config.ports.swarm, "cluster": self.config.ports.cluster}
+
+    def _kubo_ids(self) -> set[str]:
+        return {m.kubo_id for m in self.store.members()}
 
     def _secret_files(self) -> list[Path]:
         state = self.config.state

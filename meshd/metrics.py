@@ -1,32 +1,14 @@
-"""/metrics, /healthz and /readyz on a loopback port: the only port off the overlay, read-only, and it can be turned off."""
+"""The loopback port for monitoring: the only one off the overlay, read-only, and it can be turned off."""
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 
 from aiohttp import web
 
-from meshd import wire
-from meshd.control.server import Handler, Route
+from meshd.control.server import Handler
 from meshd.errors import Code, MeshError
-
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-
-
-class MetricsApi:
-    """Serves /metrics on the control socket too."""
-
-    def __init__(self, document: Callable[[], Awaitable[wire.Status]]) -> None:
-        self._document = document
-
-    def routes(self) -> list[Route]:
-        return [Route("GET", "/metrics", "read", self.metrics)]
-
-    async def metrics(self, request: web.Request) -> web.StreamResponse:
-        from meshd.exposition import render  # only where somebody scrapes: a megabyte less elsewhere
-
-        return web.Response(body=render(await self._document()), headers={"Content-Type": CONTENT_TYPE})
 
 
 class MetricsServer:

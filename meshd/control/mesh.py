@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from meshd import wire
-from meshd.control.server import Route, json_answer, read_request
+from meshd.control.server import json_answer, read_request
 from meshd.control.status import StatusApi
 from meshd.control.streams import EventStream, stream
 from meshd.mesh.membership import Membership
@@ -31,18 +31,6 @@ class MeshApi:
         self._store = store
         self._status = status
         self._leave = leave
-
-    def routes(self) -> list[Route]:
-        return [
-            Route("POST", "/v1/mesh", "admin", self.init),
-            Route("DELETE", "/v1/mesh", "admin", self.leave),
-            Route("POST", "/v1/mesh/join", "admin", self.join),
-            Route("GET", "/v1/invites", "admin", self.invites),
-            Route("POST", "/v1/invites", "admin", self.invite),
-            Route("DELETE", "/v1/invites/{id}", "admin", self.revoke),
-            Route("GET", "/v1/peers", "read", self.peers),
-            Route("DELETE", "/v1/peers/{name}", "admin", self.forget),
-        ]
 
     async def init(self, request: web.Request) -> web.StreamResponse:
         wanted = await read_request(request, wire.InitRequest)

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from aiohttp import web
 
-from meshd.control.server import Route, json_answer, read_request
+from meshd.control.server import json_answer, read_request
 from meshd.control.streams import EventStream, stream
 from meshd.errors import Code, MeshError
 from meshd.model import Replicas
@@ -26,20 +26,6 @@ class PinsApi:
         self._adder = adder
         self._content = content
         self._remover = remover
-
-    def routes(self) -> list[Route]:
-        return [
-            Route("GET", "/v1/pins", "read", self.list),
-            Route("POST", "/v1/pins", "admin", self.add),
-            Route("PUT", "/v1/pins/{cid}", "admin", self.put),
-            Route("GET", "/v1/pins/{ref}", "read", self.get),
-            Route("GET", "/v1/pins/{ref}/files", "read", self.files),
-            Route("GET", "/v1/pins/{ref}/content", "read", self.content),
-            Route("POST", "/v1/pins/{ref}/recover", "admin", self.recover),
-            Route("DELETE", "/v1/pins/{ref}", "admin", self.remove),
-            Route("GET", "/v1/trash", "read", self.trash),
-            Route("POST", "/v1/trash/{ref}/restore", "admin", self.restore),
-        ]
 
     async def list(self, request: web.Request) -> web.StreamResponse:
         """?name= (substring) &owner= (a node's name) &limit= &after= &copies=1"""

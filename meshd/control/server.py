@@ -25,12 +25,19 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One line of the API. path: aiohttp's, with {names}."""
+    """One line of the API. path: aiohttp's, with {names}.
+
+    answers: the shape of the answer, or the shapes of a stream's events, or a media type. takes: the shape of the JSON
+    body, or a media type. query: names that the handler reads.
+    """
 
     method: str
     path: str
     access: Access
     handler: Handler
+    answers: type[BaseModel] | tuple[type[BaseModel], ...] | str
+    takes: type[BaseModel] | str | None = None
+    query: tuple[str, ...] = ()
 
 
 def json_answer(document: BaseModel) -> web.Response:

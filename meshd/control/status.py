@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from typing import Literal
 
 from aiohttp import web
 
 from meshd import __version__, wire
 from meshd.cluster.rest import Cluster
 from meshd.config import Config
-from meshd.control.server import Route, json_answer
+from meshd.control.server import json_answer
 from meshd.control.streams import EventStream, stream
 from meshd.errors import Code, MeshError
 from meshd.health.board import Board
@@ -24,18 +25,8 @@ from meshd.pins.storage import Storage
 from meshd.pins.trash import Journal
 from meshd.turns import Turns
 
-
-class Happening(wire.Wire):
-    """A condition came or went."""
-
-    event: str
-    time: float
-    code: str
-    severity: str
-    subject: str
-    title: str
-    cause: str
-    hint: str
+Happened = Literal["condition-raised", "condition-cleared"]
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class StatusApi:
@@ -68,15 +59,6 @@ class StatusApi:
         self._versions = versions
         self._started = time.monotonic()
 
-    def routes(self) -> list[Route]:
-        return [
-            Route("GET", "/v1/status", "read", self.status),
-            Route("GET", "/v1/events", "read", self.events),
-            Route("GET", "/v1/logs/{service}", "read", self.logs),
-            Route("GET", "/healthz", "read", self.healthz),
-            Route("GET", "/readyz", "read", self.readyz),
-        ]
-
     async def healthz(self, request: web.Request) -> web.StreamResponse:
         """The loop turns."""
         return web.Response(text="alive\n")
@@ -87,6 +69,12 @@ class StatusApi:
         return web.Response(
             text="ready\n" if ready else f"not ready: {self.why_not_ready()}\n", status=200 if ready else 503
         )
+
+    async def metrics(self, request: web.Request) -> web.StreamResponse:
+        """The Prometheus text format."""
+        from meshd.exposition import render  # only where somebody scrapes: a megabyte less elsewhere
+
+        return web.Response(body=render(await self.document()), headers={"Content-Type": METRICS_TYPE})
 
     def why_not_ready(self) -> str:
         """What is still missing until this node serves; "" when it does."""
@@ -213,15 +201,16 @@ class StatusApi:
 
     async def events(self, request: web.Request) -> web.StreamResponse:
         """Conditions as they come and go, those that hold now first. Never ends by itself."""
-        queue: asyncio.Queue[Happening] = asyncio.Queue(maxsize=1000)
+        queue: asyncio.Queue[wire.Happening] = asyncio.Queue(maxsize=1000)
 
         def listener(what: str, condition: Condition) -> None:
             if not queue.full():
-                queue.put_nowait(_happening(what, condition, time.time()))
+                happened: Happened = "condition-raised" if what == "raised" else "condition-cleared"
+                queue.put_nowait(_happening(happened, condition, time.time()))
 
         async def work(events: EventStream) -> None:
             for condition in self._board.conditions:
-                await events.emit(_happening("raised", condition, condition.since))
+                await events.emit(_happening("condition-raised", condition, condition.since))
             if events.response is None:
                 await events.emit(wire.StepEvent(message="nothing is wrong; waiting for what comes"))
             while True:
@@ -256,17 +245,13 @@ class StatusApi:
             while request.query.get("follow") == "1":
                 when, text = await queue.get()
                 await events.emit(wire.LogEvent(time=when, service=name, text=text))
-            await events.emit(LogsDone())
+            await events.emit(wire.LogsDone())
 
         service.line_listeners.append(listener)
         try:
             return await stream(request, work)
         finally:
             service.line_listeners.remove(listener)
-
-
-class LogsDone(wire.Wire):
-    event: str = "done"
 
 
 def _condition(c: Condition) -> wire.Condition:
@@ -281,5 +266,5 @@ def _condition(c: Condition) -> wire.Condition:
     )
 
 
-def _happening(what: str, c: Condition, when: float) -> Happening:
-    return Happening(event=f"condition-{what}", time=when, **_condition(c).model_dump(exclude={"since"}))
+def _happening(what: Happened, c: Condition, when: float) -> wire.Happening:
+    return wire.Happening(event=what, time=when, **_condition(c).model_dump(exclude={"since"}))

@@ -19,6 +19,7 @@ from meshd.mesh.store import MeshStore
 from meshd.model import OverlayState
 
 READY_TIMEOUT = 120.0
+CATALOGUE_TIMEOUT = 20.0  # then it is read in the background
 _LOG = structlog.get_logger(part="membership")
 
 Emit = Callable[[wire.Wire], Awaitable[None]]
@@ -38,6 +39,7 @@ class Membership:
         overlay: Callable[[], OverlayState],
         create_engines: CreateEngines,
         why_not_ready: Callable[[], str],
+        count_entries: Callable[[], Awaitable[int]],
     ) -> None:
         self._config = config
         self._identity = identity
@@ -46,6 +48,7 @@ class Membership:
         self._overlay = overlay
         self._create_engines = create_engines
         self._why_not_ready = why_not_ready
+        self._count_entries = count_entries
         self._one_at_a_time = asyncio.Lock()
 
     def mesh(self) -> wire.Mesh | None:
@@ -94,7 +97,7 @@ class Membership:
             await asyncio.to_thread(secrets.save, self._config.state)
             await self._store.adopt(admitted)
             _LOG.info("mesh joined", mesh=admitted.mesh_name)
-            await self._serve(emit)
+            await self._serve(emit, entries=admitted.entries)
 
     async def follow_address(self) -> None:
         """Say in the roster where this node is now, if that has changed."""
@@ -184,7 +187,7 @@ class Membership:
             site=self._config.node.site,
         )
 
-    async def _serve(self, emit: Emit) -> None:
+    async def _serve(self, emit: Emit, *, entries: int = 0) -> None:
         """Wait until this node serves. It is a member whether it gets that far now or later."""
         deadline = asyncio.get_running_loop().time() + READY_TIMEOUT
         said = ""
@@ -200,7 +203,20 @@ class Membership:
                     "meshctl status; it goes on trying",
                 )
             await asyncio.sleep(0.05)
+        await self._read_catalogue(entries, emit)
         await self._done(emit, created=True)
+
+    async def _read_catalogue(self, entries: int, emit: Emit) -> None:
+        """Wait until what the mesh keeps is known here too: the others tell it every five seconds."""
+        deadline = asyncio.get_running_loop().time() + CATALOGUE_TIMEOUT
+        said = False
+        while await self._count_entries() < entries:
+            if not said:
+                said = True
+                await emit(wire.StepEvent(message=f"reading the catalogue: {entries} entries"))
+            if asyncio.get_running_loop().time() > deadline:
+                return
+            await asyncio.sleep(0.2)
 
     async def _done(self, emit: Emit, *, created: bool) -> None:
         mesh = self.mesh()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import structlog
 from aiohttp import web
@@ -34,6 +34,10 @@ _STOP_S = 5.0
 _LOG = structlog.get_logger(part="peer-api")
 
 
+async def _none() -> int:
+    return 0
+
+
 class PeerServer:
     """One listener. It can be started again, on another address, after it was stopped."""
 
@@ -46,6 +50,7 @@ class PeerServer:
         *,
         on_joined: Callable[[Member], None] = lambda _: None,
         on_beat: Callable[[str, Beat], None] = lambda _, __: None,
+        count_entries: Callable[[], Awaitable[int]] = _none,
         nonces: Nonces | None = None,
         strangers_most: int = listener.STRANGERS_MOST,
         stranger_s: float = listener.STRANGER_S,
@@ -57,7 +62,8 @@ class PeerServer:
         self._identity = identity
         self._store = store
         routes = table(
-            Strangers(store, secrets, nonces or Nonces(), on_joined), Members(store, holder, on_beat)
+            Strangers(store, secrets, nonces or Nonces(), on_joined, count_entries),
+            Members(store, holder, on_beat),
         )
         self._routes = {(route.method, route.path): route for route in routes}
         self._strangers_most = strangers_most

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import structlog
 
@@ -27,12 +27,17 @@ class Strangers:
         secrets: Callable[[], Secrets],
         nonces: Nonces,
         on_joined: Callable[[Member], None],
+        count_entries: Callable[[], Awaitable[int]],
     ) -> None:
-        """secrets: those of the mesh, when somebody is admitted. on_joined: called in the loop for each new member."""
+        """secrets: those of the mesh, when somebody is admitted. on_joined: called in the loop for each new member.
+
+        count_entries: how many the pinset has; 0 where that cannot be seen now.
+        """
         self._store = store
         self._secrets = secrets
         self._nonces = nonces
         self._on_joined = on_joined
+        self._count_entries = count_entries
 
     async def hello(self, call: Call) -> Hello:
         """All that a stranger may learn."""
@@ -80,6 +85,7 @@ class Strangers:
             swarm_key=secrets.swarm_key,
             cluster_secret=secrets.cluster_secret,
             roster=self._store.roster(),
+            entries=await self._count_entries(),
         )
 
     def _check_signature(self, request: PeerJoinRequest) -> None:

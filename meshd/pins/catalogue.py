@@ -35,6 +35,13 @@ class Catalogue:
         self.need_mesh()
         return await self._cluster.allocations()
 
+    async def count(self) -> int:
+        """How many entries there are; 0 where the cluster cannot be asked."""
+        try:
+            return len(await self._cluster.allocations())
+        except MeshError:
+            return 0
+
     def need_mesh(self) -> None:
         """Raises MeshError NO_MESH where this node is in no mesh, FORGOTTEN where it was one's member."""
         if self._store.mesh is None:

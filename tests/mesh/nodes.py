@@ -12,7 +12,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -342,6 +342,7 @@ class Mesh:
 
     def __init__(self, nodes: Sequence[Node]) -> None:
         self.nodes = list(nodes)
+        self.full: set[str] = set()
 
     def __iter__(self) -> Iterator[Node]:
         return iter(self.nodes)
@@ -349,8 +350,9 @@ class Mesh:
     def __getitem__(self, number: int) -> Node:
         return self.nodes[number]
 
-    def build(self) -> Mesh:
-        """Start every node and make them one mesh."""
+    def build(self, full: Iterable[str] = ()) -> Mesh:
+        """Start every node and make them one mesh. full: names of those that will take no content."""
+        self.full = set(full)
         for node in self.nodes:
             node.begin()
         for node in self.nodes:
@@ -377,7 +379,8 @@ class Mesh:
             if not node.ready():
                 return False
             peers = node.peers()
-            return set(peers) == names and all(p["reachable"] and p["accepts"] for p in peers.values())
+            taking = {p["name"] for p in peers.values() if p["accepts"]}
+            return set(peers) == names and all(p["reachable"] for p in peers.values()) and taking == names - self.full
 
         for node in self.nodes:
             until(lambda node=node: whole(node), f"{node} sees the whole mesh", seconds)

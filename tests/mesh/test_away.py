@@ -108,6 +108,7 @@ def test_who_leaves_hands_over_what_only_it_holds_and_may_come_back(make_mesh: M
 
     barn.do("join", attic.do("invite").out.strip())
     mesh.wait_whole()
+    until(lambda: barn.entries("single.bin"), "the catalogue is there")
     barn.do("get", "single.bin", "-o", tmp_path / "again")
     assert sha256(tmp_path / "again") == sha256(file)
 

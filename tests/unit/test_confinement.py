@@ -52,7 +52,7 @@ print(json.dumps({
     "raw": try_it(lambda: S(INET, RAW, socket.IPPROTO_ICMP)),
     "raw6": try_it(lambda: S(INET6, RAW, socket.IPPROTO_ICMPV6)),
     "sctp": try_it(lambda: S(INET, socket.SOCK_SEQPACKET, 132)),
-    "mptcp": try_it(lambda: S(INET, STREAM, 262)),
+    "sctp as a stream": try_it(lambda: S(INET, STREAM, 132)),
     "packet": try_it(lambda: S(socket.AF_PACKET, RAW)),
     "packet datagram": try_it(lambda: S(socket.AF_PACKET, DGRAM)),
     "io_uring": try_it(lambda: raw(425, 1, 0)),
@@ -86,7 +86,7 @@ def test_what_the_engines_need_is_allowed(what: str, tried: dict[str, str]) -> N
 
 @pytest.mark.parametrize(
     "what",
-    ["udp", "udp6", "udp, not blocking", "udp, with odd high bits", "ping", "raw", "raw6", "sctp", "packet",
+    ["udp", "udp6", "udp, not blocking", "udp, with odd high bits", "ping", "raw", "raw6", "sctp", "sctp as a stream", "packet",
      "packet datagram"],
 )  # fmt: skip
 def test_any_other_internet_socket_is_refused(what: str, tried: dict[str, str]) -> None:

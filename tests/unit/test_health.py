@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 
 from meshd.errors import Code, MeshError
-
 from meshd.health.board import Board
 from meshd.health.facts import Facts
 from meshd.model import Condition, OverlayState, PeerState, Phase, ServiceState, Severity

@@ -1,0 +1,229 @@
+"""Requests and answers of the control API. Sizes are bytes; times are seconds since 1970 (`_s`: a span in seconds)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from meshd.wire.base import Replicas, Request, Wire
+
+
+class Condition(Wire):
+    code: str
+    severity: Literal["error", "warning", "info"]
+    subject: str
+    title: str
+    cause: str
+    hint: str
+    since: float
+
+
+class Service(Wire):
+    name: str
+    phase: Literal["stopped", "starting", "ready", "stopping", "backoff"]
+    healthy: bool
+    pid: int | None
+    since_s: float
+    restarts: int
+    version: str
+    last_exit: str
+
+
+class Node(Wire):
+    name: str
+    fingerprint: str
+    version: str
+    site: str
+    uptime_s: float
+    state: str
+
+
+class Mesh(Wire):
+    name: str
+    id: str
+    members: int
+    joined: float
+    replicas: Replicas
+
+
+class OverlayView(Wire):
+    kind: str
+    address: str | None
+    interface: str
+    why: str
+
+
+class Storage(Wire):
+    total: int
+    free: int
+    reserve: int
+    offer: int | None
+    content: int
+    accepts: bool
+
+
+class Peer(Wire):
+    name: str
+    fingerprint: str
+    address: str
+    site: str
+    this_node: bool
+    reachable: bool
+    last_seen: float
+    rtt_s: float | None
+    ready: bool
+    free: int
+    accepts: bool
+    version: str
+    problem: str
+    admitted_by: str
+    admitted: float
+
+
+class PinCounts(Wire):
+    entries: int
+    size: int
+    trash: int
+    trash_size: int
+
+
+class Status(Wire):
+    node: Node
+    mesh: Mesh | None
+    overlay: OverlayView
+    services: list[Service]
+    peers: list[Peer]
+    conditions: list[Condition]
+    storage: Storage
+    pins: PinCounts | None
+    ready: bool
+
+
+class Peers(Wire):
+    peers: list[Peer]
+
+
+class Finding(Wire):
+    """One rule that was looked at. held: None where it could not be seen now, which `found` explains."""
+
+    area: str
+    rule: str
+    why: str
+    held: bool | None
+    found: str
+    hint: str
+
+
+class Doctor(Wire):
+    findings: list[Finding]
+
+
+class Invite(Wire):
+    id: str
+    created: float
+    expires: float
+    used_by: str | None = None
+    invite: str | None = None  # only in the answer that makes it
+
+
+class Invites(Wire):
+    invites: list[Invite]
+
+
+class Copy(Wire):
+    node: str
+    state: Literal["held", "fetching", "missing", "refused", "unknown"]
+    detail: str = ""
+
+
+class Entry(Wire):
+    """One thing that someone asked the mesh to keep. version: 1 is the newest of its name, 2 the one before."""
+
+    cid: str
+    name: str
+    version: int
+    owner: str
+    mine: bool
+    root: str
+    size: int
+    files: int
+    directory: bool
+    time: float
+    wanted: Replicas
+    held: int | None = None  # copies that were seen; None where nobody looked
+    copies: list[Copy] = Field(default_factory=list)
+
+
+class Entries(Wire):
+    entries: list[Entry]
+    total: int
+    next: str | None = None
+
+
+class Item(Wire):
+    name: str
+    size: int
+    directory: bool
+
+
+class Listing(Wire):
+    """What is inside a directory entry at `path`; for a file one item with its own name."""
+
+    entry: Entry
+    path: str
+    directory: bool
+    items: list[Item]
+
+
+class TrashEntry(Wire):
+    cid: str
+    name: str
+    version: int
+    owner: str
+    root: str
+    size: int
+    directory: bool
+    time: float
+    removed: float
+    removed_by: str
+    expires: float
+
+
+class Trash(Wire):
+    entries: list[TrashEntry]
+
+
+class NodeOutcome(Wire):
+    node: str
+    state: Literal["trashed", "released", "refused", "unreachable"]
+    detail: str = ""
+
+
+class Removed(Wire):
+    entry: Entry
+    nodes: list[NodeOutcome]
+    restore_until: float | None
+
+
+class Forgotten(Wire):
+    name: str
+
+
+class InitRequest(Request):
+    name: str = "mesh"
+
+
+class JoinRequest(Request):
+    invite: str
+    name: str | None = None
+
+
+class InviteRequest(Request):
+    expires_s: Annotated[float, Field(gt=0, le=30 * 86400)] = 86400.0
+
+
+class PinRequest(Request):
+    name: str
+    replicas: Replicas | None = None
+    detach: bool = False

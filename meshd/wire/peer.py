@@ -1,0 +1,137 @@
+"""Requests and answers of the peer API, between the members of a mesh."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from meshd.wire.base import Replicas, Request, Wire
+
+
+class Hello(Wire):
+    """All that a stranger may learn."""
+
+    protocol: int
+    fingerprint: str
+
+
+class Challenge(Wire):
+    nonce: str  # hex, single use
+
+
+class Member(Wire):
+    """One statement of the roster. stamp: the newest statement about a fingerprint wins; forgotten wins over all."""
+
+    fingerprint: str
+    name: str
+    certificate: str  # PEM
+    address: str
+    peer_port: int
+    swarm_port: int
+    cluster_port: int
+    kubo_id: str
+    cluster_id: str
+    site: str = ""
+    admitted_by: str = ""  # fingerprint
+    admitted: float = 0.0
+    stamp: float = 0.0
+    forgotten: bool = False
+    forgotten_by: str = ""  # fingerprint
+
+
+class Roster(Wire):
+    members: list[Member]
+
+
+class Joiner(Request):
+    """What a node tells of itself when it asks to join, and again when it changes."""
+
+    name: str
+    certificate: str
+    address: str
+    peer_port: int
+    swarm_port: int
+    cluster_port: int
+    kubo_id: str
+    cluster_id: str
+    site: str = ""
+
+
+class PeerJoinRequest(Request):
+    """signature: hex, Ed25519 over the nonce, the server's fingerprint and the token (see mesh/invites.py)."""
+
+    protocol: int
+    invite_id: str
+    token: str
+    nonce: str
+    signature: str
+    joiner: Joiner
+
+
+class Admitted(Wire):
+    mesh_name: str
+    mesh_id: str
+    created: float
+    swarm_key: str
+    cluster_secret: str
+    roster: Roster
+    entries: int = 0  # how many the pinset has, so that the joiner knows when it has read the whole catalogue
+
+
+class Beat(Wire):
+    """The facts that two members exchange every few seconds, in both directions."""
+
+    protocol: int
+    fingerprint: str
+    version: str
+    roster_digest: str
+    removals: int  # how many removals this node has recorded
+    free: int
+    accepts: bool
+    ready: bool
+
+
+class ConfirmRequest(Request):
+    cids: Annotated[list[str], Field(max_length=2000)]
+
+
+class Confirmed(Wire):
+    states: dict[str, Literal["held", "fetching", "missing", "refused"]]
+    details: dict[str, str] = Field(default_factory=dict)  # why, for those that were refused
+
+
+class Removal(Wire):
+    """An entry was taken out of the pinset. by: fingerprint of the node that did it, empty where unknown.
+
+    now: its owner wants it let go at once; heeded only where the owner itself says so.
+    """
+
+    cid: str
+    time: float
+    by: str
+    name: str = ""
+    owner: str = ""
+    root: str = ""
+    size: int = 0
+    files: int = 1
+    directory: bool = False
+    entry_time: float = 0.0
+    wanted: Replicas = 3
+    now: bool = False
+
+
+class Removals(Wire):
+    removals: list[Removal]
+    total: int
+
+
+class ReleaseRequest(Request):
+    """rm --now: let go at once. Only the entry's owner may ask."""
+
+    cid: str
+
+
+class Released(Wire):
+    released: bool
+    detail: str = ""
