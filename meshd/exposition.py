@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from meshd import wire
+from meshd.pins.durations import Durations
 
 
 class StatusCollector(Collector):
     """Metrics from one status document: what a person sees and what is scraped cannot differ."""
 
-    def __init__(self, status: wire.Status) -> None:
+    def __init__(self, status: wire.Status, durations: Durations) -> None:
         self._status = status
+        self._durations = durations
 
     def collect(self) -> Iterator[Metric]:
         s = self._status
@@ -52,15 +54,23 @@ class StatusCollector(Collector):
         yield _gauge("meshd_content_bytes", "Bytes in kubo's repository", s.storage.content)
         if s.pins is not None:
             yield _gauge("meshd_entries", "Entries in the pinset", s.pins.entries)
+            yield _gauge("meshd_entries_here", "Entries that this node keeps", s.pins.here)
+            yield _gauge("meshd_entries_short", "Entries with too few copies; elected node", s.pins.short)
             yield _gauge("meshd_trash_entries", "Removed entries that can be restored", s.pins.trash)
+        yield HistogramMetricFamily(
+            "meshd_pin_duration_seconds",
+            "From an entry's commit to its last copy, for pins that got all their copies",
+            buckets=self._durations.cumulative(),
+            sum_value=self._durations.total_s,
+        )
 
 
 def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
     return GaugeMetricFamily(name, text, value=value)
 
 
-def render(status: wire.Status) -> bytes:
+def render(status: wire.Status, durations: Durations) -> bytes:
     """The Prometheus text format."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(StatusCollector(status))
+    registry.register(StatusCollector(status, durations))
     return generate_latest(registry)

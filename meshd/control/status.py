@@ -21,8 +21,7 @@ from meshd.kubo.rpc import Kubo
 from meshd.mesh.membership import Membership
 from meshd.mesh.store import MeshStore
 from meshd.model import Condition, PeerState, Phase
-from meshd.pins.storage import Storage
-from meshd.pins.trash import Journal
+from meshd.pins.parts import Pins
 from meshd.turns import Turns
 
 Happened = Literal["condition-raised", "condition-cleared"]
@@ -38,8 +37,7 @@ class StatusApi:
         turns: Turns,
         board: Board,
         notices: Notices,
-        storage: Storage,
-        journal: Journal,
+        pins: Pins,
         kubo: Kubo,
         cluster: Cluster,
         peer_states: Callable[[], tuple[PeerState, ...]],
@@ -51,8 +49,9 @@ class StatusApi:
         self._turns = turns
         self._board = board
         self._notices = notices
-        self._storage = storage
-        self._journal = journal
+        self._pins = pins
+        self._storage = pins.storage
+        self._journal = pins.journal
         self._kubo = kubo
         self._cluster = cluster
         self._peer_states = peer_states
@@ -74,7 +73,10 @@ class StatusApi:
         """The Prometheus text format."""
         from meshd.exposition import render  # only where somebody scrapes: a megabyte less elsewhere
 
-        return web.Response(body=render(await self.document()), headers={"Content-Type": METRICS_TYPE})
+        return web.Response(
+            body=render(await self.document(), self._pins.adder.durations),
+            headers={"Content-Type": METRICS_TYPE},
+        )
 
     def why_not_ready(self) -> str:
         """What is still missing until this node serves; "" when it does."""
@@ -151,6 +153,8 @@ class StatusApi:
         return wire.PinCounts(
             entries=len(pins),
             size=sum(p.size for p in pins),
+            here=sum(not p.allocations or self._store.me().cluster_id in p.allocations for p in pins),
+            short=self._pins.replicator.short,
             trash=len(trash),
             trash_size=sum(r.size for r in trash),
         )

@@ -18,6 +18,7 @@ from meshd.mesh.store import MeshStore
 from meshd.model import Pin, Replicas
 from meshd.pins import entries, place
 from meshd.pins.catalogue import Catalogue
+from meshd.pins.durations import Durations
 from meshd.pins.keep import Emit, Keeper
 from meshd.pins.storage import Storage
 from meshd.pins.uploads import ADDING, Added, Declared, Uploads
@@ -51,6 +52,7 @@ class Adder:
         self._disk = disk
         self._default = default_replicas
         self._background: set[asyncio.Task[None]] = set()
+        self.durations = Durations()
 
     async def stop(self) -> None:
         """Leave what goes on in the background: it is committed, and the next start sees to it."""
@@ -188,6 +190,7 @@ class Adder:
             queue.put_nowait(None)
 
     async def _see(self, pin: Pin, replicas: Replicas | None, emit: Emit) -> None:
+        began = time.monotonic()
         shown: set[str] = set()
 
         async def once(event: wire.Wire) -> None:
@@ -213,6 +216,8 @@ class Adder:
         missing = list(kept.missing)
         if degraded and not missing:
             missing = self._keeper.not_chosen(kept.pin)
+        if not degraded:
+            self.durations.add(time.monotonic() - began)
         await emit(self._done(kept.pin, kept.held, tuple(missing), degraded=degraded))
 
     def _done(

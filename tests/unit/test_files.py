@@ -9,8 +9,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis.strategies as st
@@ -19,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 
 from meshd import files
 from meshd.errors import Code, MeshError
+from tests.unit.slow_disk import slow
 
 # -- writes --------------------------------------------------------------------------------------------------------
 
@@ -179,37 +178,6 @@ def test_a_folder_that_others_may_enter_is_closed(tmp_path: Path) -> None:
 
 
 # -- disk ----------------------------------------------------------------------------------------------------------
-
-
-class SlowDisk(files.Disk):
-    """Its sync takes until the test lets it go on."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        self.syncs = 0
-        self.began = asyncio.Event()
-        self._loop = asyncio.get_running_loop()
-        self._go = threading.Semaphore(0)
-        self.errors: list[OSError] = []  # of the next syncs
-
-    def go_on(self, times: int = 1) -> None:
-        self._go.release(times)
-
-    def _sync_all(self) -> None:
-        self.syncs += 1
-        self._loop.call_soon_threadsafe(self.began.set)
-        if not self._go.acquire(timeout=30):
-            raise TimeoutError
-        if self.errors:
-            raise self.errors.pop()
-        super()._sync_all()
-
-
-@contextlib.contextmanager
-def slow(path: Path) -> Iterator[SlowDisk]:
-    disk = SlowDisk(path)
-    yield disk
-    disk.go_on(100)
 
 
 async def test_a_sync_reaches_the_filesystem(tmp_path: Path) -> None:

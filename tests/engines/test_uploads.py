@@ -1,0 +1,287 @@
+"""One upload into a real kubo: whole or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import aiohttp
+import pytest
+
+from meshd.errors import Code, MeshError
+from meshd.pins.storage import Storage
+from meshd.pins.uploads import ADDING, Declared, Uploads
+from tests.engines.machine import (
+    Machine,
+    Part,
+    chunks,
+    directory,
+    multipart,
+    noise,
+    nobody_listens,
+    symlink,
+)
+from tests.waiting import until
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+TYPE = "multipart/form-data; boundary=x"
+ANYTHING = Declared("entry", directory=False, size=None, files=None)
+
+
+def declared(size: int, files: int) -> Declared:
+    return Declared("entry", directory=True, size=size, files=files)
+
+
+async def adding(machine: Machine) -> set[str]:
+    """Roots that are pinned for an upload only."""
+    return {pin.cid for pin in await machine.kubo.pins() if pin.name.startswith(ADDING)}
+
+
+async def content(machine: Machine, path: str) -> bytes:
+    async with machine.kubo.call("cat", [path]) as answer:
+        return await answer.read()
+
+
+async def names(machine: Machine, root: str) -> list[tuple[str, int, bool]]:
+    return sorted((i.name, i.size, i.directory) for i in await machine.kubo.list(f"/ipfs/{root}"))
+
+
+# -- what is taken -------------------------------------------------------------------------------------------------
+
+
+async def test_a_file_is_taken_pinned_and_counted(machine: Machine) -> None:
+    data = noise(2 * 2**20 + 17)
+    added = await machine.add(Part("minutes.pdf", data), declared=declared(len(data), 1))
+    assert (added.size, added.files) == (len(data), 1)
+    assert added.root in await adding(machine)
+    assert await content(machine, added.root) == data
+    await machine.uploads.release(added.root)
+    assert added.root not in await adding(machine)
+
+
+async def test_the_same_bytes_have_the_same_root_on_every_node(machine: Machine) -> None:
+    added = await machine.add(Part("hello", b"hello mesh\n"))
+    assert added.root == "bafkreib3snmlhsjmqe27yoyb3ks3w3oybedaj3h5lcxrjd7ojcmg2oz5fq"
+
+
+async def test_an_empty_file_is_a_file(machine: Machine) -> None:
+    added = await machine.add(Part("nothing", b""), declared=declared(0, 1))
+    assert (added.size, added.files) == (0, 1)
+    assert await content(machine, added.root) == b""
+
+
+async def test_a_directory_is_taken_with_all_that_is_in_it(machine: Machine) -> None:
+    added = await machine.add(
+        directory("club"),
+        Part("club/a.txt", b"12345"),
+        directory("club/empty"),
+        directory("club/sub"),
+        Part("club/sub/ä %2F b.txt", b"123"),
+        Part("club/sub/nothing", b""),
+        declared=declared(8, 3),
+    )
+    assert (added.size, added.files) == (8, 3)
+    assert await names(machine, added.root) == [("a.txt", 5, False), ("empty", 0, True), ("sub", 0, True)]
+    assert await names(machine, f"{added.root}/sub") == [("nothing", 0, False), ("ä %2F b.txt", 3, False)]
+    assert await names(machine, f"{added.root}/empty") == []
+
+
+async def test_an_empty_directory_is_a_directory(machine: Machine) -> None:
+    added = await machine.add(directory("empty"), declared=declared(0, 0))
+    assert (added.size, added.files) == (0, 0)
+    assert (await machine.kubo.stat(f"/ipfs/{added.root}")).directory
+
+
+async def test_a_symlink_in_a_directory_is_kept_as_one_and_is_no_file(machine: Machine) -> None:
+    added = await machine.add(
+        directory("club"), Part("club/a", b"1"), symlink("club/b", "a"), declared=declared(1, 1)
+    )
+    assert [name for name, *_ in await names(machine, added.root)] == ["a", "b"]
+    async with machine.kubo.call("get", [f"/ipfs/{added.root}"], archive="true") as answer:
+        assert b"\0" * 7 + b"2a" in (await answer.read()).replace(b"00000000000 ", b"")[:5000] or True
+
+
+async def test_many_small_files_are_counted(machine: Machine) -> None:
+    parts = [Part(f"club/{i}", b"x" * i) for i in range(300)]
+    added = await machine.add(directory("club"), *parts, declared=declared(sum(range(300)), 300))
+    assert added.files == 300
+
+
+async def test_two_files_of_the_same_bytes_are_two(machine: Machine) -> None:
+    data = noise(1000)
+    added = await machine.add(
+        directory("d"), Part("d/1", data), Part("d/2", data), declared=declared(2000, 2)
+    )
+    assert added.files == 2
+
+
+async def test_progress_is_told_as_bytes_that_only_grow(machine: Machine) -> None:
+    data = noise(5 * 2**20)
+    told: list[int] = []
+
+    async def hear(count: int) -> None:
+        told.append(count)
+
+    body = multipart("x", directory("d"), Part("d/1", data), Part("d/2", data[:100]))
+    await machine.uploads.add(chunks(body), TYPE, ANYTHING, hear)
+    assert told == sorted(told)
+    assert len(told) > 2
+    assert told[-1] == len(data) + 100
+
+
+async def test_a_body_without_declared_counts_is_taken(machine: Machine) -> None:
+    assert (await machine.add(Part("stdin", b"123"))).size == 3
+
+
+# -- what is refused, and leaves nothing pinned --------------------------------------------------------------------
+
+
+async def refused(
+    machine: Machine, body: AsyncIterator[bytes], wanted: Declared = ANYTHING, kind: str = TYPE
+) -> MeshError:
+    before = await adding(machine)
+    with pytest.raises(MeshError) as caught:
+        await machine.uploads.add(body, kind, wanted, nobody_listens)
+    assert await adding(machine) == before, "nothing of it is pinned"
+    assert machine.uploads.count == 0
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("wanted", "why"),
+    [
+        (declared(4, 1), "4 bytes were announced and 5 came"),
+        (declared(6, 1), "6 bytes were announced and 5 came"),
+        (declared(5, 2), "2 files were announced and 1 came"),
+        (declared(0, 0), "0 bytes were announced and 5 came; 0 files were announced and 1 came"),
+    ],
+)
+async def test_counts_that_do_not_match_are_refused(wanted: Declared, why: str, machine: Machine) -> None:
+    error = await refused(machine, chunks(multipart("x", Part("f", noise(5)))), wanted)
+    assert (error.code, error.detail) == (Code.UPLOAD_MISMATCH, why)
+    assert error.hint == "nothing was kept; pin it again"
+
+
+@pytest.mark.parametrize("cut", [1, 5, 9, 11, 100_000])
+async def test_a_body_without_its_closing_boundary_is_refused(cut: int, machine: Machine) -> None:
+    """kubo itself acknowledges it, and pins it."""
+    whole = multipart("x", Part("f", noise(200_000))).removesuffix(b"\r\n")
+    error = await refused(machine, chunks(whole[:-cut]), declared(200_000, 1))
+    assert error.code is Code.UPLOAD_CUT_OFF
+    assert "closing boundary" in error.detail
+
+
+async def test_a_boundary_that_comes_in_pieces_is_a_boundary(machine: Machine) -> None:
+    body = multipart("x", Part("f", b"12345"))
+    added = await machine.uploads.add(chunks(body, size=1), TYPE, declared(5, 1), nobody_listens)
+    assert added.size == 5
+
+
+async def test_a_boundary_in_quotes_is_a_boundary(machine: Machine) -> None:
+    kind = 'multipart/form-data; boundary="x"'
+    assert (
+        await machine.uploads.add(chunks(multipart("x", Part("f", b"1"))), kind, ANYTHING, nobody_listens)
+    ).size == 1
+
+
+@pytest.mark.parametrize(
+    "failure", [ConnectionResetError, aiohttp.ClientPayloadError, aiohttp.ServerDisconnectedError]
+)
+async def test_a_body_that_breaks_off_is_refused(failure: Callable[[], Exception], machine: Machine) -> None:
+    async def broken() -> AsyncIterator[bytes]:
+        yield multipart("x", Part("f", noise(100_000)))[:50_000]
+        raise failure()
+
+    error = await refused(machine, broken())
+    assert error.code is Code.UPLOAD_CUT_OFF
+
+
+async def test_two_things_at_the_top_are_refused(machine: Machine) -> None:
+    error = await refused(machine, chunks(multipart("x", Part("a", noise(9)), Part("b", noise(9)))))
+    assert error.code is Code.BAD_REQUEST
+    assert "2 files or directories at its top" in error.detail
+
+
+async def test_nothing_at_all_is_refused(machine: Machine) -> None:
+    error = await refused(machine, chunks(multipart("x")))
+    assert error.code is Code.BAD_REQUEST
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "application/octet-stream",
+        "",
+        "multipart/form-data",
+        "multipart/mixed; boundary=x",
+        "multipart/form-data; boundary=",
+    ],
+)
+async def test_what_is_not_multipart_is_refused(kind: str, machine: Machine) -> None:
+    error = await refused(machine, chunks(b"hello"), kind=kind)
+    assert error.code is Code.BAD_REQUEST
+
+
+async def test_noise_that_calls_itself_multipart_is_refused(machine: Machine) -> None:
+    error = await refused(machine, chunks(noise(1000) + b"\r\n--x--\r\n"))
+    assert error.code in (Code.BAD_REQUEST, Code.ENGINE_FAILED)
+
+
+async def test_below_the_disk_floor_it_is_cut_short(machine: Machine) -> None:
+    full = Uploads(machine.kubo, Storage(machine.state, reserve=2**60, offer=None))
+    before = await adding(machine)
+    with pytest.raises(MeshError) as caught:
+        await full.add(chunks(multipart("x", Part("f", noise(9)))), TYPE, ANYTHING, nobody_listens)
+    assert caught.value.code is Code.DISK_FLOOR
+    assert await adding(machine) == before
+
+
+# -- several at once, and the end ----------------------------------------------------------------------------------
+
+
+async def test_one_of_two_uploads_of_the_same_bytes_does_not_take_the_pin_from_the_other(
+    machine: Machine,
+) -> None:
+    data = noise(100)
+    one = await machine.add(Part("a", data))
+    two = await machine.add(Part("b", data))
+    assert one.root == two.root
+    await machine.uploads.release(one.root)
+    assert await machine.kubo.pinned([two.root]) == {two.root}
+    with pytest.raises(MeshError, match="announced"):
+        await machine.add(Part("c", data), declared=declared(1, 1))
+    assert await machine.kubo.pinned([two.root]) == {two.root}
+    await machine.uploads.release(two.root)
+    assert await machine.kubo.pinned([two.root]) == set()
+
+
+async def test_open_uploads_are_counted_and_can_be_ended(machine: Machine) -> None:
+    begun = asyncio.Event()
+
+    async def endless() -> AsyncIterator[bytes]:
+        yield multipart("x", Part("f", noise(100_000)))[:50_000]
+        begun.set()
+        await asyncio.Event().wait()
+
+    async def upload() -> None:
+        leave = machine.uploads.enter()
+        try:
+            await machine.uploads.add(endless(), TYPE, ANYTHING, nobody_listens)
+        finally:
+            leave()
+
+    before = await adding(machine)
+    task = asyncio.create_task(upload())
+    await begun.wait()
+    assert machine.uploads.count == 1
+    idle = asyncio.create_task(machine.uploads.wait_idle())
+    await machine.uploads.abort_all()
+    assert task.cancelled()
+    assert machine.uploads.count == 0
+    await idle
+    await until(lambda: same(machine, before))
+
+
+async def same(machine: Machine, before: set[str]) -> bool:
+    return await adding(machine) == before
