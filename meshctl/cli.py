@@ -72,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
         try:
             code = _run(arguments)
         except MeshctlError as error:
-            code = _tell(error, as_json="--json" in arguments)
+            code = _tell(error, as_json="--json" in _until_end(arguments))
         sys.stdout.flush()
         return code
     except BrokenPipeError:
@@ -121,12 +121,53 @@ def _run(arguments: list[str]) -> int:
     parser.description = summaries[verb]
     module.add_arguments(parser)
     _add_common(parser, chosen)
-    options = parser.parse_intermixed_args(rest)
+    options = _parse(parser, verb, rest)
 
     from meshctl.client import Client, socket_path  # after parsing: --help needs no http.client
 
     code: int = module.run(options, Client(socket_path(options.socket)))
     return code
+
+
+def _parse(parser: Parser, verb: str, arguments: list[str]) -> argparse.Namespace:
+    """The options and names of one verb, in any order; behind `--` everything is a name.
+
+    parse_intermixed_args loses the `--`, each Python in its own way. So names behind it that look like options go
+    through it with a NUL before them, which no argument can have.
+    """
+    options = _until_end(arguments)
+    names = arguments[len(options) + 1 :]
+    hidden = [f"\0{name}" if name.startswith("-") else name for name in names]
+    try:
+        parsed = parser.parse_intermixed_args([*options, *hidden])
+    except MeshctlError as failure:
+        raise _perhaps_a_name(failure, parser, verb, options) from None
+    for key, value in vars(parsed).items():
+        if isinstance(value, str):
+            setattr(parsed, key, value.removeprefix("\0"))
+        elif isinstance(value, list):
+            setattr(parsed, key, [item.removeprefix("\0") for item in value])
+    return parsed
+
+
+def _perhaps_a_name(
+    failure: MeshctlError, parser: Parser, verb: str, options: list[str]
+) -> MeshctlError:
+    """The same failure; where something may be a name that begins with -, also with how that is typed."""
+    from meshctl.hints import command
+
+    known = tuple(name for action in parser._actions for name in action.option_strings if len(name) == 2)
+    takes_names = any(not action.option_strings for action in parser._actions)
+    for word in options:
+        if takes_names and len(word) > 2 and word[0] == "-" != word[1] and not word.startswith(known):
+            also = f"{command(verb, word)}   (if {word} is a name)"
+            return usage(failure.title, failure.detail, f"{failure.hint}\n{also}")
+    return failure
+
+
+def _until_end(arguments: list[str]) -> list[str]:
+    """What stands before the `--` that ends the options."""
+    return arguments[: arguments.index("--")] if "--" in arguments else arguments
 
 
 def _split(arguments: list[str]) -> tuple[list[str], str | None, list[str]]:
@@ -146,7 +187,7 @@ def _top_parser() -> Parser:
         "example:",
         "  meshctl pin minutes-1974.pdf",
         "",
-        "`meshctl VERB --help` tells more about one verb.",
+        "`meshctl VERB --help` tells more about one verb. What stands behind -- is a name: meshctl rm -- -odd",
     ]
     parser = Parser(
         prog="meshctl",

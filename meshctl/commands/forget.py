@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from meshctl import render
+from meshctl import hints, render
 from meshctl.client import LONG_ANSWER_TIMEOUT_S, Client, route
 from meshctl.errors import DONE, MeshctlError, interrupted
 
@@ -25,11 +25,13 @@ def run(args: argparse.Namespace, client: Client) -> int:
     """Asks, then forgets."""
     node = render.safe(args.node)
     target = route("peers", args.node, query={"force": int(args.force)})
+    if not args.yes:
+        _look_for(args.node, client)
     if not render.confirm(f"Forget {node}? It is shut out, and its copies count no more.", args.yes):
         raise MeshctlError(
             f"cannot forget {node}",
             "you did not say yes; nothing was changed",
-            f"meshctl forget {node} --yes",
+            hints.command("forget", args.node, "--yes"),
         )
     try:
         answer = client.call("DELETE", target, timeout_s=LONG_ANSWER_TIMEOUT_S)
@@ -43,3 +45,15 @@ def run(args: argparse.Namespace, client: Client) -> int:
         render.say(f"{render.safe(answer.get('name') or args.node)} is forgotten.")
         render.note("To see who is left: meshctl peers")
     return DONE
+
+
+def _look_for(name: str, client: Client) -> None:
+    """Raises MeshctlError where no other node has that name, so that nobody is asked about nothing."""
+    nodes = {peer.get("name"): peer for peer in client.get("peers").get("peers") or []}
+    shown = render.safe(name)
+    if name not in nodes:
+        raise MeshctlError(
+            f"cannot forget {shown}", "no member has that name", "meshctl peers", code="not-found"
+        )
+    if nodes[name].get("this_node"):
+        raise MeshctlError(f"cannot forget {shown}", "it is this node", "meshctl leave")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from contextlib import closing
 
-from meshctl import render
+from meshctl import hints, render
 from meshctl.client import Client, Document, Query, route
 from meshctl.errors import DONE, MeshctlError, interrupted, usage
 from meshctl.pinning import Follower
@@ -97,11 +97,12 @@ def _pin_cid(args: argparse.Namespace, client: Client) -> int:
 def _left(follower: Follower, *, sent: bool) -> MeshctlError:
     """What Ctrl-C left behind. sent: all of it was with the daemon, which may have gone on."""
     name = render.safe(follower.name)
+    look = hints.command("ls", follower.name)
     if follower.kept:
         detail = f"interrupted; {name} is kept and its copies are made in the background"
-        return interrupted("cannot wait for every copy", detail, f"meshctl ls {name}")
+        return interrupted("cannot wait for every copy", detail, look)
     if sent:
-        return interrupted(f"cannot tell whether {name} is pinned", "interrupted", f"meshctl ls {name}")
+        return interrupted(f"cannot tell whether {name} is pinned", "interrupted", look)
     return interrupted(f"cannot pin {name}", "interrupted; nothing is pinned", "the same again")
 
 

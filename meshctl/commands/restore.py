@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from meshctl import render
+from meshctl import hints, render
 from meshctl.client import Client, route
-from meshctl.errors import interrupted
+from meshctl.errors import MeshctlError, interrupted
 from meshctl.pinning import Follower
 
 
@@ -22,11 +22,14 @@ def run(args: argparse.Namespace, client: Client) -> int:
     follower = Follower(args.ref, None, done="restored", detach=False, as_json=args.json)
     try:
         return follower.follow(client.stream("POST", route("trash", args.ref, "restore")))
+    except MeshctlError as failure:
+        if failure.code == "not-found" and failure.hint.startswith("meshctl ls"):
+            failure.hint = "meshctl trash"  # where to look for what is not kept
+        raise
     except KeyboardInterrupt:
         name = render.safe(follower.name)
+        look = hints.command("ls", follower.name)
         if follower.kept:
             detail = f"interrupted; {name} is back and its copies are made in the background"
-            raise interrupted("cannot wait for every copy", detail, f"meshctl ls {name}") from None
-        raise interrupted(
-            f"cannot tell whether {name} is back", "interrupted", f"meshctl ls {name}"
-        ) from None
+            raise interrupted("cannot wait for every copy", detail, look) from None
+        raise interrupted(f"cannot tell whether {name} is back", "interrupted", look) from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from meshctl import render
+from meshctl import hints, render
 from meshctl.client import LONG_ANSWER_TIMEOUT_S, Client, Document, route
 from meshctl.errors import DEGRADED, DONE, MeshctlError, interrupted
 
@@ -36,9 +36,8 @@ def run(args: argparse.Namespace, client: Client) -> int:
         except MeshctlError as failure:
             result = render.tell(failure, args.json)
         except KeyboardInterrupt:
-            shown = render.safe(ref)
             raise interrupted(
-                f"cannot tell whether {shown} is removed", "interrupted", f"meshctl ls {shown}"
+                f"cannot tell whether {render.safe(ref)} is removed", "interrupted", hints.command("ls", ref)
             ) from None
         code = code or result
     return code
@@ -58,12 +57,12 @@ def _remove(ref: str, args: argparse.Namespace, client: Client) -> int:
 
 
 def _say_trashed(ref: str, removed: Document, outcomes: list[Outcome]) -> None:
-    name = render.safe((removed.get("entry") or {}).get("name") or ref)
+    name = (removed.get("entry") or {}).get("name") or ref
     where = [str(outcome.get("node")) for outcome in outcomes if outcome.get("state") == "trashed"]
     until = removed.get("restore_until")
     held = f"; in the trash on {render.names(where)}" if where else ""
-    back = f" until {render.when(float(until))}: meshctl restore {name}" if until else ""
-    render.say(f"removed {name}{held}{back}")
+    back = f" until {render.when(float(until))}: {hints.command('restore', name)}" if until else ""
+    render.say(f"removed {render.safe(name)}{held}{back}")
     for outcome in _not_in(outcomes, "trashed"):
         if outcome.get("state") == "unreachable":
             render.note(

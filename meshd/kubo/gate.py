@@ -111,8 +111,7 @@ class Gate:
         size, asked = self._size
         if time.monotonic() - asked > _SIZE_FOR_S:
             size = (await self._kubo.repo_stat()).size
-            self._pin_count = 0  # pins in kubo when they were last listed
-        self._size = (size, time.monotonic())
+            self._size = (size, time.monotonic())
         return size
 
     async def _pass_on(self, request: web.Request, command: str) -> web.StreamResponse:

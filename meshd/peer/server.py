@@ -144,7 +144,7 @@ class PeerServer:
                     Code.INTERNAL,
                     "cannot answer",
                     "something broke on that node",
-                    "see its log: meshctl logs meshd",
+                    "see the journal of meshd on that node: journalctl -u meshd",
                 )
             )
 

@@ -100,6 +100,7 @@ class Node:
         replicas: int | str = 3,
         trash: str = "30d",
         heal_after: str = "10m",
+        engines: Path = ENGINES,
     ) -> None:
         """interface: where the address is looked up instead; `address` is then only what it has at first."""
         self.name = name
@@ -116,7 +117,7 @@ class Node:
         self.config.write_text(
             f"[node]\nname = {json.dumps(name)}\nsite = {json.dumps(site)}\n"
             f"[paths]\nstate = {json.dumps(str(self.state))}\nrun = {json.dumps(str(self.run_folder))}\n"
-            f"engines = {json.dumps(str(ENGINES))}\n"
+            f"engines = {json.dumps(str(engines))}\n"
             f'[overlay]\nkind = "static"\n{where}\n'
             f"[storage]\nreserve = {json.dumps(reserve)}\noffer = {json.dumps(offer)}\n"
             f"[pins]\nreplicas = {json.dumps(replicas)}\ntrash = {json.dumps(trash)}\n"

@@ -122,7 +122,7 @@ class Sampler:
 
     def _judge(self, node: Node, program: str, found: Open) -> None:
         if found.listening:
-            self.seen.setdefault(node.name, set()).add((found.address, found.port))
+            self.seen.setdefault(repr(node), set()).add((found.address, found.port))
         why = wrong(node, found, self._addresses)
         if why:
             line = f"{node} {program}: {found}: {why}"

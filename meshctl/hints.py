@@ -1,0 +1,38 @@
+"""Commands to type, with the names in them as a shell must get them."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+from meshctl.render import safe
+
+# Verbs that only show something.
+_LOOKING = frozenset({"doctor", "ls", "peers", "status", "trash", "version", "watch"})
+
+
+def quoted(text: object) -> str:
+    """One word of a command, quoted where a shell would take it apart."""
+    return shlex.quote(safe(text))
+
+
+def path(text: object) -> str:
+    """A path as one word that no program takes for an option."""
+    word = quoted(text)
+    return f"./{word}" if str(text).startswith("-") else word
+
+
+def command(verb: str, name: object, options: str = "") -> str:
+    """`meshctl get 'it is' -o OTHER`; for a name that begins with -, `meshctl get -o OTHER -- -weird`."""
+    word = quoted(name)
+    words = [options, "--", word] if str(name).startswith("-") else [word, options]
+    return " ".join(["meshctl", verb, *filter(None, words)])
+
+
+def of_condition(condition: dict[str, Any]) -> str:
+    """What to type about a condition; nothing where it is only news, and to look is all that the hint says."""
+    hint = str(condition.get("hint") or "")
+    program, _, verb = hint.partition(" ")
+    if condition.get("severity") == "info" and program == "meshctl" and verb in _LOOKING:
+        return ""
+    return hint
