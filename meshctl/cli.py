@@ -160,8 +160,8 @@ def _perhaps_a_name(
     takes_names = any(not action.option_strings for action in parser._actions)
     for word in options:
         if takes_names and len(word) > 2 and word[0] == "-" != word[1] and not word.startswith(known):
-            also = f"{command(verb, word)}   (if {word} is a name)"
-            return usage(failure.title, failure.detail, f"{failure.hint}\n{also}")
+            failure.advise(f"{failure.hint}\n{command(verb, word)}   (if {word} is a name)")
+            break
     return failure
 
 

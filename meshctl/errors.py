@@ -52,6 +52,11 @@ class MeshctlError(Exception):
         """What meshctl exits with; codes without a number of their own are a plain failure."""
         return _EXIT_CODES.get(self.code, FAILED)
 
+    def advise(self, hint: str) -> None:
+        """Another hint than the daemon's, where the client knows better."""
+        self.hint = hint
+        self.document = self.document | {"hint": hint}
+
     @classmethod
     def from_problem(cls, document: dict[str, Any]) -> MeshctlError:
         """The failure that the daemon described in an RFC 9457 document, which is kept whole for --json."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from meshctl import render
+from meshctl import hints, render
 from meshctl.errors import DEGRADED, DONE
 
 Event = dict[str, Any]
@@ -20,6 +20,7 @@ class Follower:
     def __init__(self, name: str, total: int | None, *, done: str, detach: bool, as_json: bool) -> None:
         self.name = name
         self.kept = False  # an `entry` event came: from here on the mesh goes on by itself
+        self._wanted = 0  # copies, once an `entry` event said how many
         self._done = done
         self._detach = detach
         self._as_json = as_json
@@ -34,6 +35,7 @@ class Follower:
                 if kind == "entry":
                     self.kept = True
                     self.name = str(event.get("name") or self.name)
+                    self._wanted = _number(event.get("wanted"))
                 if self._as_json:
                     render.document(event)
                 if kind == "done":
@@ -62,32 +64,61 @@ class Follower:
             self._progress.clear()
             self._say_result(entry, degraded)
             if degraded:
-                self._say_missing(event.get("missing") or [])
+                self._say_missing(event.get("missing") or [], _held(entry))
         return DEGRADED if degraded else DONE
 
     def _say_result(self, entry: Event, degraded: bool) -> None:
-        name = render.safe(entry.get("name") or self.name)
-        held = [str(copy.get("node")) for copy in entry.get("copies") or [] if copy.get("state") == "held"]
-        number = len(held) if entry.get("held") is None else _number(entry.get("held"))
-        wanted = entry.get("wanted")
-        short = degraded or (self._detach and str(number) != str(wanted))
-        of = f" of {wanted}" if short and wanted != "all" else ""
-        copies = f"{number}{of} {'copy' if number == 1 and not of else 'copies'}"
-        where = f": {render.names(held)}" if held else ""
-        render.say(f"{self._done} {name}  {render.size(_number(entry.get('size')))}  {copies}{where}")
-        if self._detach:
-            render.note(f"The other copies are made in the background. To look: meshctl ls {name}")
+        name = str(entry.get("name") or self.name)
+        nodes = [str(copy.get("node")) for copy in entry.get("copies") or [] if copy.get("state") == "held"]
+        held = _held(entry)
+        wanted = self._wanted or _number(entry.get("wanted"))
+        going_on = self._detach and held < wanted
+        of = f" of {wanted}" if wanted and (degraded or going_on) else ""
+        copies = f"{held}{of} {'copy' if held == 1 and not of else 'copies'}"
+        where = f": {render.names(nodes)}" if nodes else ""
+        size = render.size(_number(entry.get("size")))
+        render.say(f"{self._done} {render.safe(name)}  {size}  {copies}{where}")
+        if going_on:
+            look = hints.command("ls", name)
+            render.note(f"The other copies are made in the background. To look: {look}")
+        elif name.startswith("-") and not degraded:
+            render.note(f"Its name begins with -, so type it behind --: {hints.command('get', name)}")
 
-    def _say_missing(self, missing: list[Event]) -> None:
+    def _say_missing(self, missing: list[Event], held: int) -> None:
         name = render.safe(self.name)
         render.note(f"meshctl: cannot make every copy of {name} now; what is missing is made when it can be:")
         for copy in missing:
-            detail = copy.get("detail")
-            why = f": {render.safe(detail)}" if detail else ""
-            render.note(f"  none on {render.safe(copy.get('node'))}  {render.safe(copy.get('state'))}{why}")
-        if not missing:
-            render.note("  the mesh has fewer nodes than copies were asked for")
-        render.note(f"  try: meshctl ls {name}   (later), or meshctl status")
+            render.note(f"  {no_copy(copy)}")
+        more = self._wanted - held - len(missing)
+        if missing:
+            if more > 0:
+                render.note(f"  {more} more when other nodes join")
+            render.note(f"  try: {hints.command('ls', self.name)}   (later), or meshctl status")
+            return
+        nodes = render.count(held, "node")  # nobody is missing, so those that hold it are all that there are
+        others = f"the other {more} copies are" if more > 1 else "the other copy is"
+        render.note(f"  the mesh has {nodes}; {others} made when nodes join")
+        render.note("  try: meshctl invite   (for the owner of one more machine)")
+
+
+def no_copy(copy: Event) -> str:
+    """One node that does not hold it, or of which that is not known, and why."""
+    node = render.safe(copy.get("node") or "another node")
+    detail = render.safe(copy.get("detail") or "")
+    state = copy.get("state")
+    if state == "unknown":
+        said = f"{node} is away"
+        return said if detail in {"", "it is away"} else f"{said}: {detail}"
+    if state == "fetching":
+        return f"not yet on {node}: it is on its way there{f' ({detail})' if detail else ''}"
+    why = detail or ("it refused" if state == "refused" else "")
+    return f"none on {node}{f': {why}' if why else ''}"
+
+
+def _held(entry: Event) -> int:
+    if entry.get("held") is not None:
+        return _number(entry["held"])
+    return sum(copy.get("state") == "held" for copy in entry.get("copies") or [])
 
 
 def _number(value: object) -> int:

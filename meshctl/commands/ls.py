@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from meshctl import render
+from meshctl import hints, render
 from meshctl.client import Client, Document, Query
 from meshctl.errors import DONE, usage
+from meshctl.pinning import no_copy
 
 Entry = dict[str, Any]
 
@@ -41,7 +42,7 @@ def run(args: argparse.Namespace, client: Client) -> int:
     if args.ref is None:
         return _list(args, client)
     if args.name is not None or args.owner is not None or args.limit is not None:
-        raise usage("cannot filter inside one entry", "", f"meshctl ls {render.safe(args.ref)}")
+        raise usage("cannot filter inside one entry", "", hints.command("ls", args.ref))
     ref, slash, path = args.ref.partition("/")
     if not slash:
         entry = client.get("pins", ref)
@@ -82,6 +83,7 @@ def _list(args: argparse.Namespace, client: Client) -> int:
         for entry in entries
     ]
     render.say(render.table(("NAME", "SIZE", "FILES", "COPIES", "OWNER", "WHEN"), rows, right=(1, 2)))
+    _note_away(entries)
     total = int(last.get("total") or 0)
     if last.get("next") and total > len(entries):
         render.note(f"{len(entries)} of {total} entries. To see more: a larger --limit")
@@ -113,6 +115,17 @@ def shown_name(entry: Entry) -> str:
 def _copies(entry: Entry) -> str:
     held = entry.get("held")
     return f"{'?' if held is None else held}/{entry.get('wanted')}"
+
+
+def _note_away(entries: list[Entry]) -> None:
+    """Once below the table: whose copies are not in its numbers, where that may be why a number is short."""
+    short = [entry for entry in entries if entry.get("held") != entry.get("wanted")]
+    copies = [copy for entry in short for copy in entry.get("copies") or []]
+    away = sorted({str(copy.get("node")) for copy in copies if copy.get("state") == "unknown"})
+    if len(away) == 1:
+        render.note(f"{render.safe(away[0])} is away: its copies are not counted")
+    elif away:
+        render.note(f"{render.names(away)} are away: their copies are not counted")
 
 
 def _show_entry(entry: Entry, as_json: bool) -> int:
@@ -147,10 +160,7 @@ def _note_copies(entry: Entry) -> None:
     render.note(f"{render.safe(shown_name(entry))}  {size} in {files}, copies {_copies(entry)}{where}")
     for copy in copies:
         if copy.get("state") != "held":
-            detail = f": {copy['detail']}" if copy.get("detail") else ""
-            render.note(
-                f"  none on {render.safe(copy.get('node'))}  {render.safe(copy.get('state'))}{render.safe(detail)}"
-            )
+            render.note(f"  {no_copy(copy)}")
 
 
 def _show_items(listing: Document) -> None:
@@ -160,12 +170,18 @@ def _show_items(listing: Document) -> None:
         return
     rows = [
         (
-            "" if item.get("directory") else render.size(item.get("size") or 0),
-            f"{item.get('name')}{'/' if item.get('directory') else ''}",
+            "" if item.get("directory") or item.get("target") else render.size(item.get("size") or 0),
+            _item_name(item),
         )
         for item in items
     ]
     render.say(render.table(("SIZE", "NAME"), rows, right=(0,)))
+
+
+def _item_name(item: Document) -> str:
+    if item.get("target"):
+        return f"{item.get('name')} -> {item['target']}"
+    return f"{item.get('name')}{'/' if item.get('directory') else ''}"
 
 
 def _positive(text: str) -> int:

@@ -29,7 +29,7 @@ def run(args: argparse.Namespace, client: Client) -> int:
     render.say(peer_table(peers))
     for peer in peers:
         if peer.get("problem"):
-            render.note(f"{render.safe(peer.get('name'))}: {render.safe(peer['problem'])}")
+            render.note(_problem(peer))
     return DONE
 
 
@@ -52,14 +52,25 @@ def peer_table(peers: list[dict[str, Any]]) -> str:
 
 
 def _seen(peer: dict[str, Any]) -> str:
+    state = _state(peer)
     if peer.get("this_node"):
-        return "this node"
+        return f"this node{state}"
     if not peer.get("reachable"):
         return f"not reached, {_last(peer)}"
     rtt_s = peer.get("rtt_s")
     took = f", {rtt_s * 1000:.0f} ms" if isinstance(rtt_s, int | float) else ""
-    full = "" if peer.get("accepts") else ", takes nothing new"
-    return f"reachable{took}{full}"
+    return f"reachable{took}{state}"
+
+
+def _state(peer: dict[str, Any]) -> str:
+    if not peer.get("ready", True):
+        return ", starting"
+    return "" if peer.get("accepts") else ", takes nothing new"
+
+
+def _problem(peer: dict[str, Any]) -> str:
+    name, problem = str(peer.get("name")), str(peer["problem"])
+    return render.safe(problem if name in problem else f"{name}: {problem}")
 
 
 def _last(peer: dict[str, Any]) -> str:

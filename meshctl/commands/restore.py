@@ -24,7 +24,7 @@ def run(args: argparse.Namespace, client: Client) -> int:
         return follower.follow(client.stream("POST", route("trash", args.ref, "restore")))
     except MeshctlError as failure:
         if failure.code == "not-found" and failure.hint.startswith("meshctl ls"):
-            failure.hint = "meshctl trash"  # where to look for what is not kept
+            failure.advise("meshctl trash")  # not the list of what is kept
         raise
     except KeyboardInterrupt:
         name = render.safe(follower.name)

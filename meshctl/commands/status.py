@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from meshctl import render
+from meshctl import hints, render
 from meshctl.client import Client
 from meshctl.commands.peers import peer_table
 from meshctl.errors import DONE
@@ -125,5 +125,5 @@ def _conditions(conditions: list[Part]) -> None:
         )
         if condition.get("cause"):
             render.say(f"  {render.safe(condition['cause'])}")
-        if condition.get("hint"):
-            render.say(f"  try: {render.safe(condition['hint'])}")
+        if hint := hints.of_condition(condition):
+            render.say(f"  try: {render.safe(hint)}")

@@ -122,10 +122,12 @@ class Adder:
             files=added.files,
         )
         cid = await self._kubo.put_entry(entries.to_node(draft))
+        self._uploads.entries.add(cid)
         try:
             await self._kubo.pin(cid, ADDING + cid[-16:])
             await self._disk.sync()
         except BaseException:
+            self._uploads.entries.discard(cid)
             await asyncio.shield(self._unpin(cid))
             raise
         return dataclasses.replace(draft, cid=cid)
@@ -171,6 +173,7 @@ class Adder:
             goal = len(self._store.members()) if pin.wanted == "all" else pin.wanted
             await queue.put(wire.EntryEvent(cid=pin.cid, name=pin.name, wanted=goal))
             new = False
+            self._uploads.entries.discard(pin.cid)
             await self._see(pin, replicas, queue.put)
         except MeshError as exc:
             _LOG.warning("cannot keep" if new else "cannot see all copies made", cid=pin.cid, error=str(exc))
@@ -187,6 +190,7 @@ class Adder:
             )
             await queue.put(wire.ErrorEvent(problem=mistake.problem()))
         finally:
+            self._uploads.entries.discard(pin.cid)
             queue.put_nowait(None)
 
     async def _see(self, pin: Pin, replicas: Replicas | None, emit: Emit) -> None:

@@ -24,6 +24,7 @@ from meshd.pins.storage import Storage
 COMMIT_TIMEOUT = 30.0  # the cluster's batch is 25 ms; a busy disk may take seconds
 JUST_STARTED_S = 15.0  # a member that joined or started is given so long before a pin does without it
 SILENT_S = 20.0  # a chosen node that does not answer for so long is given up
+AWAY_S = 2.0
 IDLE_S = 90.0  # one that answers, but neither fetches nor holds
 _LOG = structlog.get_logger(part="keep")
 
@@ -213,7 +214,7 @@ class Keeper:
                 if copy.state == "held":
                     return copy
                 waited = asyncio.get_running_loop().time() - question.since
-                limit = SILENT_S if copy.state == "unknown" else IDLE_S if copy.state == "missing" else None
+                limit = {"unknown": self._patience(member), "missing": IDLE_S}.get(copy.state)
                 if copy.state == "refused" or (limit is not None and waited > limit):
                     return copy
                 question.changed.clear()
@@ -222,6 +223,12 @@ class Keeper:
                         await question.changed.wait()
         finally:
             asker.close(question)
+
+    def _patience(self, member: wire.Member) -> float:
+        """Seconds to wait for a node that does not answer: few for one that is known to be away."""
+        states = {p.fingerprint: p for p in self._peer_states()}
+        s = states.get(member.fingerprint)
+        return AWAY_S if s is not None and not s.reachable and s.last_seen else SILENT_S
 
     async def replace_missing(self, kept: Kept) -> Pin | None:
         """Other nodes in place of those that refused or are silent; the new record, or None where nobody else can."""

@@ -97,6 +97,8 @@ class Pins:
             journal=self.journal,
             remover=self.remover,
             storage=self.storage,
+            fetching=self.gate.fetching,
+            uploads=self.uploads,
             window_s=config.pins.trash,
         )
         self.replicator = Replicator(cluster, store, keeper, out.peer_states, config.pins.heal_after)
@@ -119,7 +121,11 @@ class Pins:
         entry = entries.from_node(cid, await self._kubo.get_node(cid, seconds=60))
         if entry is None:
             return self.storage.full()  # pinned by another program: its size is not known before it is here
-        return self.storage.refuse(entry.size, foreign=entry.owner != self._store.fingerprint)
+        foreign = entry.owner != self._store.fingerprint
+        why = self.storage.refuse(entry.size, foreign=foreign)
+        if not why and foreign:
+            self.storage.expect(cid, entry.size)
+        return why
 
     async def stop(self) -> None:
         """End what goes on in the background; what is committed is seen to after the next start."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,7 +53,8 @@ class Storage:
         self._folder = folder
         self.reserve = reserve
         self.offer = offer
-        self.placed = 0  # bytes of others' entries that are allocated to this node; kept fresh by the keeper
+        self._counted = 0  # bytes of others' entries that are allocated to this node, as the last sweep found
+        self._coming: dict[str, int] = {}  # those that were let in since: cid -> bytes
 
     def room(self) -> Room:
         """What the disk has. Raises MeshError BAD_STATE where it cannot be asked."""
@@ -62,6 +64,20 @@ class Storage:
             raise MeshError(Code.BAD_STATE, f"cannot see the disk of {self._folder}", str(exc)) from exc
         inodes = stat.f_favail if stat.f_files else None
         return Room(stat.f_blocks * stat.f_frsize, stat.f_bavail * stat.f_frsize, self.reserve, inodes)
+
+    @property
+    def placed(self) -> int:
+        """Bytes that others have here, with those that are on their way."""
+        return self._counted + sum(self._coming.values())
+
+    def expect(self, cid: str, size: int) -> None:
+        """Another node's entry was let in: what it takes counts from now on, not from the next sweep."""
+        self._coming[cid] = size
+
+    def recount(self, placed: int, counted: Collection[str], fetching: Collection[str]) -> None:
+        """What a sweep found: bytes, the entries that are in them, and those that are still being fetched."""
+        self._counted = placed
+        self._coming = {c: n for c, n in self._coming.items() if c in fetching and c not in counted}
 
     def full(self) -> str:
         """Why nothing more may be stored, or ""."""

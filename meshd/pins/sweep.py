@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import structlog
 
@@ -22,7 +22,7 @@ from meshd.pins.keep import Keeper
 from meshd.pins.remove import Remover
 from meshd.pins.storage import Storage
 from meshd.pins.trash import Journal
-from meshd.pins.uploads import ADDING
+from meshd.pins.uploads import Uploads
 
 _MOVED_AT_ONCE = 200
 _SETTLED_S = 1.0
@@ -42,6 +42,8 @@ class Sweeper:
         journal: Journal,
         remover: Remover,
         storage: Storage,
+        fetching: Collection[str],
+        uploads: Uploads,
         window_s: float,
         *,
         now: Callable[[], float] = time.time,
@@ -54,6 +56,8 @@ class Sweeper:
         self._journal = journal
         self._remover = remover
         self._storage = storage
+        self._fetching = fetching
+        self._uploads = uploads
         self._window_s = window_s
         self._now = now
 
@@ -87,17 +91,18 @@ class Sweeper:
     async def sweep(self) -> None:
         """Raises MeshError where kubo or the cluster cannot be asked; the next sweep goes on."""
         pinset = {p.cid: p for p in await self._cluster.allocations()}
-        local = {p.cid: p.name for p in await self._kubo.pins()}
+        local = {p.cid for p in await self._kubo.pins()}
         me = self._store.me()
         mine = [p for p in pinset.values() if not p.allocations or me.cluster_id in p.allocations]
-        self._storage.placed = sum(p.size for p in mine if p.owner != me.fingerprint)
+        foreign = {p.cid: p.size for p in mine if p.owner != me.fingerprint}
+        self._storage.recount(sum(foreign.values()), foreign, self._fetching)
         await self._journal.drop([r.cid for r in self._journal.all() if r.cid in pinset])
         await self._empty_trash()
         moved = [
             p
             for p in pinset.values()
             if p.cid in local and p.allocations and me.cluster_id not in p.allocations
-            and not local[p.cid].startswith(ADDING)
+            and p.cid not in self._uploads.entries
         ]  # fmt: skip
         if moved:
             await self._let_moved_go(moved[:_MOVED_AT_ONCE])

@@ -57,6 +57,7 @@ class Uploads:
         self._kubo = kubo
         self._storage = storage
         self._tasks: set[asyncio.Task[object]] = set()
+        self.entries: set[str] = set()  # entries that were made here and are not in the pinset yet
         self._roots: Counter[str] = Counter()  # roots that open uploads still need
         self._idle = asyncio.Event()
         self._idle.set()

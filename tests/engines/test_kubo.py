@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -11,7 +10,7 @@ from meshd import files
 from meshd.errors import Code, MeshError
 from meshd.kubo import policy
 from meshd.kubo.rpc import EMPTY_BLOCK, Kubo, KuboError
-from meshd.kubo.service import KuboProgram, check_version, find_engine, run_once
+from meshd.kubo.service import KuboProgram, check_version
 from meshd.model import Pin
 from meshd.pins.entries import from_node, to_node
 from tests.engines.machine import ENGINES, Machine, Part, free_port, noise, own_address, short_folder
@@ -90,34 +89,6 @@ async def test_a_repository_without_an_identity_is_told() -> None:
         with pytest.raises(MeshError) as caught:
             await KuboProgram(folder / "kubo", Kubo(folder / "k.sock"), ENGINES, folder).create()
         assert caught.value.code is Code.BAD_STATE
-
-
-# -- the program ---------------------------------------------------------------------------------------------------
-
-
-def test_a_program_that_is_not_installed_is_told_with_where_it_was_looked_for(tmp_path: Path) -> None:
-    with pytest.raises(MeshError) as caught:
-        find_engine("ipfs", tmp_path)
-    assert caught.value.code is Code.ENGINE_MISSING
-    assert str(tmp_path) in caught.value.detail
-
-
-def test_another_version_is_refused_with_the_one_that_is_meant() -> None:
-    with pytest.raises(MeshError) as caught:
-        check_version("kubo", "0.30.1", ("0.43.",))
-    assert caught.value.title == "cannot use kubo 0.30.1"
-    assert "0.43.x" in caught.value.detail
-
-
-async def test_a_command_that_fails_is_told_with_its_own_words() -> None:
-    with pytest.raises(MeshError) as caught:
-        await run_once(["/bin/sh", "-c", "echo no such thing >&2; exit 1"], {})
-    assert "no such thing" in caught.value.detail
-
-
-async def test_a_command_that_takes_for_ever_is_ended() -> None:
-    with pytest.raises(TimeoutError):
-        await run_once(["/bin/cat", "/dev/zero"], {}, timeout=0.1)
 
 
 # -- pins ----------------------------------------------------------------------------------------------------------
