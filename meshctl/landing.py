@@ -8,27 +8,27 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from meshctl import hints
 from meshctl.errors import MeshctlError
 from meshctl.render import safe
 
 NAME_BYTES = 255  # what file systems take
 
 
-def free_or_refuse(target: str) -> None:
-    """Raises MeshctlError if something has the name already, or if it cannot be made there."""
+def free_or_refuse(target: str, ref: str) -> None:
+    """Raises MeshctlError if something has the name already, or if it cannot be made there. ref: what is fetched."""
     if os.path.lexists(target):
-        inside = (
-            f"meshctl get … -o {safe(os.path.join(target, 'NAME'))}   or " if os.path.isdir(target) else ""
-        )
-        raise MeshctlError(
-            f"cannot write {safe(target)}",
-            "it exists already",
-            f"{inside}-o OTHER, or remove it: rm -r {safe(target)}",
-        )
+        other = hints.command("get", ref, "-o OTHER")
+        if os.path.isdir(target):
+            inside = hints.path(os.path.join(target, "NAME"))
+            other = f"{hints.command('get', ref, f'-o {inside}')}\n{other}"
+        raise MeshctlError(f"cannot write {safe(target)}", "it exists already", other)
     parent = os.path.dirname(target) or "."
     if not os.path.isdir(parent):
         raise MeshctlError(
-            f"cannot write {safe(target)}", f"there is no folder {safe(parent)}", f"mkdir -p {safe(parent)}"
+            f"cannot write {safe(target)}",
+            f"there is no folder {safe(parent)}",
+            f"mkdir -p {hints.path(parent)}",
         )
 
 
@@ -41,7 +41,7 @@ def sibling(target: str) -> str:
 
 
 @contextmanager
-def new_file(target: str) -> Iterator[int]:
+def new_file(target: str, ref: str) -> Iterator[int]:
     """A file descriptor to write to. What was written gets its name when the block ends well; else nothing is left.
 
     Durable then: the content before the name, and the name before this returns. Raises MeshctlError.
@@ -60,11 +60,11 @@ def new_file(target: str) -> Iterator[int]:
             _discard_file(temporary)
         sync_parent(target)
     except OSError as error:
-        raise cannot_write(target, error) from None
+        raise cannot_write(target, ref, error) from None
 
 
 @contextmanager
-def new_directory(target: str) -> Iterator[int]:
+def new_directory(target: str, ref: str) -> Iterator[int]:
     """A descriptor of a new, empty directory; as new_file does, it gets its name at the end or is gone."""
     temporary = sibling(target)
     try:
@@ -86,20 +86,18 @@ def new_directory(target: str) -> Iterator[int]:
             raise
         sync_parent(target)
     except OSError as error:
-        raise cannot_write(target, error) from None
+        raise cannot_write(target, ref, error) from None
 
 
-def cannot_write(target: str, error: OSError) -> MeshctlError:
-    """An OSError of writing, as a person reads it."""
+def cannot_write(target: str, ref: str, error: OSError) -> MeshctlError:
+    """An OSError of writing what `ref` names, as a person reads it."""
+    hint = hints.command("get", ref, "-o OTHER")
     if isinstance(error, FileExistsError):
-        return MeshctlError(f"cannot write {safe(target)}", "it exists already", "meshctl get … -o OTHER")
+        return MeshctlError(f"cannot write {safe(target)}", "it exists already", hint)
     if isinstance(error, PermissionError):
-        return MeshctlError(
-            f"cannot write {safe(target)}", "you may not write there", "meshctl get … -o OTHER"
-        )
-    hint = (
-        "df -h, make room, then the same again" if error.errno == errno.ENOSPC else "meshctl get … -o OTHER"
-    )
+        return MeshctlError(f"cannot write {safe(target)}", "you may not write there", hint)
+    if error.errno == errno.ENOSPC:
+        hint = "df -h, make room, then the same again"
     return MeshctlError(
         f"cannot write {safe(target)}", f"{error.strerror or error}; nothing was left there", hint
     )

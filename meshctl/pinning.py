@@ -60,6 +60,7 @@ class Follower:
     def _finish(self, event: Event) -> int:
         entry: Event = event.get("entry") or {}
         degraded = bool(event.get("degraded")) and not self._detach
+        self._wanted = self._wanted or _number(entry.get("wanted"))
         if not self._as_json:
             self._progress.clear()
             self._say_result(entry, degraded)
@@ -71,9 +72,8 @@ class Follower:
         name = str(entry.get("name") or self.name)
         nodes = [str(copy.get("node")) for copy in entry.get("copies") or [] if copy.get("state") == "held"]
         held = _held(entry)
-        wanted = self._wanted or _number(entry.get("wanted"))
-        going_on = self._detach and held < wanted
-        of = f" of {wanted}" if wanted and (degraded or going_on) else ""
+        going_on = self._detach and held < self._wanted
+        of = f" of {self._wanted}" if self._wanted and (degraded or going_on) else ""
         copies = f"{held}{of} {'copy' if held == 1 and not of else 'copies'}"
         where = f": {render.names(nodes)}" if nodes else ""
         size = render.size(_number(entry.get("size")))

@@ -9,6 +9,7 @@ from aiohttp import web
 
 from meshd.control.server import Handler
 from meshd.errors import Code, MeshError
+from meshd.supervise import sockets
 
 
 class MetricsServer:
@@ -32,7 +33,7 @@ class MetricsServer:
             raise MeshError(
                 Code.BUSY,
                 f"cannot serve metrics on {self._host}:{self._port}",
-                exc.strerror or str(exc),
+                sockets.holder(self._host, self._port) or exc.strerror or str(exc),
                 'choose another port in [metrics] listen of the configuration, or "" to turn it off',
             ) from exc
 

@@ -8,7 +8,7 @@ import sys
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from meshctl import landing, render
+from meshctl import hints, landing, render
 from meshctl.client import Client, route
 from meshctl.errors import DONE, MeshctlError, interrupted, usage
 from meshctl.extract import CHUNK, Extracted, ends_properly, extract, write_all
@@ -17,14 +17,19 @@ from meshctl.tree import name_problem
 STDOUT = "-"
 NOTHING = "nothing was left here"
 PARTLY = "what was written is not all of it"
+TARGET_LIMIT = 4096  # bytes of a symlink's target: Linux takes no longer path
 
 
 class Content(NamedTuple):
     """What the daemon says of what it sends. size: bytes of content, where it is known."""
 
     name: str
-    directory: bool
+    kind: str  # file, directory or symlink, whose content is its target
     size: int | None
+
+    @property
+    def directory(self) -> bool:
+        return self.kind == "directory"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Write a kept file or directory here, under its name in the current folder or as PATH. Nothing is ever\n"
         "overwritten, and what cannot be had whole leaves nothing behind. `-o -` writes a file's bytes, or a\n"
-        "directory as a tar archive, to standard output. Symlinks that lead out of a directory are left out and named."
+        "directory as a tar archive, to standard output. Symlinks that lead out of a directory are left out and named;\n"
+        "one that is asked for by its own path is not followed, but it is said where it leads."
     )
     parser.epilog = (
         "examples:\n"
@@ -52,16 +58,18 @@ def run(args: argparse.Namespace, client: Client) -> int:
         raise usage("cannot write content and JSON to standard output", "", "one of -o - and --json")
     if args.output == "":
         raise usage(
-            "cannot write to a path without a name", "", f"meshctl get {render.safe(args.ref)} -o PATH"
+            "cannot write to a path without a name", "", hints.command("get", args.ref, "-o PATH")
         )
     if args.output not in {None, STDOUT}:
-        landing.free_or_refuse(_trimmed(args.output))
+        landing.free_or_refuse(_trimmed(args.output), args.ref)
     ref, _, path = args.ref.partition("/")
     target = route("pins", ref, "content", query={"path": path.strip("/")})
     progress = render.Progress(args.ref, None)
     try:
         with client.open("GET", target) as response:
             content = _described(response, args.ref)
+            if content.kind == "symlink":
+                raise _symlink(args, ref, path, response)
             progress = render.Progress(content.name, content.size)
             if args.output == STDOUT:
                 return _to_stdout(response, content)
@@ -77,15 +85,50 @@ def run(args: argparse.Namespace, client: Client) -> int:
 
 def _described(response: http.client.HTTPResponse, asked: str) -> Content:
     name = unquote(response.getheader("Meshd-Name") or "", errors="surrogateescape")
-    directory = response.getheader("Meshd-Kind") == "directory"
+    kind = response.getheader("Meshd-Kind") or "file"
     length = response.getheader("Content-Length")
     said = response.getheader("Meshd-Size")
     size = int(said) if said and said.isdecimal() else None
-    if not directory and length and length.isdecimal():
+    if kind != "directory" and length and length.isdecimal():
         if size is not None and size != int(length):
             raise _short(asked, f"the daemon announced {size} bytes and then {length}")
         size = int(length)
-    return Content(name or asked.rstrip("/").rpartition("/")[2], directory, size)
+    return Content(name or asked.rstrip("/").rpartition("/")[2], kind, size)
+
+
+def _symlink(
+    args: argparse.Namespace, ref: str, path: str, response: http.client.HTTPResponse
+) -> MeshctlError:
+    """What is said of a symlink, whose own content, a path, is of no use to anybody."""
+    target = b""
+    while len(target) < TARGET_LIMIT and (data := _read(response, TARGET_LIMIT)):
+        target += data
+    to = target[:TARGET_LIMIT].decode(errors="surrogateescape")
+    title = f"cannot get {render.safe(args.ref)}"
+    inside = _inside(path, to)
+    if inside is None:
+        top = hints.command("ls", ref)
+        return MeshctlError(
+            title, f"it is a symlink to {render.safe(to)}, which is not in {render.safe(ref)}", top
+        )
+    options = f"-o {hints.path(args.output)}" if args.output else ""
+    leads = hints.command("get", "/".join([ref, *inside]), options)
+    return MeshctlError(title, f"it is a symlink to {render.safe(to)}", leads)
+
+
+def _inside(path: str, target: str) -> list[str] | None:
+    """Where a symlink at `path` leads, as names from the top of the entry; None if it leads out of it."""
+    if target.startswith("/"):
+        return None
+    place = [step for step in path.split("/") if step][:-1]
+    for step in target.split("/"):
+        if step == "..":
+            if not place:
+                return None
+            place.pop()
+        elif step not in {"", "."}:
+            place.append(step)
+    return place
 
 
 def _to_disk(
@@ -97,11 +140,11 @@ def _to_disk(
         if problem:
             raise MeshctlError(f"cannot write {content.name!r} here", problem, "the same with -o PATH")
         target = content.name
-        landing.free_or_refuse(target)
+        landing.free_or_refuse(target, args.ref)
     if content.directory:
-        size = _directory(response, target, progress)
+        size = _directory(response, target, args.ref, progress)
     else:
-        size = _file(response, target, content, progress)
+        size = _file(response, target, args.ref, content, progress)
     progress.clear()
     if args.json:
         kind = "directory" if content.directory else "file"
@@ -112,9 +155,9 @@ def _to_disk(
 
 
 def _file(
-    response: http.client.HTTPResponse, target: str, content: Content, progress: render.Progress
+    response: http.client.HTTPResponse, target: str, ref: str, content: Content, progress: render.Progress
 ) -> int:
-    with landing.new_file(target) as file:
+    with landing.new_file(target, ref) as file:
         got = 0
         while data := _read(response, CHUNK):
             write_all(file, data)
@@ -125,8 +168,10 @@ def _file(
     return got
 
 
-def _directory(response: http.client.HTTPResponse, target: str, progress: render.Progress) -> int:
-    with landing.new_directory(target) as directory:
+def _directory(
+    response: http.client.HTTPResponse, target: str, ref: str, progress: render.Progress
+) -> int:
+    with landing.new_directory(target, ref) as directory:
         extracted: Extracted = extract(_Body(response), directory, progress.update)
     progress.clear()
     for path, link in extracted.skipped:

@@ -6,7 +6,7 @@ import argparse
 import time
 from typing import Any
 
-from meshctl import render
+from meshctl import hints, render
 from meshctl.client import Client, route
 from meshctl.errors import DONE, INTERRUPTED
 
@@ -35,19 +35,28 @@ def run(args: argparse.Namespace, client: Client) -> int:
 def _show(event: dict[str, Any]) -> None:
     at = event.get("time")
     seconds = float(at) if isinstance(at, int | float) else time.time()
-    clock = time.strftime("%H:%M:%S", time.localtime(seconds))
-    severity = f"{render.safe(event['severity'])}: " if event.get("severity") else ""
-    rest = [
-        f"{key}={value}" for key, value in event.items() if key not in _TOLD and value not in (None, "", [])
-    ]
+    clock = f"{render.when(seconds)[:10]} {time.strftime('%H:%M:%S', time.localtime(seconds))}"
+    if event.get("event") == "condition-cleared":
+        render.say(f"{clock}  over: {render.safe(event.get('title'))}")
+        return
+    render.say(f"{clock}  {render.safe(_words(event))}")
+    if event.get("cause"):
+        render.say(f"    {render.safe(event['cause'])}")
+    if hint := hints.of_condition(event):
+        render.say(f"    try: {render.safe(hint)}")
+
+
+def _words(event: dict[str, Any]) -> str:
+    """A condition as `meshctl status` shows it; of anything else its kind and whatever it tells."""
+    severity = f"{event['severity']}: " if event.get("severity") else ""
+    if event.get("event") == "condition-raised":
+        return f"{severity}{event.get('title')}"
     words = [str(event.get("event"))]
     if event.get("title"):
         words.append(f"{severity}{event['title']}")
     if event.get("message"):
         words.append(str(event["message"]))
-    words += rest
-    render.say(f"{render.when(seconds)[:10]} {clock}  {render.safe('  '.join(words))}")
-    if event.get("cause"):
-        render.say(f"    {render.safe(event['cause'])}")
-    if event.get("hint"):
-        render.say(f"    try: {render.safe(event['hint'])}")
+    words += [
+        f"{key}={value}" for key, value in event.items() if key not in _TOLD and value not in (None, "", [])
+    ]
+    return "  ".join(words)

@@ -43,6 +43,7 @@ def test_a_port_that_is_in_use_is_said_with_who_uses_it(make_node: MakeNode, por
         beginning = node.popen("init")
         try:
             until(lambda: f"pid {os.getpid()}" in node.service(service)["last_exit"], "who uses it is said")
+            until(lambda: "service-down" in node.conditions(), "it is a condition")
             shown = node.conditions()["service-down"]
             assert str(port) in shown["cause"]
             assert f"pid {os.getpid()}" in node.do("status").out

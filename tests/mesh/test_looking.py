@@ -47,9 +47,9 @@ def test_peers_are_listed_with_address_and_room(mesh: Mesh) -> None:
 
 def test_logs_show_what_a_service_printed(mesh: Mesh) -> None:
     assert "Daemon is ready" in mesh[0].do("logs", "kubo", "-n", "500").out
-    assert mesh[0].do("logs", "cluster", "-n", "5").out.count("\n") == 5
-    answer = mesh[0].meshctl("logs", "nothing")
-    assert answer.code in {2, 4}
+    assert mesh[0].do("logs", "kubo", "-n", "3").out.count("\n") == 3
+    assert mesh[0].meshctl("logs", "cluster").code == 0
+    assert mesh[0].meshctl("logs", "nothing").code in {2, 4}
 
 
 def test_watch_shows_a_condition_as_it_comes_and_as_it_goes(make_node: MakeNode) -> None:
@@ -64,11 +64,11 @@ def test_watch_shows_a_condition_as_it_comes_and_as_it_goes(make_node: MakeNode)
         secret = node.state / "secrets" / "cluster.secret"
         secret.chmod(0o644)
         raised = json.loads(watching.stdout.readline())
-        assert (raised["event"], raised["code"]) == ("raised", "secret-readable")
+        assert (raised["event"], raised["code"]) == ("condition-raised", "secret-readable")
         assert "chmod 600" in raised["hint"]
         secret.chmod(0o600)
         cleared = json.loads(watching.stdout.readline())
-        assert (cleared["event"], cleared["code"]) == ("cleared", "secret-readable")
+        assert (cleared["event"], cleared["code"]) == ("condition-cleared", "secret-readable")
         watching.send_signal(signal.SIGINT)
         assert watching.wait(20) == 130
     finally:
@@ -117,7 +117,7 @@ def test_a_node_that_is_in_no_mesh_says_that_it_is_not_ready_and_what_to_type(ma
     answer = node.meshctl("pin", node.config)
     assert answer.code == 1
     assert "meshctl init" in answer.err
-    assert "no mesh" in node.do("status").out
+    assert "meshctl init" in node.do("status").out
 
 
 def test_what_the_engines_start_may_not_control_the_daemon(make_node: MakeNode, tmp_path: Path) -> None:
