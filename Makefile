@@ -45,6 +45,10 @@ format: setup  ## format the code and sort its imports
 bench: setup  ## measure speed and memory
 	@$(BIN)/python -m bench $(ARGS)
 
+.PHONY: docs
+docs: setup  ## write docs/reference/ anew from the code
+	@$(BIN)/python -m scripts.reference
+
 .PHONY: lock
 lock:  ## write requirements/ anew after a change of pyproject.toml (UPGRADE=1 takes the newest of everything)
 	@python3 -m scripts.lock $(if $(UPGRADE),--upgrade)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import resource
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +24,9 @@ PARTS: dict[str, Callable[[Path, Scale], list[Row]]] = {
     "memory": memory.run,
 }
 
+_QUIET = 0.1
+"""Above this share taken by others the figures are worth little."""
+
 
 def main(arguments: list[str]) -> int:
     """Exit codes: 0 measured, whatever came out; 1 failed; 130 interrupted."""
@@ -33,6 +38,7 @@ def main(arguments: list[str]) -> int:
     if unknown:
         parser.error(f"unknown part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
     three.interruptible()
+    machine = Machine()
     rows: list[Row] = []
     folder: Path | None = None
     code = 0
@@ -52,17 +58,36 @@ def main(arguments: list[str]) -> int:
         if folder is not None:
             three.remove(folder)
     if rows:
-        print(f"\n{table(rows)}\n\n{_machine()}")
+        print(f"\n{table(rows)}\n\n{machine}")
     return code
 
 
-def _machine() -> str:
-    load = os.getloadavg()[0]
-    return (
-        f"Measured on {os.cpu_count()} cores ({platform.machine()}, {psutil.virtual_memory().total / 1e9:.0f} GB,"
-        f" Python {platform.python_version()}), load {load:.1f} at the end. All nodes share this machine and its disk:\n"
-        "the times mean little elsewhere, the ratios more."
-    )
+class Machine:
+    """This machine, and how much of it other programs took since this was made."""
+
+    def __init__(self) -> None:
+        self._cores = os.cpu_count() or 1
+        self._began = time.monotonic()
+        self._busy_before_s = self._busy_by_others_s()
+
+    @staticmethod
+    def _busy_by_others_s() -> float:
+        """Processor seconds of this machine that are neither ours nor those of children that have ended."""
+        whole = psutil.cpu_times()
+        own = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        return float(whole.user + whole.nice + whole.system) - sum(u.ru_utime + u.ru_stime for u in own)
+
+    def __str__(self) -> str:
+        taken = (
+            (self._busy_by_others_s() - self._busy_before_s) / (time.monotonic() - self._began) / self._cores
+        )
+        taken = max(0.0, taken)
+        again = "; measure again when nothing else runs" if taken > _QUIET else ""
+        return (
+            f"Measured on {self._cores} cores ({platform.machine()}, {psutil.virtual_memory().total / 1e9:.0f} GB,"
+            f" Python {platform.python_version()}); other programs took {taken:.0%} of them meanwhile{again}.\n"
+            "All nodes share this machine and its disk: the times mean little elsewhere, the ratios more."
+        )
 
 
 if __name__ == "__main__":

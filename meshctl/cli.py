@@ -150,9 +150,7 @@ def _parse(parser: Parser, verb: str, arguments: list[str]) -> argparse.Namespac
     return parsed
 
 
-def _perhaps_a_name(
-    failure: MeshctlError, parser: Parser, verb: str, options: list[str]
-) -> MeshctlError:
+def _perhaps_a_name(failure: MeshctlError, parser: Parser, verb: str, options: list[str]) -> MeshctlError:
     """The same failure; where something may be a name that begins with -, also with how that is typed."""
     from meshctl.hints import command
 

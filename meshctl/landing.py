@@ -18,11 +18,12 @@ NAME_BYTES = 255  # what file systems take
 def free_or_refuse(target: str, ref: str) -> None:
     """Raises MeshctlError if something has the name already, or if it cannot be made there. ref: what is fetched."""
     if os.path.lexists(target):
-        other = hints.command("get", ref, "-o OTHER")
-        if os.path.isdir(target):
-            inside = hints.path(os.path.join(target, "NAME"))
-            other = f"{hints.command('get', ref, f'-o {inside}')}\n{other}"
-        raise MeshctlError(f"cannot write {safe(target)}", "it exists already", other)
+        other, name = "OTHER", ref.rstrip("/").rpartition("/")[2]
+        if os.path.isdir(target) and os.path.basename(target) != name:
+            other = hints.path(os.path.join(target, name))
+        raise MeshctlError(
+            f"cannot write {safe(target)}", "it exists already", hints.command("get", ref, f"-o {other}")
+        )
     parent = os.path.dirname(target) or "."
     if not os.path.isdir(parent):
         raise MeshctlError(

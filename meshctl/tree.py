@@ -7,6 +7,7 @@ import stat
 import unicodedata
 from typing import NamedTuple
 
+from meshctl import hints
 from meshctl.errors import MeshctlError, usage
 from meshctl.render import safe
 
@@ -79,7 +80,7 @@ def look(path: str, name: str | None) -> Tree:
     chosen = name if name is not None else os.path.basename(os.path.abspath(path))
     problem = name_problem(chosen)
     if problem:
-        hint = "meshctl pin PATH --name NAME" if name is None else "another --name"
+        hint = hints.command("pin", path, "--name NAME") if name is None else "another --name"
         raise usage(f"cannot pin {safe(path)} as {safe(chosen)!r}", problem, hint)
     try:
         real = os.path.realpath(path, strict=True)
@@ -130,12 +131,12 @@ class _Walk:
             return
         if len(self._problems) == 1:
             culprit, why = self._problems[0]
-            raise MeshctlError(f"cannot pin {safe(culprit)}", f"{why}; nothing was sent", _hint(why))
+            raise MeshctlError(f"cannot pin {safe(culprit)}", f"{why}; nothing was sent", _hint(why, culprit))
         shown = [f"{safe(culprit)} ({why})" for culprit, why in self._problems[:_SHOWN]]
         if len(self._problems) > _SHOWN:
             shown.append(f"and {len(self._problems) - _SHOWN} more")
         detail = f"{len(self._problems)} things in it are in the way: {', '.join(shown)}; nothing was sent"
-        raise MeshctlError(f"cannot pin {safe(path)}", detail, _hint(self._problems[0][1]))
+        raise MeshctlError(f"cannot pin {safe(path)}", detail, _hint(self._problems[0][1], path))
 
     def _children(self, path: str, where: str) -> list[tuple[str, str, os.stat_result]]:
         try:
@@ -189,14 +190,14 @@ def _kind(mode: int) -> str:
     return "device"
 
 
-def _hint(why: str) -> str:
+def _hint(why: str, path: str) -> str:
     if "name" in why:
         return "rename it (mv), then the same again"
     if "which cannot be kept" in why:
         return "move it elsewhere, or pin its content: cat FILE | meshctl pin - --name NAME"
-    return "sudo chmod -R a+rX on it, then the same again; or use sudo"
+    return f"sudo chmod -R a+rX {hints.path(path)}   (then the same again; or use sudo)"
 
 
 def _not_there(path: str, error: OSError) -> MeshctlError:
-    hint = "ls -l, and check how it is spelled" if isinstance(error, FileNotFoundError) else _hint("")
+    hint = "ls -l, and check how it is spelled" if isinstance(error, FileNotFoundError) else _hint("", path)
     return MeshctlError(f"cannot pin {safe(path)}", f"{error.strerror or error}; nothing was sent", hint)

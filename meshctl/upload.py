@@ -66,8 +66,11 @@ class Upload:
         response = http.client.HTTPResponse(connection, method="POST")
         try:
             response.begin()
-        except (OSError, http.client.HTTPException):
-            raise lost("it closed the connection without an answer") from None
+        except BaseException as error:
+            response.close()  # it holds the connection open
+            if isinstance(error, OSError | http.client.HTTPException):
+                raise lost("it closed the connection without an answer") from None
+            raise
         with self._client.checked(response):
             yield from events(response)
 

@@ -200,7 +200,9 @@ class Log(_Section):
     """[log]"""
 
     format: Literal["auto", "json", "text"] = Field("auto", description="auto: text on a terminal, else json")
-    level: Literal["debug", "info", "warning", "error"] = "info"
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="the least that is logged"
+    )
 
 
 class Config(_Section):

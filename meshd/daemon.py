@@ -49,6 +49,7 @@ from meshd.turns import Turns
 _OVERLAY_EVERY_S = 2.0
 _HEALTH_EVERY_S = 2.0
 _REPLICATE_EVERY_S = 5.0
+_REPLICATE_SHARE = 0.02  # a large catalogue is read less often
 _SETTLED_S = 15.0  # after a start nobody is called away who was not asked yet
 _STOP_S = 60.0
 _LOG = structlog.get_logger(part="daemon")
@@ -252,14 +253,16 @@ class Node:
             memory.give_back(),
             self._every(_OVERLAY_EVERY_S, self._follow_overlay),
             self._every(_HEALTH_EVERY_S, self._update_board),
-            self._every(_REPLICATE_EVERY_S, self._when_ready(pins.replicator.turn)),
+            self._every(_REPLICATE_EVERY_S, self._when_ready(pins.replicator.turn), share=_REPLICATE_SHARE),
             self._every(pins.sweeper.interval_s, self._when_ready(pins.sweeper.sweep)),
         ]
 
     @staticmethod
-    async def _every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+    async def _every(seconds: float, work: Callable[[], Awaitable[None]], *, share: float = 1.0) -> None:
+        """Do `work` again and again, `seconds` apart, and longer where it would take more than `share` of the time."""
         said = ""
         while True:
+            began = time.monotonic()
             try:
                 await work()
                 said = ""
@@ -267,7 +270,7 @@ class Node:
                 if str(exc) != said:  # the same fault is told once
                     said = str(exc)
                     _LOG.warning("cannot finish a round", error=said)
-            await asyncio.sleep(seconds)
+            await asyncio.sleep(max(seconds, (time.monotonic() - began) / share))
 
     def _when_ready(self, work: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
         async def guarded() -> None:
@@ -305,6 +308,7 @@ class Node:
                 open_files=self.audit.open_files,
                 listen_error=self.turns.listen_error,
                 short=pins.replicator.short,
+                lost=pins.replicator.lost,
             )
         )
 

@@ -55,7 +55,7 @@ class StatusCollector(Collector):
         if s.pins is not None:
             yield _gauge("meshd_entries", "Entries in the pinset", s.pins.entries)
             yield _gauge("meshd_entries_here", "Entries that this node keeps", s.pins.here)
-            yield _gauge("meshd_entries_short", "Entries with too few copies; elected node", s.pins.short)
+            yield _gauge("meshd_entries_short", "Entries with fewer copies than there could be", s.pins.short)
             yield _gauge("meshd_trash_entries", "Removed entries that can be restored", s.pins.trash)
         yield HistogramMetricFamily(
             "meshd_pin_duration_seconds",

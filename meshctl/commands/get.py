@@ -57,9 +57,7 @@ def run(args: argparse.Namespace, client: Client) -> int:
     if args.output == STDOUT and args.json:
         raise usage("cannot write content and JSON to standard output", "", "one of -o - and --json")
     if args.output == "":
-        raise usage(
-            "cannot write to a path without a name", "", hints.command("get", args.ref, "-o PATH")
-        )
+        raise usage("cannot write to a path without a name", "", hints.command("get", args.ref, "-o PATH"))
     if args.output not in {None, STDOUT}:
         landing.free_or_refuse(_trimmed(args.output), args.ref)
     ref, _, path = args.ref.partition("/")
@@ -111,7 +109,7 @@ def _symlink(
         return MeshctlError(
             title, f"it is a symlink to {render.safe(to)}, which is not in {render.safe(ref)}", top
         )
-    options = f"-o {hints.path(args.output)}" if args.output else ""
+    options = f"-o {args.output if args.output == STDOUT else hints.path(args.output)}" if args.output else ""
     leads = hints.command("get", "/".join([ref, *inside]), options)
     return MeshctlError(title, f"it is a symlink to {render.safe(to)}", leads)
 
@@ -168,9 +166,7 @@ def _file(
     return got
 
 
-def _directory(
-    response: http.client.HTTPResponse, target: str, ref: str, progress: render.Progress
-) -> int:
+def _directory(response: http.client.HTTPResponse, target: str, ref: str, progress: render.Progress) -> int:
     with landing.new_directory(target, ref) as directory:
         extracted: Extracted = extract(_Body(response), directory, progress.update)
     progress.clear()

@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "meshd's own log is in the journal: journalctl -u meshd"
     )
     parser.epilog = "examples:\n  meshctl logs kubo\n  meshctl logs cluster -n 20 -f"
-    parser.add_argument("service", metavar="kubo|cluster", choices=(*SERVICES, "meshd"))
+    parser.add_argument("service", metavar="kubo|cluster")
     parser.add_argument(
         "-n", "--lines", type=_count, default=100, metavar="N", help="so many lines (default: 100)"
     )
@@ -30,6 +30,9 @@ def run(args: argparse.Namespace, client: Client) -> int:
     """Prints lines as they come."""
     if args.service == "meshd":
         raise usage("cannot show meshd's own log", "it is in the system's journal", "journalctl -u meshd")
+    if args.service not in SERVICES:
+        shown = render.safe(args.service)
+        raise usage(f"cannot show the log of {shown}", "there is no such service", "meshctl logs kubo")
     query = {"lines": args.lines, "follow": int(args.follow)}
     try:
         for event in client.stream("GET", route("logs", args.service, query=query)):

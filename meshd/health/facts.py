@@ -28,4 +28,5 @@ class Facts:
     open_files: tuple[str, ...] = ()  # secrets that others may read
     listen_error: MeshError | None = None
     short: int = 0  # entries with fewer copies than there could be
+    lost: tuple[str, ...] = ()  # names of entries whose nodes are all gone
     mesh_name: str = ""

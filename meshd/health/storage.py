@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from meshd.health.facts import Facts
 from meshd.model import Condition, Severity
 
+_SHOWN = 5
+
 
 def check(facts: Facts) -> Iterator[Condition]:
     if facts.full:
@@ -16,6 +18,15 @@ def check(facts: Facts) -> Iterator[Condition]:
             "this node takes no more content",
             facts.full,
             "free some space, or lower [storage] reserve; meshctl trash shows what waits to go",
+        )
+    if facts.lost:
+        names = ", ".join(facts.lost[:_SHOWN]) + (" and more" if len(facts.lost) > _SHOWN else "")
+        yield Condition(
+            "content-gone",
+            Severity.ERROR,
+            f"{len(facts.lost)} entries have no node left that holds them",
+            f"every node that kept them is away or was forgotten: {names}",
+            "start a node that had them (meshctl ls NAME shows which); if it is gone for good: meshctl rm NAME",
         )
     if facts.short:
         yield Condition(

@@ -129,5 +129,6 @@ class Pins:
 
     async def stop(self) -> None:
         """End what goes on in the background; what is committed is seen to after the next start."""
+        await self.replicator.stop()
         await self.adder.stop()
         await self.copies.stop()

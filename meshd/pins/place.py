@@ -90,8 +90,10 @@ def plan(
         return Change((), "it is wanted on every node") if allocations else None
     if not allocations:
         return None  # everywhere is more than was asked; nobody loses
-    counted = {c.cluster_id for c in candidates if c.reachable or c.away_s < heal_after_s}
+    counted = _counted(candidates, heal_after_s)
     good = [i for i in allocations if i in counted]
+    if not good:
+        return None  # there is nobody to copy it from: see `lost`
     goal = target(wanted, len(counted))
     if len(good) >= goal:
         return None
@@ -102,6 +104,15 @@ def plan(
     return Change(
         new, f"{gone} of its nodes are gone" if gone else f"{goal} copies are possible now, not {len(good)}"
     )
+
+
+def lost(allocations: Sequence[str], candidates: Sequence[Candidate], *, heal_after_s: float) -> bool:
+    """Whether every node that shall hold it is gone, or away for longer than an outage."""
+    return bool(allocations) and not _counted(candidates, heal_after_s).intersection(allocations)
+
+
+def _counted(candidates: Sequence[Candidate], heal_after_s: float) -> set[str]:
+    return {c.cluster_id for c in candidates if c.reachable or c.away_s < heal_after_s}
 
 
 def elected(own: str, reachable: Iterable[str]) -> bool:

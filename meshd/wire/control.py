@@ -82,8 +82,7 @@ class Peer(Wire):
 
 
 class PinCounts(Wire):
-    """here: entries that are allocated to this node. short: with fewer copies than there could be; only the node that
-    re-allocates knows, elsewhere it is 0."""
+    """here: entries that are allocated to this node. short: with fewer copies than there could be."""
 
     entries: int
     size: int

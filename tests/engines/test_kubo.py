@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
@@ -233,3 +234,12 @@ async def test_a_kubo_that_is_gone_is_not_ready_rather_than_a_mistake() -> None:
         await gone.close()
     assert caught.value.code is Code.NOT_READY
     assert caught.value.hint == "meshctl status"
+
+
+async def test_a_client_that_is_closed_for_a_restart_serves_whoever_asks_meanwhile(machine: Machine) -> None:
+    client = Kubo(machine.kubo.socket)
+    for _ in range(5):
+        await client.version()
+        _, version = await asyncio.gather(client.close(), client.version())
+        assert version == machine.kubo_program.version
+    await client.close()

@@ -18,7 +18,7 @@ _CHUNK = 1024 * 1024
 
 
 def until(
-    condition: Callable[[], T], what: str, seconds: float = 30.0, *, every: float = 0.1
+    condition: Callable[..., T], what: str, seconds: float = 30.0, *, every: float = 0.1
 ) -> T:  # fmt: skip
     """The condition's first true value. Fails with `what`, and the last value, where none comes in time."""
     deadline = time.monotonic() + seconds
@@ -112,10 +112,9 @@ def tcp_request(address: str, port: int, target: str, headers: dict[str, str] | 
         connection.close()
 
 
-def random_file(path: Path, size: int, seed: object = None) -> Path:
-    """A new file of random bytes; the same seed gives the same bytes. Large ones repeat a random MiB, each marked."""
-    source = random.Random(str(path) if seed is None else seed)
-    block = source.randbytes(min(size, _CHUNK))
+def random_file(path: Path, size: int) -> Path:
+    """A new file of random bytes. A large one repeats a random MiB, each time marked, so that no two blocks are one."""
+    block = random.randbytes(min(size, _CHUNK))
     with path.open("wb") as file:
         for number in range(0, size, _CHUNK):
             mark = number.to_bytes(8, "big") if size > _CHUNK else b""

@@ -12,7 +12,6 @@ import pytest
 
 from tests.guards import GRACE_S, Footprint, watchdog
 from tests.mesh.asking import until
-
 from tests.mesh.nodes import ENGINES, NAMES, RUNNING, Mesh, Node, Subnet
 from tests.mesh.sampler import Sampler
 

@@ -49,14 +49,23 @@ class Answer(NamedTuple):
 
 def environment(**more: str) -> dict[str, str]:
     """The tests' own, without what would point meshctl or the engines elsewhere."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("MESHD_", "MESHCTL_", "IPFS_", "CLUSTER_"))}
+    kept = {
+        k: v for k, v in os.environ.items() if not k.startswith(("MESHD_", "MESHCTL_", "IPFS_", "CLUSTER_"))
+    }
     return {**kept, "COLUMNS": "200", **more}
 
 
-def run(argv: Sequence[str | Path], *, timeout: float, stdin: bytes | None = None, **env: str) -> Answer:
-    """Run a program to its end. Raises subprocess.TimeoutExpired."""
+def run(
+    argv: Sequence[str | Path], *, timeout: float, stdin: bytes | str | None = None, **env: str
+) -> Answer:
+    """Run a program to its end. env: more of it. Raises subprocess.TimeoutExpired."""
+    fed = stdin.encode() if isinstance(stdin, str) else stdin or b""
     done = subprocess.run(
-        argv, input=stdin if stdin is not None else b"", capture_output=True, timeout=timeout, env=environment(**env)
+        argv,
+        input=fed,
+        capture_output=True,
+        timeout=timeout,
+        env=environment(**env),
     )
     return Answer(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
 
@@ -143,7 +152,7 @@ class Node:
     def begin(self) -> None:
         """Start it and return at once."""
         assert not self.alive
-        argv = [BIN / "meshd", "run", "--config", self.config]
+        argv: list[str | Path] = [BIN / "meshd", "run", "--config", self.config]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 argv,
@@ -309,7 +318,9 @@ class Node:
     def kubo(self, *words: str, timeout: float = 60.0) -> Answer:
         """kubo's own command line."""
         api = f"/unix{self.run_folder}/private/kubo.sock"
-        return run([ENGINES / "ipfs", "--api", api, *words], timeout=timeout, IPFS_PATH=str(self.folder / "none"))
+        return run(
+            [ENGINES / "ipfs", "--api", api, *words], timeout=timeout, IPFS_PATH=str(self.folder / "none")
+        )
 
     def cluster_ctl(self, *words: str, timeout: float = 60.0) -> Answer:
         """ipfs-cluster's own command line."""
@@ -381,7 +392,11 @@ class Mesh:
                 return False
             peers = node.peers()
             taking = {p["name"] for p in peers.values() if p["accepts"]}
-            return set(peers) == names and all(p["reachable"] for p in peers.values()) and taking == names - self.full
+            return (
+                set(peers) == names
+                and all(p["reachable"] for p in peers.values())
+                and taking == names - self.full
+            )
 
         for node in self.nodes:
             until(lambda node=node: whole(node), f"{node} sees the whole mesh", seconds)

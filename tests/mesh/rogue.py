@@ -24,7 +24,8 @@ class Rogue:
         self._process: subprocess.Popen[bytes] | None = None
         self._env = environment(IPFS_CLUSTER_PATH=str(self.path), HOME=str(self.folder))
         if identity_of is None:
-            argv = [ENGINES / "ipfs-cluster-service", "init", "--datastore", "leveldb", "--consensus", "crdt"]
+            argv: list[str | Path] = [ENGINES / "ipfs-cluster-service", "init"]
+            argv += ["--datastore", "leveldb", "--consensus", "crdt"]
             assert run(argv, timeout=60, IPFS_CLUSTER_PATH=str(self.path)).code == 0
         else:
             shutil.copytree(identity_of.state / "cluster", self.path)

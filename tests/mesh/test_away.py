@@ -37,7 +37,10 @@ def test_a_node_that_was_down_learns_of_all_that_happened(
     attic.do("forget", "dairy", "--yes")
 
     cellar.start().wait_ready()
-    until(lambda: set(cellar.peers()) == {"attic", "barn", "cellar", "eaves"}, "it knows who belongs to the mesh")
+    until(
+        lambda: set(cellar.peers()) == {"attic", "barn", "cellar", "eaves"},
+        "it knows who belongs to the mesh",
+    )
     until(lambda: not cellar.entries("old.bin"), "it has heard of the removal")
     until(lambda: "old.bin" in cellar.trash(), "what was removed is in its trash")
     everyone = {"attic", "barn", "cellar", "eaves"}
@@ -89,7 +92,9 @@ def test_a_forgotten_node_can_change_nothing_says_so_and_can_be_admitted_again(
 
 
 @pytest.mark.timeout(180)
-def test_who_leaves_hands_over_what_only_it_holds_and_may_come_back(make_mesh: MakeMesh, tmp_path: Path) -> None:
+def test_who_leaves_hands_over_what_only_it_holds_and_may_come_back(
+    make_mesh: MakeMesh, tmp_path: Path
+) -> None:
     mesh = make_mesh(2)
     attic, barn = mesh
     file = random_file(tmp_path / "single.bin", 3_000_000)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from tests.mesh.asking import holds_for, random_file, sha256, until
+from tests.mesh.asking import holds_for, random_file, sha256, unix_request, until
 from tests.mesh.conftest import MakeNode
 from tests.mesh.nodes import NAMES, Mesh, Subnet
 from tests.mesh.rogue import Rogue
@@ -18,7 +17,7 @@ _ALL = {"attic", "barn", "cellar"}
 
 
 @pytest.fixture(scope="module")
-def attacked(make_nodes: MakeNode) -> Iterator[Mesh]:
+def attacked(make_nodes: MakeNode) -> Mesh:
     """A mesh of its own: were an attack to succeed, no other test would suffer."""
     return Mesh([make_nodes(name) for name in NAMES[:3]]).build()
 
@@ -42,8 +41,6 @@ def test_a_member_that_drives_its_own_cluster_destroys_nothing(attacked: Mesh, t
 
 
 def test_the_cluster_cannot_ask_kubo_for_anything_else(attacked: Mesh) -> None:
-    from tests.mesh.asking import unix_request
-
     gate = attacked[0].run_folder / "private" / "gate.sock"
     entry = attacked[0].do("pin", "-", "--name", "gated", "--json", stdin=b"gated").document()["entry"]
     for command in ("repo/gc", "block/rm?arg=" + entry["root"], "config/show", "key/gen?arg=x", "add", "cat"):

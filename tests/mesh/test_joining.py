@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from tests.mesh.asking import until
 from tests.mesh.conftest import MakeNode
 from tests.mesh.nodes import Mesh, Node
 

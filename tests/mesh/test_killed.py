@@ -61,7 +61,11 @@ class Pinning:
 
     def wait_for_the_middle(self) -> None:
         """Return when some are done and another one is being made."""
-        until(lambda: len(self.acknowledged) >= 2 and self.under_way, "pins are done, and others under way", every=0.02)
+        until(
+            lambda: len(self.acknowledged) >= 2 and self.under_way,
+            "pins are done, and others under way",
+            every=0.02,
+        )
 
     def finish(self) -> dict[str, Answer]:
         """No new ones; every answer, once the last one is there."""
@@ -184,9 +188,14 @@ def test_after_kill_9_of_everything_at_once_all_is_whole_on_three_nodes_and_on_o
         mesh.start_all()
     for name, (mesh, digest) in kept.items():
         for node in mesh:
-            assert [e["name"] for e in node.get("/v1/pins")["entries"]].count(name) == 1, f"{node} lists {name}"
+            assert [e["name"] for e in node.get("/v1/pins")["entries"]].count(name) == 1, (
+                f"{node} lists {name}"
+            )
         holders = {n.name for n in mesh}
-        until(lambda name=name, mesh=mesh, want=holders: mesh[0].holders(name) == want, f"{name} is on {holders}")
+        until(
+            lambda name=name, mesh=mesh, want=holders: mesh[0].holders(name) == want,
+            f"{name} is on {holders}",
+        )
         back = tmp_path / f"back-{name}"
         mesh.nodes[-1].do("get", name, "-o", back)
         assert sha256(back) == digest

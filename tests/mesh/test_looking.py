@@ -78,8 +78,12 @@ def test_watch_shows_a_condition_as_it_comes_and_as_it_goes(make_node: MakeNode)
         watching.stderr.close()
 
 
-@pytest.mark.parametrize(("path", "word"), [("/healthz", "alive"), ("/readyz", "ready"), ("/metrics", "meshd_ready 1.0")])
-def test_health_and_metrics_answer_on_the_socket_and_on_the_loopback_port(mesh: Mesh, path: str, word: str) -> None:
+@pytest.mark.parametrize(
+    ("path", "word"), [("/healthz", "alive"), ("/readyz", "ready"), ("/metrics", "meshd_ready 1.0")]
+)
+def test_health_and_metrics_answer_on_the_socket_and_on_the_loopback_port(
+    mesh: Mesh, path: str, word: str
+) -> None:
     assert word in mesh[0].api("GET", path).text
     reply = tcp_request(mesh[0].metrics_address, METRICS_PORT, path)
     assert reply.status == 200
@@ -98,7 +102,9 @@ def test_metrics_name_services_and_peers(mesh: Mesh) -> None:
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])
-@pytest.mark.parametrize("headers", [{"Origin": "http://evil.example"}, {"Host": "evil.example:4011"}, {"Host": "192.0.2.7"}])
+@pytest.mark.parametrize(
+    "headers", [{"Origin": "http://evil.example"}, {"Host": "evil.example:4011"}, {"Host": "192.0.2.7"}]
+)
 def test_the_metrics_port_does_not_answer_web_pages(mesh: Mesh, path: str, headers: dict[str, str]) -> None:
     assert tcp_request(mesh[0].metrics_address, METRICS_PORT, path, headers).status == 403
 
@@ -149,7 +155,9 @@ def test_what_the_engines_start_may_not_control_the_daemon(make_node: MakeNode, 
     node.do("init")
     assert node.api("GET", "/v1/pins").status == 200, "others may"
     asked_before = len(answers.read_text().splitlines()) if answers.exists() else 0
-    until(lambda: answers.exists() and len(answers.read_text().splitlines()) > asked_before + 5, "it has asked")
+    until(
+        lambda: answers.exists() and len(answers.read_text().splitlines()) > asked_before + 5, "it has asked"
+    )
     said = set(answers.read_text().splitlines()[asked_before + 1 :])
     assert said == {"HTTP/1.1 403 Forbidden"}
 
@@ -167,4 +175,3 @@ def test_bad_input_is_refused_in_words(mesh: Mesh) -> None:
         assert code is None or answer.code == code, words
         assert "cannot" in answer.err
         assert "Traceback" not in answer.err
-

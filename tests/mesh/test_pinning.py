@@ -12,7 +12,9 @@ from tests.mesh.nodes import Mesh, Node
 pytestmark = pytest.mark.mesh
 
 
-def test_a_pinned_file_is_listed_by_name_with_three_copies_on_another_node(mesh: Mesh, tmp_path: Path) -> None:
+def test_a_pinned_file_is_listed_by_name_with_three_copies_on_another_node(
+    mesh: Mesh, tmp_path: Path
+) -> None:
     file = random_file(tmp_path / "minutes-1974.pdf", 50_000)
     answer = mesh[0].do("pin", file)
     assert "3 copies: " in answer.out

@@ -6,26 +6,33 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.mesh.asking import until
 from tests.mesh.conftest import MakeNode
-from tests.mesh.nodes import METRICS_PORT, PORTS, Mesh, Node
+from tests.mesh.nodes import METRICS_PORT, PORTS, Mesh, Node, marked
 from tests.mesh.sampler import Open, Sampler, wrong
 
 pytestmark = pytest.mark.mesh
 
 
-def test_each_node_listens_on_its_three_ports_and_for_metrics_and_nowhere_else(mesh: Mesh, sampler: Sampler) -> None:
+def test_each_node_listens_on_its_three_ports_and_for_metrics_and_nowhere_else(
+    mesh: Mesh, sampler: Sampler
+) -> None:
     for node in mesh:
         ports = {(node.address, port) for port in PORTS} | {(node.metrics_address, METRICS_PORT)}
-        until(lambda node=node, ports=ports: sampler.seen.get(repr(node)) == ports, f"all of {node}'s are seen")
+        until(
+            lambda node=node, ports=ports: sampler.seen.get(repr(node)) == ports, f"all of {node}'s are seen"
+        )
     assert sampler.samples > 20
     assert sampler.findings == []
 
 
-def test_at_no_moment_from_the_first_start_on_is_there_any_other_socket(make_node: MakeNode, sampler: Sampler) -> None:
+def test_at_no_moment_from_the_first_start_on_is_there_any_other_socket(
+    make_node: MakeNode, sampler: Sampler
+) -> None:
     node = make_node("attic").start()
     before = sampler.samples
     node.do("init")
@@ -97,16 +104,13 @@ def test_what_is_private_on_disk_only_its_owner_can_read(mesh: Mesh) -> None:
 
 
 def test_no_secret_is_in_a_command_line_an_environment_or_the_log(mesh: Mesh) -> None:
-    from tests.mesh.nodes import marked
-
     for node in mesh:
         secrets = [(node.state / "secrets" / "cluster.secret").read_text().strip()]
         secrets.append((node.state / "kubo" / "swarm.key").read_text().split()[-1])
         shown = node.log.read_text() + node.do("status", "--json").out
         for pid in marked(node.state):
             for what in ("cmdline", "environ"):
-                with open(f"/proc/{pid}/{what}", "rb") as file:
-                    shown += file.read().decode(errors="replace")
+                shown += Path(f"/proc/{pid}/{what}").read_bytes().decode(errors="replace")
         for secret in secrets:
             assert len(secret) == 64
             assert secret not in shown

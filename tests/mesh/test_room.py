@@ -16,7 +16,7 @@ pytestmark = pytest.mark.mesh
 @pytest.fixture(scope="module")
 def uneven(make_nodes: MakeNode) -> Mesh:
     """attic has room, barn gives others 2 MB, cellar's disk is as good as full."""
-    options = ({}, {"offer": "2MB"}, {"reserve": "900TiB"})
+    options: tuple[dict[str, str], ...] = ({}, {"offer": "2MB"}, {"reserve": "900TiB"})
     mesh = Mesh([make_nodes(name, **more) for name, more in zip(NAMES, options, strict=False)])
     return mesh.build(full={"cellar"})
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import signal
 import socket
+import subprocess
 import threading
 from pathlib import Path
 
 import pytest
 
 from tests.mesh.asking import random_file, sha256, until
-from tests.mesh.nodes import Mesh, Node, environment
+from tests.mesh.nodes import BIN, Mesh, Node, environment
 
 pytestmark = pytest.mark.mesh
 _BOUNDARY = "cut-here"
@@ -101,10 +102,6 @@ def test_a_body_that_is_not_what_was_announced_is_refused(mesh: Mesh, end: str, 
 
 def test_ctrl_c_during_a_pin_leaves_nothing_pinned(mesh: Mesh, tmp_path: Path) -> None:
     before = mesh[0].pinned()
-    import subprocess
-
-    from tests.mesh.nodes import BIN
-
     process = subprocess.Popen(
         [BIN / "meshctl", "pin", "-", "--name", "interrupted.bin", "--json"],
         stdin=subprocess.PIPE,

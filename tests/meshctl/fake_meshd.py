@@ -213,6 +213,7 @@ def peer(name: str, **more: Any) -> Document:
         "reachable": True,
         "last_seen": 1_700_000_000.0,
         "rtt_s": 0.002,
+        "ready": True,
         "free": 5_000_000_000,
         "accepts": True,
         "version": "0.1.0",

@@ -81,10 +81,65 @@ async def test_what_is_there_is_never_written_over(meshctl: Meshctl, meshd: Fake
         result = await meshctl("get", "minutes.pdf", *args)
         assert result.code == 1
         assert result.err.startswith("meshctl: cannot write ")
-        assert "it exists already\n  try: " in result.err
-        assert "-o " in result.err
+        assert "it exists already\n  try: meshctl get minutes.pdf -o " in result.err
+        assert "rm " not in result.err
     assert (meshctl.cwd / "minutes.pdf").read_bytes() == b"mine"
     assert left(meshctl) == ["dangling", "folder", "minutes.pdf"]
+
+
+async def test_a_folder_in_the_way_can_take_it(meshctl: Meshctl, meshd: FakeMeshd) -> None:
+    (meshctl.cwd / "my folder").mkdir()
+    (meshctl.cwd / "minutes.pdf").mkdir()
+    into = await meshctl("get", "club/minutes.pdf", "-o", "my folder/")
+    assert into.err.endswith("  try: meshctl get club/minutes.pdf -o 'my folder/minutes.pdf'\n")
+    meshd.does("GET", CONTENT, serving(b"x"))
+    assert (await meshctl("get", "minutes.pdf")).err.endswith("  try: meshctl get minutes.pdf -o OTHER\n")
+
+
+def leading(target: str) -> Handler:
+    """Sends a symlink."""
+
+    async def handler(_: web.Request) -> web.StreamResponse:
+        headers = {"Meshd-Kind": "symlink", "Meshd-Name": "link", "Meshd-Size": str(len(target.encode()))}
+        return web.Response(body=target.encode(), headers=headers)
+
+    return handler
+
+
+async def test_a_symlink_is_not_written_but_it_is_said_where_it_leads(
+    meshctl: Meshctl, meshd: FakeMeshd
+) -> None:
+    for ref, target, hint in (
+        ("club/link", "a.txt", "meshctl get club/a.txt"),
+        ("club@2/a/b/link", "../it is/../c", "meshctl get club@2/a/c"),
+        ("club/a/link", "..", "meshctl get club"),
+        ("club/link", "./d e/", "meshctl get 'club/d e'"),
+        ("-club/link", "a", "meshctl get -- -club/a"),
+    ):
+        entry, _, _ = ref.partition("/")
+        meshd.does("GET", f"/v1/pins/{quote(entry, safe='')}/content", leading(target))
+        result = await meshctl("get", "--", ref)
+        assert (result.code, result.out) == (1, "")
+        assert result.err == f"meshctl: cannot get {ref}: it is a symlink to {target}\n  try: {hint}\n"
+    assert left(meshctl) == []
+
+
+async def test_where_it_was_to_go_stays_in_the_hint(meshctl: Meshctl, meshd: FakeMeshd) -> None:
+    meshd.does("GET", "/v1/pins/club/content", leading("a.txt"))
+    for output in ("-", "out.txt"):
+        result = await meshctl("get", "club/link", "-o", output)
+        assert (result.code, result.out) == (1, "")
+        assert result.err.endswith(f"  try: meshctl get club/a.txt -o {output}\n")
+    assert left(meshctl) == []
+
+
+async def test_a_symlink_that_leads_out_shows_what_there_is(meshctl: Meshctl, meshd: FakeMeshd) -> None:
+    for target in ("/etc/passwd", "../../x", "a/../../x", "../" * 2000):
+        meshd.does("GET", "/v1/pins/club/content", leading(target))
+        result = await meshctl("get", "club/d/link" if target[0] == "." else "club/link")
+        assert result.code == 1
+        assert result.err.endswith(", which is not in club\n  try: meshctl ls club\n")
+        assert len(result.err) < 5000
 
 
 async def test_what_comes_up_meanwhile_is_not_written_over_either(

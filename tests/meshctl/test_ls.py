@@ -112,7 +112,8 @@ async def test_a_directory_shows_what_is_inside_at_a_path(meshctl: Meshctl, mesh
     assert result.code == 0
     assert result.out == "   SIZE  NAME\n         may/\n12.0 kB  \\x1b]0;x\\x07.jpg\n"
     assert (
-        result.err == "photos/  300.0 MB in 9 files, copies 1/3: attic\n  none on desk  fetching: 1 of 9 GB\n"
+        result.err
+        == "photos/  300.0 MB in 9 files, copies 1/3: attic\n  not yet on desk: it is on its way there (1 of 9 GB)\n"
     )
     assert meshd.last.query == {"path": ""}
     assert (await meshctl("ls", "photos/1974/may & june/")).out == result.out
@@ -159,3 +160,37 @@ async def test_head_ends_it_quietly(meshctl: Meshctl, meshd: FakeMeshd) -> None:
     assert result.out.startswith("NAME")
     assert len(result.out.splitlines()) == 1
     assert result.err == "141\n"
+
+
+def away(node: str) -> Document:
+    return {"node": node, "state": "unknown", "detail": "nothing listens there"}
+
+
+async def test_who_is_away_is_told_once_below_the_table(meshctl: Meshctl, meshd: FakeMeshd) -> None:
+    held = [{"node": "attic", "state": "held"}]
+    short = [entry(name, held=1, copies=[*held, away("desk")]) for name in ("a", "b")]
+    meshd.answers("GET", "/v1/pins", entries(*short))
+    result = await meshctl("ls")
+    assert "1/3" in result.out
+    assert result.err == "desk is away: its copies are not counted\n"
+    meshd.answers("GET", "/v1/pins", entries(*short, entry(held=1, copies=[away("shed"), away("desk")])))
+    assert (await meshctl("ls")).err == "desk, shed are away: their copies are not counted\n"
+
+
+async def test_nobody_is_told_of_who_is_away_where_all_copies_are_there(
+    meshctl: Meshctl, meshd: FakeMeshd
+) -> None:
+    meshd.answers("GET", "/v1/pins", entries(entry(held=2, wanted=2, copies=[away("desk")])))
+    assert (await meshctl("ls")).err == ""
+
+
+async def test_a_directory_says_who_is_away_and_where_its_symlinks_lead(
+    meshctl: Meshctl, meshd: FakeMeshd
+) -> None:
+    photos = entry("photos", directory=True, files=1, held=1, copies=[away("desk")])
+    items = [{"name": "latest", "size": 6, "directory": False, "target": "1974/\x1b"}]
+    meshd.answers("GET", "/v1/pins/photos", photos)
+    meshd.answers("GET", "/v1/pins/photos/files", {"entry": photos, "items": items})
+    result = await meshctl("ls", "photos")
+    assert result.out == "SIZE  NAME\n      latest -> 1974/\\x1b\n"
+    assert result.err.endswith("\n  desk is away: nothing listens there\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 
@@ -176,6 +177,7 @@ async def test_leave_and_forget_ask_on_a_terminal_and_only_yes_is_yes(
     meshctl: Meshctl, meshd: FakeMeshd, terminal: Terminal
 ) -> None:
     meshd.streams("DELETE", "/v1/mesh", {"event": "done"})
+    meshd.answers("GET", "/v1/peers", {"peers": [peer("desk")]})
     meshd.answers("DELETE", "/v1/peers/desk", {"name": "desk"})
     for args, question in ((("leave",), "other nodes keep theirs"), (("forget", "desk"), "Forget desk")):
         for answer, code in (("n", 1), ("", 1), ("y", 0)):
@@ -184,16 +186,35 @@ async def test_leave_and_forget_ask_on_a_terminal_and_only_yes_is_yes(
             await terminal.shows(question + r".*\[y/N\]")
             terminal.type(f"{answer}\n")
             assert (await running.result()).code == code
-            assert len(meshd.asked) == (1 if code == 0 else 0)
+            assert [asked.method for asked in meshd.asked if asked.method != "GET"] == (
+                ["DELETE"] if code == 0 else []
+            )
         meshd.asked.clear()
 
 
 async def test_without_a_terminal_they_want_yes(meshctl: Meshctl, meshd: FakeMeshd) -> None:
+    meshd.answers("GET", "/v1/peers", {"peers": [peer("desk")]})
     for args in (("leave",), ("forget", "desk")):
         result = await meshctl(*args)
         assert result.code == 2
         assert "--yes" in result.err
-    assert meshd.asked == []
+    assert [asked.method for asked in meshd.asked] == ["GET"]
+
+
+async def test_nobody_is_asked_about_forgetting_a_node_that_is_not_there(
+    meshctl: Meshctl, meshd: FakeMeshd, terminal: Terminal
+) -> None:
+    meshd.answers("GET", "/v1/peers", {"peers": [peer("attic", this_node=True), peer("desk")]})
+    on_terminal: dict[str, Any] = {"stdin": terminal.device}
+    for options in (on_terminal, {}):
+        result = await (await meshctl.start("forget", "nosuch", **options)).result()
+        assert result.code == 4
+        assert result.err == "meshctl: cannot forget nosuch: no member has that name\n  try: meshctl peers\n"
+        result = await (await meshctl.start("forget", "attic", **options)).result()
+        assert (result.code, result.err) == (
+            1,
+            "meshctl: cannot forget attic: it is this node\n  try: meshctl leave\n",
+        )
 
 
 async def test_forget_says_who_is_gone(meshctl: Meshctl, meshd: FakeMeshd) -> None:
@@ -226,6 +247,32 @@ async def test_peers_are_listed_with_this_node_first(meshctl: Meshctl, meshd: Fa
     )
     assert result.err == "cellar: it answers as another node\n"
     assert (await meshctl("peers", "--json")).documents == [{"peers": peers}]
+
+
+async def test_a_node_that_starts_is_not_called_full(meshctl: Meshctl, meshd: FakeMeshd) -> None:
+    peers = [
+        peer("attic", this_node=True, ready=False, accepts=False),
+        peer("cellar", ready=False, accepts=False),
+        peer("desk", ready=False, accepts=False, reachable=False, last_seen=0.0),
+        peer("shed", accepts=False),
+    ]
+    meshd.answers("GET", "/v1/peers", {"peers": peers})
+    seen = [line[18:].split("  ")[0] for line in (await meshctl("peers")).out.splitlines()]
+    assert seen == [
+        "SEEN",
+        "this node, starting",
+        "reachable, 2 ms, starting",
+        "not reached, never seen",
+        "reachable, 2 ms, takes nothing new",
+    ]
+
+
+async def test_a_problem_that_names_its_node_is_not_given_the_name_again(
+    meshctl: Meshctl, meshd: FakeMeshd
+) -> None:
+    problem = "cannot reach desk (10.0.0.3:4010): nothing listens there"
+    meshd.answers("GET", "/v1/peers", {"peers": [peer("desk", reachable=False, problem=problem)]})
+    assert (await meshctl("peers")).err == f"{problem}\n"
 
 
 async def test_a_node_in_no_mesh_has_no_peers(meshctl: Meshctl, meshd: FakeMeshd) -> None:

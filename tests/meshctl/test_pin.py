@@ -144,8 +144,59 @@ async def test_fewer_copies_than_asked_is_exit_6_with_the_nodes_that_miss_it(
     result = await meshctl("pin", "minutes.pdf")
     assert result.code == 6
     assert result.out == "pinned minutes.pdf  300.0 MB  2 of 3 copies: attic, cellar\n"
-    assert "none on desk  refused: its disk is full" in result.err
+    assert "\n  none on desk: its disk is full\n" in result.err
     assert result.err.endswith("  try: meshctl ls minutes.pdf   (later), or meshctl status\n")
+
+
+async def test_more_copies_than_nodes_are_made_when_nodes_join(
+    meshctl: Meshctl, meshd: FakeMeshd, write: Writer
+) -> None:
+    write("minutes.pdf", b"x")
+    for wanted, others in ((5, "the other 2 copies are"), (4, "the other copy is")):
+        kept = {"event": "entry", "cid": "bafyentry", "name": "minutes.pdf", "wanted": wanted}
+        done = {"event": "done", "entry": entry(wanted=wanted), "degraded": True, "missing": []}
+        meshd.streams("POST", "/v1/pins", kept, done)
+        result = await meshctl("pin", "minutes.pdf", "--replicas", str(wanted))
+        assert result.code == 6
+        assert result.out == f"pinned minutes.pdf  300.0 MB  3 of {wanted} copies: attic, cellar, desk\n"
+        assert result.err.endswith(
+            f"  the mesh has 3 nodes; {others} made when nodes join\n"
+            "  try: meshctl invite   (for the owner of one more machine)\n"
+        )
+
+
+async def test_copies_on_every_node_are_counted_by_the_nodes_and_each_that_misses_says_why(
+    meshctl: Meshctl, meshd: FakeMeshd, write: Writer
+) -> None:
+    write("minutes.pdf", b"x")
+    states = [
+        ("attic", "unknown", ""),
+        ("barn", "unknown", "it is away"),
+        ("cellar", "unknown", "timed out"),
+        ("desk", "fetching", ""),
+        ("shed", "refused", ""),
+        ("tower", "missing", "it has no room"),
+        ("", "missing", ""),
+    ]
+    missing = [{"node": node, "state": state, "detail": detail} for node, state, detail in states]
+    kept = {"event": "entry", "cid": "bafyentry", "name": "minutes.pdf", "wanted": 9}
+    copies = [{"node": "loft", "state": "held"}]
+    alone = entry(wanted="all", held=None, copies=copies)
+    meshd.streams(
+        "POST", "/v1/pins", kept, {"event": "done", "entry": alone, "degraded": True, "missing": missing}
+    )
+    result = await meshctl("pin", "minutes.pdf", "--replicas", "all")
+    assert result.out == "pinned minutes.pdf  300.0 MB  1 of 9 copies: loft\n"
+    assert result.err.splitlines()[1:-1] == [
+        "  attic is away",
+        "  barn is away",
+        "  cellar is away: timed out",
+        "  not yet on desk: it is on its way there",
+        "  none on shed: it refused",
+        "  none on tower: it has no room",
+        "  none on another node",
+        "  1 more when other nodes join",
+    ]
 
 
 async def test_a_detached_pin_says_that_it_goes_on(meshctl: Meshctl, meshd: FakeMeshd, write: Writer) -> None:
@@ -159,6 +210,12 @@ async def test_a_detached_pin_says_that_it_goes_on(meshctl: Meshctl, meshd: Fake
     assert meshd.last.query["detach"] == "1"
     assert result.out == "pinned minutes.pdf  300.0 MB  1 of 3 copies: attic\n"
     assert "made in the background" in result.err
+    alone = entry(held=1, wanted=1, copies=[{"node": "attic", "state": "held"}])
+    kept_once = {"event": "entry", "cid": "bafyentry", "name": "minutes.pdf", "wanted": 1}
+    done = {"event": "done", "entry": alone, "degraded": False, "missing": []}
+    meshd.streams("POST", "/v1/pins", kept_once, done)
+    result = await meshctl("pin", "--detach", "--replicas", "1", "minutes.pdf")
+    assert (result.out, result.err) == ("pinned minutes.pdf  300.0 MB  1 copy: attic\n", "")
 
 
 async def test_what_the_mesh_has_already_is_pinned_by_its_cid(meshctl: Meshctl, meshd: FakeMeshd) -> None:

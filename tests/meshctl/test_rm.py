@@ -116,6 +116,21 @@ async def test_restoring_shows_the_copies_as_they_come(meshctl: Meshctl, meshd: 
     assert (await meshctl("restore", "nothing")).code == 4
 
 
+async def test_what_is_not_in_the_trash_is_to_be_looked_for_there(meshctl: Meshctl, meshd: FakeMeshd) -> None:
+    path = "/v1/trash/minutes.pdf/restore"
+    problem = {"code": "not-found", "title": "cannot find minutes.pdf", "hint": "meshctl ls"}
+    meshd.streams("POST", path, {"event": "error", "problem": problem})
+    result = await meshctl("restore", "minutes.pdf", "--json")
+    assert (result.code, result.err) == (
+        4,
+        "meshctl: cannot find minutes.pdf\n  try: meshctl trash\n",
+    )
+    assert result.documents[-1]["hint"] == "meshctl trash"
+    for told in ({"hint": "meshctl peers"}, {"code": "not-ready", "hint": "meshctl ls"}):
+        meshd.streams("POST", path, {"event": "error", "problem": problem | told})
+        assert (await meshctl("restore", "minutes.pdf")).err.endswith(f"  try: {told['hint']}\n")
+
+
 async def test_ctrl_c_while_restoring(meshctl: Meshctl, meshd: FakeMeshd) -> None:
     over = asyncio.Event()
 

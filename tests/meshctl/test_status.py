@@ -147,3 +147,32 @@ async def test_logs_of_what_is_none_of_the_services(meshctl: Meshctl, meshd: Fak
     for args in (("logs",), ("logs", "nginx"), ("logs", "kubo", "-n", "x")):
         assert (await meshctl(*args)).code == 2
     assert meshd.asked == []
+
+
+async def test_news_have_no_hint_that_only_looks(meshctl: Meshctl, meshd: FakeMeshd) -> None:
+    conditions = [
+        condition("info", "desk joined, invited by attic", "", "meshctl peers"),
+        condition("info", "the mesh has a new key", "", "meshctl invite --list"),
+        condition("warning", "desk has a problem", "", "meshctl peers"),
+    ]
+    meshd.answers("GET", "/v1/status", status(conditions=conditions))
+    result = await meshctl("status")
+    assert result.out.endswith(
+        "\nwarning: desk has a problem  (3 min ago)\n  try: meshctl peers\n"
+        "\ninfo: desk joined, invited by attic  (3 min ago)\n"
+        "\ninfo: the mesh has a new key  (3 min ago)\n  try: meshctl invite --list\n"
+    )
+
+
+async def test_a_condition_is_watched_as_it_comes_and_goes(meshctl: Meshctl, meshd: FakeMeshd) -> None:
+    away = {"time": 1_700_000_000.0, "code": "peer-away", "subject": "desk", "severity": "warning"}
+    away |= {"title": "desk is away", "cause": "no answer", "hint": "meshctl forget desk"}
+    raised, cleared = {"event": "condition-raised"} | away, {"event": "condition-cleared"} | away
+    meshd.streams("GET", "/v1/events", raised, cleared, {"event": "done"})
+    result = await meshctl("watch")
+    assert result.out.splitlines()[:4] == [
+        "2023-11-14 22:13:20  warning: desk is away",
+        "    no answer",
+        "    try: meshctl forget desk",
+        "2023-11-14 22:13:20  over: desk is away",
+    ]

@@ -92,11 +92,24 @@ def test_a_node_gives_what_is_above_its_reserve(tmp_path: Path) -> None:
 def test_a_node_gives_what_is_left_of_its_offer(tmp_path: Path) -> None:
     storage = Storage(tmp_path, reserve=0, offer=1000)
     assert storage.free() == 1000
-    storage.placed = 400
+    storage.recount(400, counted=["c1"], fetching=[])
     assert storage.free() == 600
-    storage.placed = 1001
+    storage.recount(1001, counted=["c1"], fetching=[])
     assert storage.free() == 0
     assert not storage.accepts()
+
+
+def test_what_was_let_in_counts_before_the_next_sweep_and_only_once(tmp_path: Path) -> None:
+    storage = Storage(tmp_path, reserve=0, offer=1000)
+    storage.expect("c1", 300)
+    storage.expect("c1", 300)
+    storage.expect("c2", 200)
+    assert storage.placed == 500
+    assert storage.refuse(501, foreign=True)
+    storage.recount(300, counted=["c1"], fetching=["c1", "c2"])
+    assert storage.placed == 500
+    storage.recount(300, counted=["c1"], fetching=[])
+    assert storage.placed == 300
 
 
 def test_below_the_floor_nothing_is_taken_and_the_way_out_is_told(tmp_path: Path) -> None:

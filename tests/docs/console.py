@@ -1,0 +1,136 @@
+"""What a page shows of a terminal, and a shell in which it can be typed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import select
+import signal
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+
+_FENCE = re.compile(r"^( *)```(\w*)\s*$")
+# Commands come on descriptor 3 with a NUL after each, exit codes go to 4; a command's own input is empty. `set -m`
+# gives each background job a number, as at a terminal.
+_LOOP = r"""
+set -m
+while IFS= read -r -d '' -u 3 command; do
+    eval "$command" </dev/null 3<&- 4>&-
+    printf '%d\n' "$?" >&4
+done
+"""
+
+
+@dataclass
+class Typed:
+    """One command as a page shows it. shown: the lines that are printed, as the page has them."""
+
+    text: str
+    line: int
+    shown: list[str] = field(default_factory=list)
+
+
+class Result(NamedTuple):
+    """What a command printed, both streams as a terminal mixes them, and its exit code."""
+
+    code: int
+    printed: str
+
+
+def fenced(page: Path, language: str) -> list[tuple[int, list[str]]]:
+    """The blocks of that language: the number of the line before each, and its lines without their indent."""
+    blocks: list[tuple[int, list[str]]] = []
+    inside: str | None = None
+    indent = ""
+    for number, line in enumerate(page.read_text().splitlines(), start=1):
+        fence = _FENCE.match(line)
+        if fence is None:
+            if inside == language:
+                blocks[-1][1].append(line.removeprefix(indent))
+        elif inside is None:
+            indent, inside = fence[1], fence[2]
+            if inside == language:
+                blocks.append((number, []))
+        else:
+            inside = None
+    assert inside is None, f"{page}: a fence is not closed"
+    return blocks
+
+
+def commands(page: Path) -> list[Typed]:
+    """Every command of a page's console blocks: behind `$ `, and behind `> ` where it goes on."""
+    found: list[Typed] = []
+    for start, lines in fenced(page, "console"):
+        current: Typed | None = None
+        for number, line in enumerate(lines, start=start + 1):
+            if line.startswith("$ "):
+                current = Typed(line[2:], number)
+                found.append(current)
+            elif current is None:
+                raise AssertionError(f"{page}:{number}: a console block begins with a command")
+            elif (line == ">" or line.startswith("> ")) and not current.shown:
+                current.text += "\n" + line[2:]
+            else:
+                current.shown.append(line)
+    return found
+
+
+class Shell:
+    """One bash for a whole page. `close` ends it and all that it started."""
+
+    def __init__(self, home: Path, environment: dict[str, str]) -> None:
+        self._output = home / ".terminal"
+        taken, self._commands = os.pipe()
+        self._codes, given = os.pipe()
+        with self._output.open("wb") as output:
+            self._process = subprocess.Popen(
+                # The numbers of the pipes' ends are not 3 and 4 by themselves: a first bash gives them these.
+                ["bash", "--norc", "--noprofile", "-c", f"exec 3<&{taken} 4>&{given}\n{_LOOP}"],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd=home,
+                env=environment,
+                pass_fds=(taken, given),
+                start_new_session=True,
+            )
+        os.close(taken)
+        os.close(given)
+        self._seen = 0
+
+    def type(self, text: str, seconds: float) -> Result:
+        """Run it to its end. Raises TimeoutError with what was printed so far."""
+        os.write(self._commands, text.encode() + b"\0")
+        if not select.select([self._codes], [], [], seconds)[0]:
+            raise TimeoutError(f"after {seconds:g} s: {text}\n{self._printed()}")
+        answer = os.read(self._codes, 16).decode()
+        assert answer, f"the shell ended: {text}\n{self._printed()}"
+        return Result(int(answer), self._printed())
+
+    def _printed(self) -> str:
+        with self._output.open("rb") as output:
+            output.seek(self._seen)
+            text = output.read()
+        self._seen += len(text)
+        return text.decode(errors="replace")
+
+    def close(self) -> None:
+        """End the shell, the daemons that it started, in order, and what is left of them by force."""
+        started = psutil.Process(self._process.pid).children(recursive=True)
+        for process in started:
+            with contextlib.suppress(psutil.Error):
+                if process.name() == "meshd":
+                    process.send_signal(signal.SIGTERM)
+        psutil.wait_procs([p for p in started if p.is_running()], timeout=30)
+        for process in started:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        psutil.wait_procs(started, timeout=10)
+        os.close(self._commands)
+        self._process.wait(10)
+        os.close(self._codes)
