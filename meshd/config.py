@@ -20,6 +20,7 @@ _LONGEST_SOCKET = "private/cluster.sock"
 _UNITS = {"": 1, "B": 1}
 for _power, _letter in enumerate("KMGTP", start=1):
     _UNITS |= {f"{_letter}B": 1000**_power, f"{_letter}IB": 1024**_power, _letter: 1024**_power}
+_LONGEST_S = 1e10  # three centuries; more is a slip
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 NODE_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 
@@ -28,7 +29,11 @@ def parse_size(value: object) -> int:
     """Bytes from `5GiB`, `1 TB`, `1048576`. Raises ValueError."""
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", value) if isinstance(value, str) else None
+    match = (
+        re.fullmatch(r"\s*(\d{1,15}(?:\.\d{1,9})?)\s*([A-Za-z]*)\s*", value)
+        if isinstance(value, str)
+        else None
+    )
     if match is None or match[2].upper() not in _UNITS:
         raise ValueError('expected a size such as "5GiB", "1TB" or a number of bytes')
     return int(float(match[1]) * _UNITS[match[2].upper()])
@@ -36,9 +41,11 @@ def parse_size(value: object) -> int:
 
 def parse_duration(value: object) -> float:
     """Seconds from `30d`, `12h`, `90s`. Raises ValueError."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0:
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= _LONGEST_S:
         return float(value)
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhdw])\s*", value) if isinstance(value, str) else None
+    match = (
+        re.fullmatch(r"\s*(\d{1,12}(?:\.\d{1,9})?)\s*([smhdw])\s*", value) if isinstance(value, str) else None
+    )
     if match is None:
         raise ValueError('expected a duration such as "30d", "12h", "10m" or "90s"')
     return float(match[1]) * _SECONDS[match[2]]

@@ -9,6 +9,19 @@ from typing import Literal
 Replicas = int | Literal["all"]
 
 
+REPLICAS_MOST = 1000
+
+
+def parse_wanted(text: str) -> Replicas:
+    """A number of copies as it is written in an entry or its metadata. Raises ValueError."""
+    if text == "all":
+        return "all"
+    number = int(text)
+    if not 1 <= number <= REPLICAS_MOST:
+        raise ValueError(f"{number} copies")
+    return number
+
+
 class Severity(StrEnum):
     ERROR = "error"  # something does not work
     WARNING = "warning"  # something will not work for long, or works less well than asked

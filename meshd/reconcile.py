@@ -162,7 +162,8 @@ def _may_begin(snapshot: Snapshot, action: Action) -> bool:
 
 def _listen(snapshot: Snapshot, blocked: str) -> Listen | None:
     """The peer API stays while kubo is down: others must be told the truth. It goes with the address and at the end."""
-    wanted = None if blocked and not snapshot.forgotten else snapshot.overlay.address
+    told_off = snapshot.forgotten and not snapshot.stopping  # it goes on telling others what it knows
+    wanted = None if blocked and not told_off else snapshot.overlay.address
     if snapshot.stopping and any(s.phase is not Phase.STOPPED for s in snapshot.services.values()):
         wanted = snapshot.listening
     if wanted == snapshot.listening or (wanted is not None and snapshot.now < snapshot.listen_retry_at):
@@ -183,7 +184,11 @@ def _recover(snapshot: Snapshot) -> Recover | None:
 
 
 def _look_again(snapshot: Snapshot) -> float:
-    waits = [s.retry_at - snapshot.now for s in snapshot.services.values() if s.phase is Phase.BACKOFF]
+    waits = [
+        s.retry_at - snapshot.now
+        for s in snapshot.services.values()
+        if s.phase is Phase.BACKOFF and s.retry_at > snapshot.now and _base_ready(snapshot, s.name)
+    ]
     if snapshot.listening is None and snapshot.listen_retry_at > snapshot.now:
         waits.append(snapshot.listen_retry_at - snapshot.now)
     return max(0.05, min([LOOK_AGAIN, *waits]))

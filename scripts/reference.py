@@ -352,16 +352,18 @@ def _fillings(tree: ast.Module, function: ast.FunctionDef, title: ast.expr) -> l
 
 
 def _text(node: ast.expr, names: dict[str, ast.expr]) -> str:
+    """A message as the sources have it; what is filled in stands in braces, by its last name."""
     if isinstance(node, ast.Name) and node.id in names:
         return _text(names[node.id], {})
     if isinstance(node, ast.Constant):
         return str(node.value)
     if isinstance(node, ast.JoinedStr):
-        return "".join(
-            f"{{{ast.unparse(part.value)}}}" if isinstance(part, ast.FormattedValue) else _text(part, names)
-            for part in node.values
-        )
-    return f"{{{ast.unparse(node)}}}"
+        return "".join(_text(part, names) for part in node.values)
+    if isinstance(node, ast.FormattedValue):
+        return _text(node.value, names)
+    while isinstance(node, (ast.Call, ast.BoolOp)):
+        node = node.args[0] if isinstance(node, ast.Call) else node.values[0]
+    return f"{{{ast.unparse(node).rpartition('.')[2]}}}"
 
 
 def conditions_page() -> str:

@@ -53,9 +53,14 @@ class Footprint:
                 inodes.add(target[len("socket:[") : -1])
         return cls(frozenset(children), frozenset(inodes), frozenset(loops))
 
+    def children_since(self, before: Footprint) -> list[psutil.Process]:
+        """Those that were not there before; but what a process from before started is that one's own affair."""
+        older = {child.pid for child in before.children}
+        return [child for child in self.children - before.children if older.isdisjoint(_parents(child))]
+
     def left_since(self, before: Footprint) -> list[str]:
         """What is here and was not there before, as a person would say it."""
-        found = [f"the process {_describe(child)}" for child in self.children - before.children]
+        found = [f"the process {_describe(child)}" for child in self.children_since(before)]
         found += [f"a listening socket, {socket}" for socket in _listening(self.sockets - before.sockets)]
         return sorted([*found, *(self.loops - before.loops)])
 
@@ -75,6 +80,13 @@ def _listening(inodes: frozenset[str]) -> Iterator[str]:
             yield f"unix {fields[7] if len(fields) > 7 else ''} (inode {fields[6]})"
 
 
+def _parents(child: psutil.Process) -> set[int]:
+    try:
+        return {parent.pid for parent in child.parents()}
+    except psutil.Error:
+        return set()
+
+
 def _describe(child: psutil.Process) -> str:
     try:
         return f"{child.pid} {child.status()} {' '.join(child.cmdline())[:200]}"
@@ -92,7 +104,7 @@ def _look(before: Footprint) -> None:
     while left := [one for one in Footprint.now().left_since(before) if one not in _told]:
         if time.monotonic() > deadline:
             _told.update(left)
-            for child in Footprint.now().children - before.children:
+            for child in Footprint.now().children_since(before):
                 try:
                     child.kill()
                     child.wait(GRACE_S)

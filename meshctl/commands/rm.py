@@ -80,10 +80,10 @@ def _say_released(ref: str, outcomes: list[Outcome]) -> None:
     )
     left = _not_in(outcomes, "released")
     if left:
-        render.note(f"meshctl: cannot free {name} everywhere; it stays in the trash of:")
+        render.note(f"meshctl: cannot free {name} everywhere now:")
         for outcome in left:
             render.note(f"  {_told(outcome)}")
-        render.note("  try: meshctl peers   (each node lets go when its trash window is over)")
+        render.note("  try: meshctl peers   (what stays in a node's trash goes when its window is over)")
 
 
 def _not_in(outcomes: list[Outcome], state: str) -> list[Outcome]:
@@ -92,4 +92,6 @@ def _not_in(outcomes: list[Outcome], state: str) -> list[Outcome]:
 
 def _told(outcome: Outcome) -> str:
     detail = f": {render.safe(outcome['detail'])}" if outcome.get("detail") else ""
-    return f"{render.safe(outcome.get('node'))}  {render.safe(outcome.get('state'))}{detail}"
+    state = str(outcome.get("state"))
+    said = {"unreachable": "could not be reached", "trashed": "keeps it in its trash", "refused": "refused"}
+    return f"{render.safe(outcome.get('node'))} {said.get(state, render.safe(state))}{detail}"

@@ -41,14 +41,14 @@ def run(args: argparse.Namespace, client: Client) -> int:
 
 def _node(status: Part) -> None:
     node: Part = status.get("node") or {}
-    state = "ready" if status.get("ready") else "not ready"
+    mesh: Part | None = status.get("mesh")
+    state = "" if mesh is None else "ready; " if status.get("ready") else "not ready; "
     site = f", site {render.safe(node['site'])}" if node.get("site") else ""
     up = render.span(float(node.get("uptime_s") or 0))
     _fact(
         "node",
-        f"{render.safe(node.get('name'))}{site}: {state}; up {up}, version {render.safe(node.get('version'))}",
+        f"{render.safe(node.get('name'))}{site}: {state}up {up}, version {render.safe(node.get('version'))}",
     )
-    mesh: Part | None = status.get("mesh")
     if mesh is None:
         _fact("mesh", "none yet   (meshctl init, or meshctl join)")
     else:

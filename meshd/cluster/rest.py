@@ -14,9 +14,10 @@ import aiohttp
 
 from meshd.errors import Code, MeshError
 from meshd.kubo.rpc import json_lines
-from meshd.model import Pin, Replicas
+from meshd.model import REPLICAS_MOST, Pin, parse_wanted
 
 PATIENCE_S = 15.0
+_LATEST_S = 1e11  # a time after that is nonsense
 _ASK = aiohttp.ClientTimeout(total=20)
 _LIST = aiohttp.ClientTimeout(total=120)
 
@@ -29,9 +30,9 @@ class Cluster:
         self._session: aiohttp.ClientSession | None = None
 
     async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
 
     @contextlib.asynccontextmanager
     async def _call(
@@ -166,20 +167,22 @@ def parse_pin(document: dict[str, Any]) -> Pin:
     """A record of the pinset. What another program pinned has no metadata and is shown by its CID."""
     meta: dict[str, str] = document.get("metadata") or {}
     cid = document["cid"] if isinstance(document["cid"], str) else document["cid"]["/"]
-    wanted: Replicas
     try:
-        wanted = "all" if meta.get("wanted") == "all" else int(meta["wanted"])
-        size, time, files = int(meta["size"]), float(meta["time"]), int(meta.get("files", "1"))
+        wanted = parse_wanted(meta["wanted"])
+        size, time_s, files = int(meta["size"]), float(meta["time"]), int(meta.get("files", "1"))
+        if min(size, files) < 0 or not 0 <= time_s < _LATEST_S:
+            raise ValueError("out of range")
     except (KeyError, ValueError):
         factor = int(document.get("replication_factor_max", -1))
-        wanted, size, time, files = ("all" if factor < 1 else factor), 0, 0.0, 1
+        wanted = "all" if not 1 <= factor <= REPLICAS_MOST else factor
+        size, time_s, files = 0, 0.0, 1
     return Pin(
         cid=cid,
         name=document.get("name") or cid,
         owner=meta.get("owner", ""),
         root=meta.get("root", cid),
         size=size,
-        time=time,
+        time=time_s,
         wanted=wanted,
         directory=meta.get("directory") == "1",
         allocations=tuple(document.get("allocations") or ()),

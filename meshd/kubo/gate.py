@@ -10,10 +10,11 @@ ipfs-cluster's connector asks for six commands and no more (measured on 1.1.6 ov
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,16 +143,33 @@ class Gate:
                 self._remember(self.refused, cid, why)
                 _LOG.warning("refused", cid=cid, why=why)
                 return _refusal(why)
-            response = web.StreamResponse(headers={"Content-Type": "application/json"})
-            await response.prepare(request)
-            async for line in self._fetch(cid):
-                await response.write(json.dumps(line).encode() + b"\n")
-            await response.write_eof()
-            return response
+            return await self._stream(request, self._fetch(cid))
         finally:
             self.fetching.pop(cid, None)
 
-    async def _fetch(self, cid: str) -> AsyncIterator[dict[str, Any]]:
+    @staticmethod
+    async def _stream(
+        request: web.Request, lines: AsyncGenerator[dict[str, Any], None]
+    ) -> web.StreamResponse:
+        """Hand on the lines. An error before the first one is an ordinary answer; later only a cut connection tells."""
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        async with contextlib.aclosing(lines):
+            try:
+                async for line in lines:
+                    if not response.prepared:
+                        await response.prepare(request)
+                    await response.write(json.dumps(line).encode() + b"\n")
+            except MeshError as exc:
+                if not response.prepared:
+                    raise
+                _LOG.warning("a fetch ended", error=str(exc))
+                if request.transport is not None:
+                    request.transport.abort()
+                return response
+        await response.write_eof()
+        return response
+
+    async def _fetch(self, cid: str) -> AsyncGenerator[dict[str, Any], None]:
         """Progress as kubo tells it; the line that says `pinned` only after it is on the disk and was read back."""
         last: dict[str, Any] = {}
         async with self._kubo.call(

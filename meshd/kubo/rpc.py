@@ -16,6 +16,8 @@ from meshd.errors import Code, MeshError
 ASK = aiohttp.ClientTimeout(total=10)
 LONG = aiohttp.ClientTimeout(total=None, sock_connect=10)  # transfers: bounded by who asks, not by the clock
 EMPTY_BLOCK = "bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku"
+# How kubo says that a path leads nowhere: no such name in a directory, or a name inside a file.
+_NO_SUCH_PATH = ("no link named", "not found", "does not exist", "func called on wrong kind")
 _LINE_MAX = 4 * 1024 * 1024
 
 
@@ -67,12 +69,12 @@ class Kubo:
         self._session: aiohttp.ClientSession | None = None
 
     async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
 
     def _http(self) -> aiohttp.ClientSession:
-        if self._session is None:
+        if self._session is None or self._session.closed:
             connector = aiohttp.UnixConnector(str(self.socket), limit=200)
             self._session = aiohttp.ClientSession(connector=connector, read_bufsize=256 * 1024)
         return self._session
@@ -191,7 +193,9 @@ class Kubo:
             raise KuboError(f"pin {cid}", f"it pinned {pinned}")
 
     async def unpin(self, cid: str) -> bool:
-        """Take the recursive pin away; False where there was none."""
+        """Take the recursive pin away; False where there was none. The empty block's stays: it is needed for ever."""
+        if cid == EMPTY_BLOCK:
+            return True
         try:
             await self.ask("pin/rm", cid)
         except KuboError as exc:
@@ -247,11 +251,7 @@ class Kubo:
             ) as response:
                 answer = json.loads(await response.read())
         except KuboError as exc:
-            if (
-                "no link named" in exc.message
-                or "not found" in exc.message
-                or "does not exist" in exc.message
-            ):
+            if any(words in exc.message for words in _NO_SUCH_PATH):
                 raise MeshError(Code.NOT_FOUND, f"cannot find {path.partition('/')[2]}", exc.message) from exc
             raise
         return Stat(

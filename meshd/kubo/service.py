@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +43,15 @@ async def run_once(argv: list[str], env: dict[str, str], *, timeout: float = 60.
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
+        start_new_session=True,
     )
     try:
         async with asyncio.timeout(timeout):
             output, _ = await process.communicate()
     except BaseException:
         if process.returncode is None:
-            process.kill()
-            await process.wait()
+            os.killpg(process.pid, signal.SIGKILL)
+            await process.communicate()
         raise
     text = output.decode(errors="replace").strip()
     if process.returncode != 0:

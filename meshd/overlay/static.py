@@ -19,6 +19,8 @@ _OVERLAY_INTERFACES = re.compile(r"(zt|tailscale|wg)[a-z0-9]*")
 def is_private(address: str) -> bool:
     """Whether content may be served on it: loopback, RFC 1918, RFC 4193, and Tailscale's 100.64.0.0/10. Pure."""
     ip = ipaddress.ip_address(address)
+    if ip.is_loopback:
+        return True
     if ip.is_unspecified or ip.is_multicast or ip.is_link_local or ip.is_reserved:
         return False
     return not ip.is_global or (ip.version == 4 and ip in ipaddress.ip_network("100.64.0.0/10"))

@@ -15,7 +15,7 @@ from typing import Any
 
 from meshd import wire
 from meshd.errors import Code, MeshError
-from meshd.model import Pin, Replicas
+from meshd.model import Pin, parse_wanted
 
 VERSION = 1
 _VERSIONED = re.compile(r"(?P<name>.+)@(?P<number>[1-9][0-9]{0,8})")
@@ -82,18 +82,18 @@ def from_node(cid: str, node: object) -> Pin | None:
     if not isinstance(node, dict) or node.get("v") != VERSION:
         return None
     try:
-        wanted: Replicas = "all" if node["wanted"] == "all" else int(node["wanted"])
-        return Pin(
+        pin = Pin(
             cid=cid,
             name=check_name(str(node["name"])),
             owner=str(node["owner"]),
             root=str(node["root"]["/"]),
             size=int(node["size"]),
             time=int(node["time"]) / 1000,
-            wanted=wanted,
+            wanted=parse_wanted(str(node["wanted"])),
             directory=bool(node["directory"]),
             files=int(node["files"]),
         )
+        return pin if pin.size >= 0 and pin.files >= 0 and pin.time >= 0 else None
     except (KeyError, TypeError, ValueError, MeshError):
         return None
 

@@ -23,13 +23,13 @@ LOAD, AND, EQUAL, AT_LEAST, RETURN = 0x20, 0x54, 0x15, 0x35, 0x06
 # machine -> (AUDIT_ARCH, number of socket(2)); io_uring_setup is 425 everywhere. From linux/audit.h and unistd.h.
 ARCHITECTURES = {"x86_64": (0xC000003E, 41), "aarch64": (0xC00000B7, 198)}
 IO_URING_SETUP = 425
-AF_INET, AF_INET6, AF_PACKET, SOCK_STREAM = 2, 10, 17, 1
+AF_INET, AF_INET6, AF_PACKET, SOCK_STREAM, IPPROTO_TCP = 2, 10, 17, 1, 6
 
 
 def tcp_only(machine: str) -> bytes:
     """The BPF program: an Internet socket that is not a TCP stream is EACCES. Raises KeyError on another machine."""
     arch, socket_call = ARCHITECTURES[machine]
-    to = {"family": 7, "type": 11, "deny": 14, "allow": 15, "absent": 16}  # where the jumps land
+    to = {"family": 7, "type": 11, "protocol": 14, "deny": 17, "allow": 18, "absent": 19}  # where jumps land
     program: list[tuple[int, int, str, str]] = [
         (LOAD, 4, "", ""),  # 0: seccomp_data.arch
         (EQUAL, arch, "+1", ""),
@@ -49,10 +49,18 @@ def tcp_only(machine: str) -> bytes:
             "",
         ),  # 11, type: the second, with SOCK_NONBLOCK and SOCK_CLOEXEC above its low four bits
         (AND, 0xF, "", ""),
-        (EQUAL, SOCK_STREAM, "allow", "deny"),
-        (RETURN, DENY, "", ""),  # 14
-        (RETURN, ALLOW, "", ""),  # 15
-        (RETURN, ABSENT, "", ""),  # 16
+        (EQUAL, SOCK_STREAM, "protocol", "deny"),
+        (
+            LOAD,
+            32,
+            "",
+            "",
+        ),  # 14, protocol: the third. MPTCP would open paths over other addresses; Go does without
+        (EQUAL, 0, "allow", ""),
+        (EQUAL, IPPROTO_TCP, "allow", "deny"),
+        (RETURN, DENY, "", ""),  # 17
+        (RETURN, ALLOW, "", ""),  # 18
+        (RETURN, ABSENT, "", ""),  # 19
     ]
 
     def jump(line: int, label: str) -> int:

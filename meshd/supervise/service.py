@@ -43,7 +43,7 @@ class Program(Protocol):
 
 def backoff(failures: int) -> float:
     """Seconds to wait before the next start after `failures` failed ones: 0.5, 1, 2 ... 30."""
-    return min(BACKOFF_FIRST * 2.0 ** max(0, failures - 1), BACKOFF_MOST)
+    return min(BACKOFF_FIRST * 2.0 ** min(max(0, failures - 1), 16), BACKOFF_MOST)
 
 
 class Service:
@@ -117,6 +117,8 @@ class Service:
     async def fail(self, why: str) -> None:
         """Kill it and count it as a failure: it leaks, or it is frozen and cannot be asked to stop."""
         async with self._lock:
+            if self._state.phase is Phase.BACKOFF:
+                return  # it ended by itself meanwhile, which is counted already
             await self._end_watch()
             await self._fail(MeshError(Code.ENGINE_FAILED, f"{self.program.name} was killed", why))
 

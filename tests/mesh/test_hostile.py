@@ -60,7 +60,7 @@ def test_a_node_with_the_secret_that_is_not_in_the_roster_changes_nothing(
     with closing(Rogue(attacked, subnet.address())) as rogue:
         rogue.start()
         until(lambda: rogue.peers() > 0, f"it is connected to members:\n{rogue.tail()}")
-        until(lambda: cids <= rogue.pinset(), f"it has read the catalogue:\n{rogue.tail()}", 40)
+        until(lambda: before <= rogue.pinset(), f"it has read the catalogue:\n{rogue.tail()}", 40)
         rogue.remove(before)
         until(lambda: not rogue.pinset() & before, "its own catalogue is empty")
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
+from tests.mesh.asking import until
 from tests.mesh.conftest import MakeNode
 from tests.mesh.nodes import Mesh, Node
 
@@ -81,11 +84,20 @@ def test_the_invite_of_another_mesh_is_refused(mesh: Mesh, newcomer: Node) -> No
 
 
 @pytest.fixture(scope="module")
-def founder(make_nodes: MakeNode) -> Node:
-    """A mesh of one that others may join and leave."""
-    alone = make_nodes("attic").start()
-    alone.do("init", "--name", "archive")
-    return alone
+def alone(make_nodes: MakeNode) -> Node:
+    """A mesh of one."""
+    node = make_nodes("attic").start()
+    node.do("init", "--name", "archive")
+    return node
+
+
+@pytest.fixture
+def founder(alone: Node) -> Iterator[Node]:
+    """A mesh of one that others may join; who did is forgotten afterwards."""
+    yield alone
+    for name, peer in alone.peers().items():
+        if not peer["this_node"]:
+            alone.do("forget", name, "--yes", "--force")
 
 
 def test_an_invite_admits_one_node_only(founder: Node, make_node: MakeNode) -> None:
@@ -104,8 +116,10 @@ def test_an_invite_can_come_from_a_pipe_and_be_broken_into_lines(founder: Node, 
     line = founder.do("invite").out
     newcomer.do("join", stdin=(line[:40] + "\n  " + line[40:]).encode())
     assert {"attic", "dairy"} <= set(newcomer.peers())
-    assert "dairy joined, invited by attic" in founder.do("status").out
-    entry = newcomer.do("pin", "-", "--name", "hello", "--json", stdin=b"hello").document()["entry"]
+    until(lambda: "dairy joined, invited by attic" in founder.do("status").out, "the founder is told")
+    entry = newcomer.do(
+        "pin", "-", "--name", "hello", "--replicas", "2", "--json", stdin=b"hello"
+    ).document()["entry"]
     assert {c["node"] for c in entry["copies"]} == {"attic", "dairy"}
 
 
@@ -128,8 +142,7 @@ def test_a_node_joins_through_the_second_while_the_first_is_down(make_node: Make
     assert cellar.ready()
     two.start_all()
     assert set(attic.peers()) == {"attic", "barn", "cellar"}
-    told = attic.do("status").out
-    assert "cellar joined, invited by barn" in told
+    until(lambda: "cellar joined, invited by barn" in attic.do("status").out, "the one that was away is told")
     entry = cellar.do("pin", "-", "--name", "proof.txt", "--json", stdin=b"joined").document()["entry"]
     assert entry["held"] == 3
     assert "cellar joined" not in attic.do("status").out, "it is told until it was read"

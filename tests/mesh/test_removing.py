@@ -34,7 +34,7 @@ def test_what_is_removed_leaves_every_list_and_is_in_every_trash_until_it_is_res
     assert "3 copies" in mesh[2].do("restore", "removed.bin").out
     for node in mesh:
         until(lambda node=node: node.holders("removed.bin") == _ALL, f"{node} lists it with its copies")
-        until(lambda node=node: "removed.bin" not in node.trash(), f"it left {node}'s trash")
+        until(lambda node=node: "removed.bin" not in node.trash(), f"it left {node}'s trash", 45)
     mesh[1].do("get", "removed.bin", "-o", tmp_path / "back")
     assert sha256(tmp_path / "back") == sha256(file)
 

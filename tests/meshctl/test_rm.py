@@ -44,7 +44,16 @@ async def test_now_says_who_let_go_and_is_exit_6_if_someone_did_not(
     result = await meshctl("rm", "--now", "minutes.pdf")
     assert result.code == 6
     assert result.out == "removed minutes.pdf; gone from attic\n"
-    assert "  desk  unreachable: timed out\n" in result.err
+    assert result.err == (
+        "meshctl: cannot free minutes.pdf everywhere now:\n"
+        "  desk could not be reached: timed out\n"
+        "  try: meshctl peers   (what stays in a node's trash goes when its window is over)\n"
+    )
+    answer = removed(("cellar", "refused", "it is still in the pinset"), ("shed", "trashed", ""), until=None)
+    meshd.answers("DELETE", PIN, answer)
+    result = await meshctl("rm", "--now", "minutes.pdf")
+    assert (result.code, result.out) == (6, "removed minutes.pdf; no node let go of it yet\n")
+    assert "\n  cellar refused: it is still in the pinset\n  shed keeps it in its trash\n" in result.err
 
 
 async def test_a_refusal_of_the_last_copy_shows_the_way(meshctl: Meshctl, meshd: FakeMeshd) -> None:

@@ -57,6 +57,7 @@ async def test_what_is_wrong_is_told_worst_first_with_what_to_type(
     meshd.answers("GET", "/v1/status", status(conditions=conditions, ready=False))
     result = await meshctl("status")
     assert result.code == 0
+    assert result.out.startswith("node     attic, site home: not ready; up 2 h, version 0.1.0\n")
     assert result.out.endswith(
         "\nerror: kubo does not start  (3 min ago)\n"
         "  the disk is full\n"
@@ -73,7 +74,10 @@ async def test_a_new_node_is_told_how_to_get_into_a_mesh(meshctl: Meshctl, meshd
     document = status(mesh=None, peers=[], services=[], pins=None, overlay=overlay)
     meshd.answers("GET", "/v1/status", document)
     result = await meshctl("status")
-    assert "mesh     none yet   (meshctl init, or meshctl join)\n" in result.out
+    assert result.out.startswith(
+        "node     attic, site home: up 2 h, version 0.1.0\n"
+        "mesh     none yet   (meshctl init, or meshctl join)\n"
+    )
     assert "overlay  no address (zerotier: not authorized yet)\n" in result.out
     assert (await meshctl("status", "--json")).documents == [document]
 

@@ -77,6 +77,29 @@ def test_the_cluster_never_talks_to_kubo_itself() -> None:
     assert connector["node_multiaddress"] == "/unix/run/meshd/private/gate.sock"
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("cluster.secret", SECRET),
+        ("cluster.listen_multiaddress", ["/ip4/10.0.0.1/tcp/9096"]),
+        ("cluster.peer_addresses", ["/ip4/10.0.0.2/tcp/9096/p2p/12D3a"]),
+        ("cluster.mdns_interval", "0s"),
+        ("cluster.enable_relay_hop", False),
+        ("cluster.disable_repinning", True),
+        ("cluster.leave_on_shutdown", False),
+        ("consensus.crdt.cluster_name", "meshd-m1"),
+        ("consensus.crdt.rebroadcast_interval", "5s"),
+        ("observations.metrics.enable_stats", False),
+        ("observations.tracing.enable_tracing", False),
+    ],
+)
+def test_what_must_not_stay_at_its_default_does_not_whatever_the_table_says(key: str, value: Any) -> None:
+    found: Any = apply(FRESH, PLACE)
+    for part in key.split("."):
+        found = found[part]
+    assert found == value
+
+
 def test_only_members_are_trusted() -> None:
     assert apply(FRESH, PLACE)["consensus"]["crdt"]["trusted_peers"] == ["12D3a", "12D3b"]
 

@@ -274,7 +274,7 @@ def test_any_other_text_is_no_size_and_that_is_said(text: str) -> None:
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
-@given(st.integers(0, 10**6), st.sampled_from(sorted(SECONDS)), SPACE)
+@given(st.integers(0, 10**4), st.sampled_from(sorted(SECONDS)), SPACE)
 @example(30, "d", "")
 def test_a_duration_is_its_number_times_its_unit(count: int, unit: str, space: str) -> None:
     assert parse_duration(f"{count}{space}{unit}") == count * SECONDS[unit]

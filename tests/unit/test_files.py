@@ -23,7 +23,7 @@ from tests.unit.slow_disk import slow
 
 
 @given(st.binary())
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_what_was_written_is_read(tmp_path: Path, data: bytes) -> None:
     files.write_durably(tmp_path / "state", data)
     assert (tmp_path / "state").read_bytes() == data
@@ -135,7 +135,7 @@ JSON = st.recursive(
 
 
 @given(JSON)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_json_is_read_as_it_was_written(tmp_path: Path, value: object) -> None:
     files.write_json(tmp_path / "state.json", value)
     assert files.read_json(tmp_path / "state.json") == value
@@ -266,8 +266,11 @@ def test_a_second_daemon_is_refused_and_told_who_holds_the_folder(tmp_path: Path
 
 
 def test_children_do_not_hold_the_folder_for_their_daemon(tmp_path: Path) -> None:
+    code, pipe = "print('up', flush=True); input()", subprocess.PIPE
     with files.only_daemon(tmp_path):
-        child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, close_fds=False)
+        child = subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe, close_fds=False)
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"up\n"
     with child, files.only_daemon(tmp_path):
         child.kill()
 

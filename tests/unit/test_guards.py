@@ -79,6 +79,29 @@ async def test_is_good_and_last(careless):
     pass
 """
 
+HELPED = """
+import subprocess, sys
+import pytest
+
+HELPER = '''
+import subprocess, sys
+for line in sys.stdin:
+    subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    print("started", flush=True)
+'''
+
+@pytest.fixture(scope="module")
+def helper():
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", HELPER], stdin=pipe, stdout=pipe, text=True) as process:
+        yield process
+        process.kill()
+
+def test_is_good_with_a_helper_that_starts_others(helper):
+    print("go", file=helper.stdin, flush=True)
+    assert helper.stdout.readline() == "started\\n"
+"""
+
 
 @pytest.fixture(scope="module")
 def said(tmp_path_factory: pytest.TempPathFactory) -> str:
@@ -86,6 +109,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("guards")
     (folder / "test_misbehaving.py").write_text(MISBEHAVING)
     (folder / "test_module.py").write_text(MODULE)
+    (folder / "test_helped.py").write_text(HELPED)
     (folder / "conftest.py").write_text("from tests import guards\n\nguards.GRACE_S = 0.2\n")
     (folder / "pytest.ini").write_text("[pytest]\nasyncio_mode = auto\n")
     arguments = ["-p", "tests.guards", "-p", "no:cacheprovider", "-rA", "--tb=short", "-W", "ignore"]
@@ -139,7 +163,15 @@ def test_long_computing_in_the_loop_is_found(said: str, test: str) -> None:
     assert "the event loop was held up" in fault(said, test)
 
 
-@pytest.mark.parametrize("test", ["test_is_good", "test_is_good_too", "test_is_good_in_a_careless_module"])
+@pytest.mark.parametrize(
+    "test",
+    [
+        "test_is_good",
+        "test_is_good_too",
+        "test_is_good_in_a_careless_module",
+        "test_is_good_with_a_helper_that_starts_others",
+    ],
+)
 def test_a_test_that_cleans_up_passes_also_after_those_that_do_not(said: str, test: str) -> None:
     assert re.search(rf"PASSED .*::{test}\n", said)
     assert fault(said, test) == ""

@@ -11,8 +11,10 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
+from meshd.config import parse_duration
 from meshd.kubo import policy
 from meshd.kubo.policy import Place, Rule, apply, audit, rules
+from meshd.kubo.service import KuboProgram
 
 PLACE = Place("10.0.0.1", 4001, Path("/run/meshd/private/kubo.sock"))
 
@@ -147,6 +149,43 @@ def test_the_overlay_may_have_version_6_of_the_protocol() -> None:
 def test_an_address_that_has_changed_is_found() -> None:
     elsewhere = Place("10.0.0.2", 4001, PLACE.rpc_socket)
     assert [v.rule.key for v in audit(apply(FRESH, PLACE), elsewhere)] == ["Addresses.Swarm"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("Addresses.Gateway", []),
+        ("AutoConf.Enabled", False),
+        ("AutoNAT.ServiceMode", "disabled"),
+        ("AutoTLS.Enabled", False),
+        ("Bootstrap", []),
+        ("DNS.Resolvers", {}),
+        ("Discovery.MDNS.Enabled", False),
+        ("HTTPRetrieval.Enabled", False),
+        ("Ipns.DelegatedPublishers", []),
+        ("Provide.Enabled", False),
+        ("Routing.DelegatedRouters", []),
+        ("Routing.Type", "none"),
+        ("Swarm.AddrFilters", []),
+        ("Addresses.NoAnnounce", []),
+        ("Swarm.DisableNatPortMap", True),
+        ("Swarm.EnableHolePunching", False),
+        ("Swarm.RelayClient.Enabled", False),
+        ("Swarm.RelayService.Enabled", False),
+        ("Swarm.Transports.Network.QUIC", False),
+        ("Swarm.Transports.Network.WebRTCDirect", False),
+        ("Swarm.Transports.Network.WebTransport", False),
+        ("Swarm.Transports.Network.Websocket", False),
+        ("Version.SwarmCheckEnabled", False),
+    ],
+)
+def test_what_would_reach_out_of_the_mesh_is_off_whatever_the_table_says(key: str, value: Any) -> None:
+    assert at(apply(FRESH, PLACE), key) == value
+
+
+def test_an_orderly_end_is_shorter_than_the_patience_of_the_supervisor() -> None:
+    timeout = at(apply(FRESH, PLACE), "Internal.ShutdownTimeout")
+    assert parse_duration(timeout) < KuboProgram.stop_grace
 
 
 def test_every_rule_has_a_reason_and_a_value_that_json_can_say() -> None:

@@ -17,13 +17,14 @@ IDS = st.integers(0, 9)
 
 @st.composite
 def candidate(draw: st.DrawFn, number: int) -> Candidate:
-    reachable = draw(st.booleans())
+    able = draw(st.integers(0, 3)) > 0  # most are: else hardly two of a roster were
+    reachable = able or draw(st.booleans())
     return Candidate(
         fingerprint=f"f{number}",
         cluster_id=f"c{number}",
         site=draw(st.sampled_from(["", "home", "office"])),
-        free=draw(st.sampled_from([0, 99, 100, 10_000])),
-        accepts=draw(st.booleans()),
+        free=draw(st.sampled_from([100, 10_000] if able else [0, 99])),
+        accepts=able or draw(st.booleans()),
         reachable=reachable,
         away_s=0.0 if reachable else draw(st.sampled_from([1.0, HEAL - 1, HEAL, HEAL * 9])),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +73,9 @@ async def test_a_record_that_cannot_be_written_is_no_record(path: Path) -> None:
         await journal.record([removal("c2")])
     assert journal.last == 1
     path.rmdir()
-    await journal.record([removal("c3")])
-    assert [r.cid for r in Journal(path).all()] == ["c1", "c2", "c3"]
+    assert await journal.record([removal("c2")]) == [], "it is known here"
+    assert [r.cid for r in Journal(path).all()] == ["c1", "c2"], "and is durable now"
+    assert journal.last == 2
 
 
 async def test_many_at_once_share_a_few_writes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,6 +92,33 @@ async def test_many_at_once_share_a_few_writes(path: Path, monkeypatch: pytest.M
     assert len(writes) <= 2
     assert len(Journal(path).all()) == 50
     assert journal.last == 50
+
+
+async def test_a_number_counts_only_once_its_own_record_is_on_the_disk(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(path)
+    begun, go = asyncio.Event(), threading.Semaphore(0)
+    loop, write = asyncio.get_running_loop(), files.write_durably
+
+    def slow(path: Path, data: str) -> None:
+        loop.call_soon_threadsafe(begun.set)
+        assert go.acquire(timeout=30)
+        write(path, data)
+
+    monkeypatch.setattr(files, "write_durably", slow)
+    one = asyncio.create_task(journal.record([removal("c1")]))
+    await begun.wait()
+    two = asyncio.create_task(journal.record([removal("c2")]))
+    begun.clear()
+    go.release()
+    await one
+    await begun.wait()
+    assert journal.last == 1
+    assert [r.cid for r in journal.after(0).removals] == ["c1"]
+    go.release()
+    await two
+    assert journal.last == 2
 
 
 async def test_nobody_is_told_of_what_is_not_durable_yet(path: Path) -> None:

@@ -1,0 +1,135 @@
+"""What the pages say about the program holds: commands exist, links lead somewhere, the references are fresh."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+import meshctl.cli
+from meshd import __main__ as daemon
+from meshd import config
+from meshd.errors import Code, MeshError
+from scripts import reference
+from tests.docs.pages import DOCS, PAGES, ROOT, Line, anchors, commands_shown, links
+
+HOW_TO_CONDITIONS = DOCS / "how-to" / "read-what-is-wrong.md"
+_PLACEHOLDERS = {"VERB": "status", "N": "2"}
+_SHOWN = [line for page in PAGES for line in commands_shown(page)]
+
+
+class _ParsedError(Exception):
+    """The command line was understood."""
+
+
+def _parse_meshctl(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def client(*_: object) -> None:
+        raise _ParsedError
+
+    monkeypatch.setattr("meshctl.client.Client", client)
+    monkeypatch.setattr("meshctl.cli._bug", _raise)
+    meshctl.cli.main(arguments)
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
+def _parse_meshd(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(path: Path | None) -> config.Config:
+        raise _ParsedError
+
+    monkeypatch.setattr(daemon, "load", load)
+    daemon.main(arguments)
+
+
+def _understood(line: Line, monkeypatch: pytest.MonkeyPatch) -> bool:
+    program, *arguments = [_PLACEHOLDERS.get(word, word) for word in shlex.split(line.text)]
+    if line.prose and len(arguments) == 1 and program == "meshctl":
+        return arguments[0] in {"--version", *(verb for group in meshctl.cli.VERBS.values() for verb in group)}
+    if program == "meshctl" and arguments in (["--version"], ["--help"]) or arguments[-1:] == ["--help"]:
+        parse = _parse_meshctl if program == "meshctl" else _parse_meshd
+        with pytest.raises(SystemExit) as ended:
+            parse(arguments, monkeypatch)
+        return ended.value.code == 0
+    try:
+        (_parse_meshctl if program == "meshctl" else _parse_meshd)(arguments, monkeypatch)
+    except (_ParsedError, SystemExit) as ended:
+        return isinstance(ended, _ParsedError)
+    return False
+
+
+@pytest.mark.parametrize("line", _SHOWN, ids=str)
+def test_every_command_that_is_shown_exists(
+    line: Line, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _understood(line, monkeypatch), f"{line}\n{capsys.readouterr().err}"
+
+
+def test_commands_are_found_where_they_stand() -> None:
+    pages = {line.page for line in _SHOWN}
+    assert {ROOT / "README.md", DOCS / "tutorial.md", HOW_TO_CONDITIONS} <= pages
+    assert len(_SHOWN) > 100
+
+
+def test_a_command_that_is_wrong_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    for text in ("meshctl pni x", "meshctl pin --copies 3 x", "meshctl rm", "meshd start", "meshd run --conf"):
+        assert not _understood(Line(PAGES[0], 0, text), monkeypatch), text
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_somewhere(page: Path) -> None:
+    broken = []
+    for number, target in links(page):
+        path, _, anchor = target.partition("#")
+        other = (page.parent / path).resolve() if path else page
+        if not other.exists() or (anchor and anchor not in anchors(other)):
+            broken.append(f"{page.relative_to(ROOT)}:{number}: {target}")
+    assert not broken
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = DOCS / "README.md"
+    linked = {(index.parent / target.partition("#")[0]).resolve() for _, target in links(index)}
+    there = {path for path in DOCS.rglob("*") if path.suffix in (".md", ".json") and path != index}
+    assert there <= linked
+
+
+def test_the_references_say_what_the_code_does() -> None:
+    assert reference.main(["--check"]) == 0, "type: make docs"
+
+
+def test_a_reference_that_has_drifted_is_named(tmp_path: Path) -> None:
+    reference.write(reference.PAGES, tmp_path)
+    assert reference.drifted(tmp_path) == []
+    page = tmp_path / "config.md"
+    page.write_text(page.read_text().replace("5GiB", "6GiB"))
+    (tmp_path / "errors.md").unlink()
+    assert reference.drifted(tmp_path) == ["config.md", "errors.md"]
+
+
+def test_the_configuration_in_the_reference_is_the_default() -> None:
+    text = reference.config().split("```toml\n")[1].split("```")[0]
+    assert config.parse(text, "the reference") == config.parse("", "the defaults")
+    for section, model in config.Config.model_fields.items():
+        for key in model.annotation.model_fields:  # type: ignore[union-attr]  # every section is a model
+            assert f"\n{key} = " in text or f"\n# {key}: " in text, f"{section}.{key}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_configuration_that_is_shown_is_valid(page: Path) -> None:
+    text = page.read_text()
+    for part in text.split("```toml\n")[1:]:
+        example = part.split("```")[0]
+        try:
+            config.parse(example, str(page))
+        except MeshError as error:
+            assert error.code is Code.BAD_CONFIG
+            pytest.fail(str(error))
+
+
+def test_every_condition_is_explained() -> None:
+    known, explained = set(reference.conditions()), anchors(HOW_TO_CONDITIONS)
+    assert known <= explained, "each condition has a heading that says what to type"
+    assert len(known) >= 10
