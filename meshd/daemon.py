@@ -65,6 +65,7 @@ class Node:
         cluster_folder = files.private_directory(state / "cluster")
         self.config = config
         self.left = asyncio.Event()
+        self._replaced = asyncio.Event()
         self._built = time.monotonic()
         self.identity = Identity.load_or_create(state)
         self.store = MeshStore(state, self.identity.fingerprint)
@@ -203,18 +204,23 @@ class Node:
     async def _recover(self) -> None:
         self.watch.poke()  # the others may place copies here from now on
         await self.cluster.recover()
-        await self.pins.adder.sweep()
+        await self.pins.sweeper.sweep()
 
     # -- running ---------------------------------------------------------------------------------------------------
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Until `stop` is set or this node has left its mesh. Raises MeshError where it cannot begin."""
+    async def run(self, stop: asyncio.Event, predecessor: Node | None) -> None:
+        """Until `stop` is set or this node has left its mesh. Raises MeshError where it cannot begin.
+
+        predecessor: the node that has left; it answers on the control socket until this one does.
+        """
         self._look_at_overlay()
         await self.pins.gate.start()
         try:
             if self.metrics_port is not None:
                 await self.metrics_port.start()
             await self.control.start()
+            if predecessor is not None:
+                await predecessor.retire(replaced=True)
             _LOG.info(
                 "serving", socket=str(self.config.control_socket), fingerprint=self.identity.fingerprint
             )
@@ -226,7 +232,8 @@ class Node:
                 for task in loops:
                     task.cancel()
         finally:
-            await self.control.stop()
+            if not self.left.is_set():
+                await self.control.stop()
             if self.metrics_port is not None:
                 await self.metrics_port.stop()
             await self.peer_server.stop()
@@ -234,11 +241,17 @@ class Node:
             for client in (self.peers, self.kubo, self.cluster):
                 await client.close()
 
+    async def retire(self, *, replaced: bool) -> None:
+        """Answer no more on the control socket; replaced: another node does."""
+        self._replaced.set()
+        await self.control.stop(replaced=replaced)
+
     async def _stop(self, turning: asyncio.Task[None]) -> None:
         """No more requests, then the services in their order."""
         await self.pins.uploads.abort_all()
         await self.pins.stop()
-        await self.control.stop()
+        if not self.left.is_set():
+            await self.control.stop()
         self.turns.stop()
         async with asyncio.timeout(_STOP_S):
             await turning
@@ -336,8 +349,10 @@ class Node:
         await asyncio.to_thread(self._remove_content)
         await self.store.clear()
         await asyncio.to_thread(self._remove_identity)
-        await events.emit(wire.LeftEvent(mesh=mesh.name))
         self.left.set()
+        async with asyncio.timeout(_STOP_S):
+            await self._replaced.wait()  # so that whoever reads `done` finds the new node
+        await events.emit(wire.LeftEvent(mesh=mesh.name))
 
     def _remove_content(self) -> None:
         """The content first: a mesh that is joined later must not be served from it."""
@@ -363,13 +378,16 @@ async def _first(*waits: Awaitable[object]) -> None:
 async def run(config: Config, stop: asyncio.Event) -> None:
     """Run this machine's node until `stop` is set. Raises MeshError where it cannot start."""
     memory.use_one_arena()
-    _prepare_folders(config)
+    files.prepare_folders(config.state, config.paths.run.absolute(), config.private_sockets)
     with files.only_daemon(config.state):
         for leftover in await asyncio.to_thread(leftovers.kill, config.state):
             _LOG.warning("ended a leftover of a previous run", pid=leftover.pid, program=leftover.program)
+        node: Node | None = None
         while not stop.is_set():
-            node = await asyncio.to_thread(Node, config)
-            await node.run(stop)
+            predecessor, node = node, await asyncio.to_thread(Node, config)
+            await node.run(stop, predecessor)
+        if node is not None:
+            await node.retire(replaced=False)
 
 
 def stop_on_signals(stop: asyncio.Event) -> None:
@@ -377,19 +395,3 @@ def stop_on_signals(stop: asyncio.Event) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-
-
-def _prepare_folders(config: Config) -> None:
-    """Raises MeshError BAD_STATE that names the folder and its owner."""
-    run_folder = config.paths.run.absolute()
-    try:
-        files.private_directory(config.state)
-        run_folder.mkdir(parents=True, exist_ok=True, mode=0o755)
-        files.private_directory(config.private_sockets)
-    except OSError as exc:
-        raise MeshError(
-            Code.BAD_STATE,
-            f"cannot use {exc.filename}",
-            exc.strerror or str(exc),
-            "run meshd as the folder's owner, or name other folders in [paths] of the configuration",
-        ) from exc

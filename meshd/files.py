@@ -21,6 +21,15 @@ def write_durably(path: Path, data: bytes | str, *, mode: int = 0o600) -> None:
 
     Temporary file, fsync, rename, fsync of the directory. Raises OSError.
     """
+    write_atomically(path, data, mode=mode, sync=True)
+    sync_directory(path.parent)
+
+
+def write_atomically(path: Path, data: bytes | str, *, mode: int = 0o600, sync: bool = False) -> None:
+    """Replace `path` by `data` so that a reader, or a kill -9, sees the old or the new content. Raises OSError.
+
+    Without `sync` a later syncfs makes it durable.
+    """
     raw = data.encode() if isinstance(data, str) else data
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -29,13 +38,13 @@ def write_durably(path: Path, data: bytes | str, *, mode: int = 0o600) -> None:
             os.fchmod(file.fileno(), mode)
             file.write(raw)
             file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
         raise
-    sync_directory(path.parent)
 
 
 def write_json(path: Path, value: object, *, mode: int = 0o600) -> None:
@@ -73,6 +82,24 @@ def private_directory(path: Path) -> Path:
     if path.stat().st_mode & 0o077:
         path.chmod(0o700)
     return path
+
+
+def prepare_folders(state: Path, run: Path, private: Path) -> None:
+    """Make the daemon's folders: `run` may be entered by all, the others by its user alone.
+
+    Raises MeshError BAD_STATE that names the one which cannot be used.
+    """
+    try:
+        private_directory(state)
+        run.mkdir(parents=True, exist_ok=True, mode=0o755)
+        private_directory(private)
+    except OSError as exc:
+        raise MeshError(
+            Code.BAD_STATE,
+            f"cannot use {exc.filename}",
+            exc.strerror or str(exc),
+            "run meshd as the folder's owner, or name other folders in [paths] of the configuration",
+        ) from exc
 
 
 def syncfs(path: Path) -> None:

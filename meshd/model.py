@@ -103,6 +103,7 @@ class PeerState:
     version: str = ""
     swarm_connected: bool = False
     problem: str = ""
+    admitted: float = 0.0  # wall clock seconds
 
 
 @dataclass(frozen=True, slots=True)

@@ -162,7 +162,9 @@ def _may_begin(snapshot: Snapshot, action: Action) -> bool:
 
 def _listen(snapshot: Snapshot, blocked: str) -> Listen | None:
     """The peer API stays while kubo is down: others must be told the truth. It goes with the address and at the end."""
-    told_off = snapshot.forgotten and not snapshot.stopping  # it goes on telling others what it knows
+    told_off = (
+        snapshot.forgotten and snapshot.in_mesh and not snapshot.stopping
+    )  # it goes on telling others what it knows
     wanted = None if blocked and not told_off else snapshot.overlay.address
     if snapshot.stopping and any(s.phase is not Phase.STOPPED for s in snapshot.services.values()):
         wanted = snapshot.listening

@@ -104,6 +104,14 @@ class Cluster:
         async with self._call("GET", "/peers") as response:
             return [p["id"] async for p in json_lines(response.content) if not p.get("error")]
 
+    async def with_room(self) -> set[str]:
+        """Cluster ids whose free space is known here now: only they can be allocated to."""
+        async with self._call("GET", "/monitor/metrics/freespace") as response:
+            if response.status == 204:
+                return set()
+            found = json.loads(await response.read() or b"[]")
+            return {str(m["peer"]) for m in found or () if m.get("valid", True)}
+
     async def pin(self, pin: Pin) -> None:
         """Put an entry into the pinset, or change its allocations: always with all of its metadata, for what is left
         out is wiped. With batching the answer comes before the commit: read it back with `allocation`.

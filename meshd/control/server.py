@@ -81,15 +81,21 @@ class ControlServer:
             self._app, access_log=None, handler_cancellation=True, shutdown_timeout=2.0
         )
         await self._runner.setup()
-        self._socket.unlink(missing_ok=True)  # ours: the lock on the state folder is held
-        await web.UnixSite(self._runner, str(self._socket)).start()
-        os.chmod(self._socket, 0o666)  # noqa: S103, PTH101 - everybody may ask; refusals say what to do
+        new = self._socket.with_suffix(".new")
+        new.unlink(missing_ok=True)
+        await web.UnixSite(self._runner, str(new)).start()
+        os.chmod(new, 0o666)  # noqa: S103, PTH101 - everybody may ask; refusals say what to do
+        new.rename(
+            self._socket
+        )  # ours: the lock on the state folder is held. Nobody finds it missing meanwhile
 
-    async def stop(self) -> None:
+    async def stop(self, *, replaced: bool = False) -> None:
+        """Stop serving. replaced: another server has the socket's name already."""
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
-        self._socket.unlink(missing_ok=True)
+            if not replaced:
+                self._socket.unlink(missing_ok=True)
 
     def _guarded(self, route: Route) -> Handler:
         async def handler(request: web.Request) -> web.StreamResponse:

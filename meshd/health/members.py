@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from meshd.health.facts import Facts
 from meshd.model import Condition, Severity
 
+_NEW_S = 20.0  # a node that has just joined is not away because it was not asked yet
+
 
 def check(facts: Facts) -> Iterator[Condition]:
     if facts.forgotten_by:
@@ -27,7 +29,8 @@ def check(facts: Facts) -> Iterator[Condition]:
         return  # everybody is away then, and the cause is told already
     for peer in facts.peers:
         if not peer.reachable:
-            if not facts.settled and not peer.last_seen:
+            new = not facts.settled or facts.now - peer.admitted < _NEW_S
+            if new and not peer.last_seen:
                 continue
             seen = (
                 time.strftime("%Y-%m-%d %H:%M", time.localtime(peer.last_seen)) if peer.last_seen else "never"

@@ -145,11 +145,11 @@ class Kubo:
         return str((await self.ask("version"))["Version"])
 
     async def put_entry(self, document: dict[str, Any]) -> str:
-        """Store a dag-cbor node given as dag-json and pin it recursively in one step, so that no GC gets between."""
+        """Store a dag-cbor node given as dag-json; its CID. It is not pinned: a GC by hand may take it before it is."""
         form = aiohttp.FormData()
         form.add_field("file", json.dumps(document).encode(), filename="entry")
         async with self.call(
-            "dag/put", data=form, store_codec="dag-cbor", input_codec="dag-json", pin="true"
+            "dag/put", data=form, store_codec="dag-cbor", input_codec="dag-json", pin="false"
         ) as response:
             return str(json.loads(await response.read())["Cid"]["/"])
 

@@ -105,7 +105,7 @@ class Watch:
 
     def _state(self, member: Member) -> PeerState:
         name = self._store.name_of(member.fingerprint)
-        state = PeerState(member.fingerprint, name, member.address, member.site)
+        state = PeerState(member.fingerprint, name, member.address, member.site, admitted=member.admitted)
         watched = self._watched.get(member.fingerprint)
         if watched is None:
             return state

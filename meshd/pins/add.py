@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 
 import structlog
 
@@ -20,11 +20,13 @@ from meshd.pins import entries, place
 from meshd.pins.catalogue import Catalogue
 from meshd.pins.durations import Durations
 from meshd.pins.keep import Emit, Keeper
+from meshd.pins.pending import Pending
 from meshd.pins.storage import Storage
-from meshd.pins.uploads import ADDING, Added, Declared, Uploads
+from meshd.pins.uploads import Added, Declared, Uploads
 
 _LOG = structlog.get_logger(part="pins")
 _PROGRESS_EVERY_S = 0.1
+_PIN_S = 3600.0  # all of it is here or is being fetched from the members
 
 
 class Adder:
@@ -40,8 +42,11 @@ class Adder:
         uploads: Uploads,
         storage: Storage,
         disk: Disk,
+        pending: Pending,
+        removed: Callable[[str], bool],
         default_replicas: Replicas,
     ) -> None:
+        """removed: whether an entry is known to have been taken out of the pinset."""
         self._kubo = kubo
         self._cluster = cluster
         self._store = store
@@ -50,6 +55,8 @@ class Adder:
         self._uploads = uploads
         self._storage = storage
         self._disk = disk
+        self._pending = pending
+        self._removed = removed
         self._default = default_replicas
         self._background: set[asyncio.Task[None]] = set()
         self.durations = Durations()
@@ -122,12 +129,12 @@ class Adder:
             files=added.files,
         )
         cid = await self._kubo.put_entry(entries.to_node(draft))
-        self._uploads.entries.add(cid)
+        self._pending.begin(cid)
         try:
-            await self._kubo.pin(cid, ADDING + cid[-16:])
+            await self._kubo.pin(cid, name, timeout=_PIN_S)
             await self._disk.sync()
         except BaseException:
-            self._uploads.entries.discard(cid)
+            self._pending.end(cid)
             await asyncio.shield(self._unpin(cid))
             raise
         return dataclasses.replace(draft, cid=cid)
@@ -147,6 +154,7 @@ class Adder:
             _LOG.warning("cannot see whether the entry got into the pinset", cid=cid, error=str(exc))
             return  # it may be there: its content stays, and the sweep after the next start decides
         await self._unpin(cid)
+        self._pending.end(cid)
 
     async def _keep(
         self, pin: Pin, replicas: Replicas | None, emit: Emit, *, new: bool, detach: bool
@@ -173,7 +181,7 @@ class Adder:
             goal = len(self._store.members()) if pin.wanted == "all" else pin.wanted
             await queue.put(wire.EntryEvent(cid=pin.cid, name=pin.name, wanted=goal))
             new = False
-            self._uploads.entries.discard(pin.cid)
+            self._pending.end(pin.cid)
             await self._see(pin, replicas, queue.put)
         except MeshError as exc:
             _LOG.warning("cannot keep" if new else "cannot see all copies made", cid=pin.cid, error=str(exc))
@@ -190,7 +198,6 @@ class Adder:
             )
             await queue.put(wire.ErrorEvent(problem=mistake.problem()))
         finally:
-            self._uploads.entries.discard(pin.cid)
             queue.put_nowait(None)
 
     async def _see(self, pin: Pin, replicas: Replicas | None, emit: Emit) -> None:
@@ -232,16 +239,20 @@ class Adder:
         view.held = len(held)
         return wire.PinDoneEvent(entry=view, degraded=degraded, missing=list(missing))
 
-    async def sweep(self) -> None:
-        """After a start: what an upload that never became an entry left pinned goes, unless the pinset knows it."""
-        if self._uploads.count:
-            return
-        for local in await self._kubo.pins():
-            if not local.name.startswith(ADDING) or self._uploads.count:
-                continue
-            if await self._cluster.allocation(local.cid) is None:
-                _LOG.info("an upload that was not acknowledged goes", cid=local.cid)
-                await self._kubo.unpin(local.cid)
+    async def sweep(self, pinset: Collection[str], local: Mapping[str, str]) -> None:
+        """What an upload that was never acknowledged left pinned goes. pinset: entries; local: kubo's pins, CID -> name.
+
+        An entry of a previous run that is not in the pinset and was not removed from it never got there.
+        """
+        for cid in list(self._pending.left):
+            if cid not in pinset and cid in local and not self._removed(cid):
+                _LOG.info("an entry that was not acknowledged goes", cid=cid)
+                await self._kubo.unpin(cid)
+            self._pending.end(cid)
+        for cid, name in local.items():
+            if self._uploads.left_over(name, cid) and cid not in pinset:
+                _LOG.info("an upload that was not acknowledged goes", cid=cid)
+                await self._kubo.unpin(cid)
 
 
 def _throttled(emit: Emit) -> Callable[[int], Awaitable[None]]:

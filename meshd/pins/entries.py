@@ -67,7 +67,7 @@ def to_node(pin: Pin) -> dict[str, Any]:
         "v": VERSION,
         "name": pin.name,
         "owner": pin.owner,
-        "time": int(pin.time * 1000),
+        "time": round(pin.time * 1000),
         "nonce": secrets.token_hex(16),
         "root": {"/": pin.root},
         "size": pin.size,

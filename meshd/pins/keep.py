@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass
 
 import structlog
@@ -21,6 +21,7 @@ from meshd.pins import place
 from meshd.pins.copies import Asker, Copies, Question
 from meshd.pins.storage import Storage
 
+_METRICS_FOR_S = 5.0
 COMMIT_TIMEOUT = 30.0  # the cluster's batch is 25 ms; a busy disk may take seconds
 JUST_STARTED_S = 15.0  # a member that joined or started is given so long before a pin does without it
 SILENT_S = 20.0  # a chosen node that does not answer for so long is given up
@@ -58,6 +59,8 @@ class Keeper:
         self._disk = disk
         self._storage = storage
         self._peer_states = peer_states
+        self._with_room: set[str] = set()
+        self._with_room_at = 0.0
 
     def candidates(self) -> list[place.Candidate]:
         """Every member with what is known of it now."""
@@ -147,6 +150,7 @@ class Keeper:
         `cluster.allocation` says which.
         """
         deadline = asyncio.get_running_loop().time() + COMMIT_TIMEOUT
+        await self._await_metrics(pin.allocations)
         await self._post(pin, deadline)
         pause = 0.02
         while True:
@@ -163,6 +167,20 @@ class Keeper:
                 )
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, 0.5)
+
+    async def _await_metrics(self, allocations: Collection[str]) -> None:
+        """Wait a little until the cluster knows the free space of the nodes that were chosen: it would silently take
+        others instead. Once seen, a node is not asked about again for a while."""
+        deadline = time.monotonic() + JUST_STARTED_S
+        while time.monotonic() < deadline:
+            if (
+                self._with_room.issuperset(allocations)
+                and time.monotonic() - self._with_room_at < _METRICS_FOR_S
+            ):
+                return
+            self._with_room, self._with_room_at = await self._cluster.with_room(), time.monotonic()
+            if not self._with_room.issuperset(allocations):
+                await asyncio.sleep(0.25)
 
     async def _post(self, pin: Pin, deadline: float) -> None:
         """A pin just after a join or a start is refused until every node's free space is known: some seconds."""

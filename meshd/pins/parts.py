@@ -23,6 +23,7 @@ from meshd.pins.depart import Departure
 from meshd.pins.duties import Duties
 from meshd.pins.garbage import Garbage
 from meshd.pins.keep import Keeper
+from meshd.pins.pending import Pending
 from meshd.pins.remove import Remover
 from meshd.pins.replicate import Replicator
 from meshd.pins.storage import Storage
@@ -54,6 +55,7 @@ class Pins:
         self._store = store
         disk = files.Disk(*out.content)
         self.journal = Journal(config.state / "trash.json")
+        self.pending = Pending(config.state / "pending.json")
         self.storage = Storage(out.content[0], reserve=config.storage.reserve, offer=config.storage.offer)
         self.gate = Gate(config.private_sockets / "gate.sock", kubo, disk, self._gate_rules())
         self.copies = Copies(self.gate, store, out.peers)
@@ -71,6 +73,8 @@ class Pins:
             uploads=self.uploads,
             storage=self.storage,
             disk=disk,
+            pending=self.pending,
+            removed=self.journal.knows,
             default_replicas=config.pins.replicas,
         )
         self.remover = Remover(
@@ -98,7 +102,8 @@ class Pins:
             remover=self.remover,
             storage=self.storage,
             fetching=self.gate.fetching,
-            uploads=self.uploads,
+            adder=self.adder,
+            pending=self.pending,
             window_s=config.pins.trash,
         )
         self.replicator = Replicator(cluster, store, keeper, out.peer_states, config.pins.heal_after)

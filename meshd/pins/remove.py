@@ -13,7 +13,7 @@ from meshd.cluster.rest import Cluster
 from meshd.errors import Code, MeshError
 from meshd.files import Disk
 from meshd.kubo.gate import Gate
-from meshd.kubo.rpc import Kubo
+from meshd.kubo.rpc import Kubo, KuboError
 from meshd.mesh.peers import Peers
 from meshd.mesh.store import MeshStore
 from meshd.model import Pin
@@ -152,6 +152,8 @@ class Remover:
     async def release(self, cid: str, caller: str) -> wire.Released:
         """Let an entry's content go here, at once, because its owner asks. caller: the asking node's fingerprint."""
         removal = self._journal.get(cid)
+        if removal is None and self._journal.knows(cid):
+            return wire.Released(released=not await self._kubo.pinned([cid]))
         entry = trash.pin_of(removal) if removal and removal.owner else await self._entry(cid)
         if entry is None:
             return wire.Released(released=not await self._kubo.pinned([cid]), detail="it is not here")
@@ -176,9 +178,12 @@ class Remover:
 
     async def _entry(self, cid: str) -> Pin | None:
         """The entry itself, from this node's own blocks: what it says of its owner cannot be changed by anyone."""
-        if not await self._kubo.has(cid):
-            return None
-        return entries.from_node(cid, await self._kubo.get_node(cid, offline=True))
+        try:
+            return entries.from_node(cid, await self._kubo.get_node(cid, offline=True))
+        except KuboError as exc:
+            if "not found" in exc.message:
+                return None
+            raise
 
     async def take_removals(self, removals: list[wire.Removal], from_: str) -> None:
         """Record what another node tells of removals. Their times count from here: each node has its own window.
@@ -188,8 +193,8 @@ class Remover:
         fresh = []
         for removal in removals:
             known = self._journal.get(removal.cid)
-            if known is not None and known.by:
-                continue
+            if self._journal.knows(removal.cid) and (known is None or known.by):
+                continue  # it is no news, or its content went already
             if not await self._is_out(removal.cid, 2.0):
                 _LOG.info("a removal that the pinset does not know yet", cid=removal.cid, told_by=from_)
                 continue

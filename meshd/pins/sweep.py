@@ -17,12 +17,13 @@ from meshd.kubo.rpc import Kubo
 from meshd.mesh.store import MeshStore
 from meshd.model import Pin
 from meshd.pins import entries, place, trash
+from meshd.pins.add import Adder
 from meshd.pins.copies import Copies
 from meshd.pins.keep import Keeper
+from meshd.pins.pending import Pending
 from meshd.pins.remove import Remover
 from meshd.pins.storage import Storage
 from meshd.pins.trash import Journal
-from meshd.pins.uploads import Uploads
 
 _MOVED_AT_ONCE = 200
 _SETTLED_S = 1.0
@@ -43,7 +44,8 @@ class Sweeper:
         remover: Remover,
         storage: Storage,
         fetching: Collection[str],
-        uploads: Uploads,
+        adder: Adder,
+        pending: Pending,
         window_s: float,
         *,
         now: Callable[[], float] = time.time,
@@ -57,7 +59,8 @@ class Sweeper:
         self._remover = remover
         self._storage = storage
         self._fetching = fetching
-        self._uploads = uploads
+        self._adder = adder
+        self._pending = pending
         self._window_s = window_s
         self._now = now
 
@@ -91,7 +94,8 @@ class Sweeper:
     async def sweep(self) -> None:
         """Raises MeshError where kubo or the cluster cannot be asked; the next sweep goes on."""
         pinset = {p.cid: p for p in await self._cluster.allocations()}
-        local = {p.cid for p in await self._kubo.pins()}
+        local = {p.cid: p.name for p in await self._kubo.pins()}
+        await self._adder.sweep(pinset, local)
         me = self._store.me()
         mine = [p for p in pinset.values() if not p.allocations or me.cluster_id in p.allocations]
         foreign = {p.cid: p.size for p in mine if p.owner != me.fingerprint}
@@ -102,7 +106,7 @@ class Sweeper:
             p
             for p in pinset.values()
             if p.cid in local and p.allocations and me.cluster_id not in p.allocations
-            and p.cid not in self._uploads.entries
+            and p.cid not in self._pending
         ]  # fmt: skip
         if moved:
             await self._let_moved_go(moved[:_MOVED_AT_ONCE])

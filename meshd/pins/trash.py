@@ -68,6 +68,10 @@ class Journal:
         found = self._by_cid.get(cid)
         return found.removal if found and not found.gone else None
 
+    def knows(self, cid: str) -> bool:
+        """Whether that entry's removal is recorded, also where its content went already."""
+        return cid in self._by_cid
+
     def all(self) -> list[wire.Removal]:
         """All that can still be restored."""
         return [n.removal for n in self._by_cid.values() if not n.gone]

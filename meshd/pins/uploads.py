@@ -57,7 +57,7 @@ class Uploads:
         self._kubo = kubo
         self._storage = storage
         self._tasks: set[asyncio.Task[object]] = set()
-        self.entries: set[str] = set()  # entries that were made here and are not in the pinset yet
+        self._names: set[str] = set()  # kubo pins of uploads that are under way
         self._roots: Counter[str] = Counter()  # roots that open uploads still need
         self._idle = asyncio.Event()
         self._idle.set()
@@ -114,7 +114,8 @@ class Uploads:
                 "its Content-Type is not multipart/form-data",
                 "meshctl pin PATH",
             )
-        seen = _Seen()
+        seen, pin_name = _Seen(), ADDING + secrets.token_hex(8)
+        self._names.add(pin_name)
         try:
             async with self._kubo.call(
                 "add",
@@ -122,7 +123,7 @@ class Uploads:
                 data=self._checked(body, match[1].encode(), seen),
                 headers={"Content-Type": content_type},
                 pin="true",
-                pin_name=ADDING + secrets.token_hex(8),
+                pin_name=pin_name,
                 progress="true",
             ) as answer:
                 await self._follow(answer, seen, on_bytes)
@@ -132,9 +133,16 @@ class Uploads:
             raise MeshError(
                 Code.ENGINE_FAILED, "cannot add that", f"kubo's answer makes no sense: {exc}"
             ) from exc
-        if seen.error is not None:
-            raise seen.error
-        return await self._verify(seen, declared)
+        else:
+            if seen.error is not None:
+                raise seen.error
+            return await self._verify(seen, declared)
+        finally:
+            self._names.discard(pin_name)
+
+    def left_over(self, name: str, cid: str) -> bool:
+        """Whether a kubo pin protects an upload that is not under way any more."""
+        return name.startswith(ADDING) and name not in self._names and not self._roots[cid]
 
     async def _follow(
         self, answer: aiohttp.ClientResponse, seen: _Seen, on_bytes: Callable[[int], Awaitable[None]]

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from meshd.errors import Code, MeshError
+from meshd.model import Phase
 from meshd.supervise.service import Service
 from meshd.supervise.sockets import InetSocket, count_listeners, leaks, of_process
 from tests.engines.machine import Machine, short_folder
@@ -78,13 +79,18 @@ async def test_a_port_that_is_in_use_is_told_and_not_shared(machine: Machine) ->
     assert "ipfs (pid" in caught.value.detail
 
 
-async def test_after_kill_9_it_starts_again_over_its_old_socket(machine: Machine) -> None:
+async def test_after_kill_9_they_start_again_over_their_old_sockets() -> None:
     with short_folder() as folder:
         node = Machine(folder)
         try:
             await node.start_kubo()
-            await node.kubo_service.stop("kill -9", grace=0)
+            await node.start_cluster()
+            for service in (node.cluster_service, node.kubo_service):
+                await service.stop("kill -9", grace=0)
             assert node.kubo.socket.exists(), "it had no time to remove it"
-            await node.start_kubo()
+            assert node.cluster.socket.exists()
+            for service in (node.kubo_service, node.cluster_service):
+                await service.start("s")
+                assert service.state.phase is Phase.READY, service.state.last_exit
         finally:
             await node.stop()
