@@ -34,6 +34,7 @@ VERBS: dict[str, dict[str, str]] = {
         "ls": "list what is kept, or what is inside it",
         "get": "write a kept file or directory here",
         "rm": "stop keeping something",
+        "doctor": "look at every rule that keeps the mesh private and whole",
         "trash": "list what was removed and can come back",
         "restore": "bring something back from the trash",
     },

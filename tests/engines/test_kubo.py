@@ -114,8 +114,15 @@ async def test_of_many_some_of_which_are_missing_the_pinned_ones_are_told(machin
     assert await machine.kubo.pinned([MISSING]) == set()
 
 
+async def put_and_pin(machine: Machine, entry: Pin) -> str:
+    """An entry as it is made: put, then pinned under its name."""
+    cid = await machine.kubo.put_entry(to_node(entry))
+    await machine.kubo.pin(cid, entry.name)
+    return cid
+
+
 async def test_what_is_only_part_of_a_pinned_thing_has_no_pin_of_its_own(machine: Machine) -> None:
-    entry = await machine.kubo.put_entry(to_node(pin(await add(machine))))
+    entry = await put_and_pin(machine, pin(await add(machine)))
     root = from_node(entry, await machine.kubo.get_node(entry))
     assert root is not None
     await machine.kubo.unpin(root.root)
@@ -150,7 +157,7 @@ def pin(root: str, name: str = "minutes.pdf") -> Pin:
 
 async def test_an_entry_is_pinned_and_read_back(machine: Machine) -> None:
     root = await add(machine)
-    cid = await machine.kubo.put_entry(to_node(pin(root, "Protokoll ä.pdf")))
+    cid = await put_and_pin(machine, pin(root, "Protokoll ä.pdf"))
     assert await machine.kubo.pinned([cid]) == {cid}
     entry = from_node(cid, await machine.kubo.get_node(cid, offline=True))
     assert entry is not None
@@ -183,7 +190,7 @@ async def test_collecting_garbage_keeps_what_is_pinned_and_nothing_else(machine:
 async def test_the_same_bytes_twice_are_two_entries_and_one_outlives_the_other(machine: Machine) -> None:
     content = noise(3 * 2**20 + 5)
     root = await add(machine, content)
-    one, two = [await machine.kubo.put_entry(to_node(pin(root))) for _ in range(2)]
+    one, two = [await put_and_pin(machine, pin(root)) for _ in range(2)]
     assert one != two
     assert await add(machine, content) == root
     await machine.uploads.unpin(root)

@@ -1,0 +1,59 @@
+"""meshctl doctor: GET /v1/doctor."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from meshctl import render
+from meshctl.client import Client
+from meshctl.errors import DONE, FAILED
+
+Finding = dict[str, Any]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `meshctl doctor`."""
+    parser.description = (
+        "Look at every rule now: what must hold for the mesh to be private and whole. Shows those that do not hold or\n"
+        "could not be seen, with the reason and what to type. Exits 0 when all hold, 1 when one does not."
+    )
+    parser.epilog = "examples:\n  meshctl doctor\n  meshctl doctor --all"
+    parser.add_argument(
+        "--all", action="store_true", help="show those that hold as well, and why each is there"
+    )
+
+
+def run(args: argparse.Namespace, client: Client) -> int:
+    """Prints the findings."""
+    answer = client.get("doctor")
+    findings: list[Finding] = answer.get("findings") or []
+    broken = [f for f in findings if f.get("held") is False]
+    unseen = [f for f in findings if f.get("held") is None]
+    if args.json:
+        render.document(answer)
+        return FAILED if broken else DONE
+    if args.all:
+        for finding in findings:
+            if finding.get("held"):
+                _say("held", finding)
+    for finding in unseen:
+        _say("not seen", finding)
+    for finding in broken:
+        _say("NOT HELD", finding)
+    held = len(findings) - len(broken) - len(unseen)
+    render.say(
+        f"{held} of {render.count(len(findings), 'rule')} hold"
+        + (f", {len(unseen)} not seen." if unseen else ".")
+    )
+    return FAILED if broken else DONE
+
+
+def _say(state: str, finding: Finding) -> None:
+    render.say(f"{state}: {render.safe(finding.get('area'))}: {render.safe(finding.get('rule'))}")
+    if finding.get("why"):
+        render.say(f"  because {render.safe(finding['why'])}")
+    if state != "held":
+        render.say(f"  found: {render.safe(finding.get('found'))}")
+        if finding.get("hint"):
+            render.say(f"  try: {render.safe(finding['hint'])}")
