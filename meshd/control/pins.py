@@ -11,6 +11,7 @@ from aiohttp import web
 from meshd.control.server import json_answer, read_request
 from meshd.control.streams import EventStream, stream
 from meshd.errors import Code, MeshError
+from meshd.kubo.rpc import Stat
 from meshd.model import Replicas
 from meshd.pins.add import Adder
 from meshd.pins.catalogue import PAGE_MOST, Catalogue
@@ -86,7 +87,7 @@ class PinsApi:
         found = await self._content.find(request.match_info["ref"], request.query.get("path", ""))
         response = web.StreamResponse(
             headers={
-                "Meshd-Kind": "directory" if found.stat.directory else "file",
+                "Meshd-Kind": _kind(found.stat),
                 "Meshd-Name": quote(found.name, safe=""),
                 "Content-Type": "application/x-tar" if found.stat.directory else "application/octet-stream",
             }
@@ -137,6 +138,12 @@ class PinsApi:
             await self._remover.restore(reference, events.emit)
 
         return await stream(request, work)
+
+
+def _kind(stat: Stat) -> str:
+    if stat.directory:
+        return "directory"
+    return "symlink" if stat.symlink else "file"
 
 
 def _flag(request: web.Request, name: str) -> bool:

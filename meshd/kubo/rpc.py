@@ -18,6 +18,7 @@ LONG = aiohttp.ClientTimeout(total=None, sock_connect=10)  # transfers: bounded 
 EMPTY_BLOCK = "bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku"
 # How kubo says that a path leads nowhere: no such name in a directory, or a name inside a file.
 _NO_SUCH_PATH = ("no link named", "not found", "does not exist", "func called on wrong kind")
+_MODE_SYMLINK = 1 << 27  # Go's fs.ModeSymlink, which kubo writes as octal text
 _LINE_MAX = 4 * 1024 * 1024
 
 
@@ -43,6 +44,7 @@ class Stat:
     size: int
     cumulative: int
     directory: bool
+    symlink: bool = False  # its content is the path that it points at
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ class Link:
     cid: str
     size: int
     directory: bool
+    target: str = ""  # of a symlink
 
 
 class KuboError(MeshError):
@@ -255,14 +258,18 @@ class Kubo:
                 raise MeshError(Code.NOT_FOUND, f"cannot find {path.partition('/')[2]}", exc.message) from exc
             raise
         return Stat(
-            answer["Hash"], answer.get("Size", 0), answer["CumulativeSize"], answer["Type"] == "directory"
+            answer["Hash"],
+            answer.get("Size", 0),
+            answer["CumulativeSize"],
+            directory=answer["Type"] == "directory",
+            symlink=bool(int(answer.get("Mode") or "0", 8) & _MODE_SYMLINK),
         )
 
     async def list(self, path: str) -> list[Link]:
         """What is in the directory `/ipfs/<cid>/...`; sizes are the files' bytes, 0 for directories."""
         answer = await self.ask("ls", path, resolve_type="true", size="true")
         return [
-            Link(link["Name"], link["Hash"], link["Size"], link["Type"] == 1)
+            Link(link["Name"], link["Hash"], link["Size"], link["Type"] == 1, link.get("Target") or "")
             for link in answer["Objects"][0]["Links"]
         ]
 

@@ -67,7 +67,9 @@ class Content:
             items = [wire.Item(name=found.name, size=found.stat.size, directory=False)]
         else:
             links = await self._kubo.list(found.ipfs_path)
-            items = [wire.Item(name=i.name, size=i.size, directory=i.directory) for i in links]
+            items = [
+                wire.Item(name=i.name, size=i.size, directory=i.directory, target=i.target) for i in links
+            ]
         return wire.Listing(
             entry=view,
             path=found.path,

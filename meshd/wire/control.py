@@ -166,9 +166,12 @@ class Entries(Wire):
 
 
 class Item(Wire):
+    """target: where a symlink points; empty for what is none."""
+
     name: str
     size: int
     directory: bool
+    target: str = ""
 
 
 class Listing(Wire):

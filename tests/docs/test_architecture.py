@@ -40,7 +40,9 @@ def imported() -> Arrows:
     arrows: Arrows = {}
     for module in graph.modules - {"meshd"}:
         room = module.split(".")[1]
-        others = {other.split(".")[1] for other in graph.find_modules_directly_imported_by(module) if "." in other}
+        others = {
+            other.split(".")[1] for other in graph.find_modules_directly_imported_by(module) if "." in other
+        }
         arrows[room] = arrows.get(room, set()) | (others - {room})
     return arrows
 
@@ -51,7 +53,9 @@ def test_the_arrows_are_the_imports() -> None:
 
 def test_an_arrow_that_is_not_there_is_seen() -> None:
     lines = _block("rooms")
-    assert drawn([line.replace("reconcile -> model", "reconcile -> model kubo") for line in lines]) != imported()
+    assert (
+        drawn([line.replace("reconcile -> model", "reconcile -> model kubo") for line in lines]) != imported()
+    )
     assert drawn(lines[1:]) != imported()
 
 
@@ -120,7 +124,9 @@ def defines(part: str) -> bool:
 
 
 def test_the_table_has_every_verb() -> None:
-    assert sorted(row.verb for row in ROWS) == sorted(v for group in meshctl.cli.VERBS.values() for v in group)
+    assert sorted(row.verb for row in ROWS) == sorted(
+        v for group in meshctl.cli.VERBS.values() for v in group
+    )
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.verb)

@@ -47,7 +47,10 @@ def _parse_meshd(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
 def _understood(line: Line, monkeypatch: pytest.MonkeyPatch) -> bool:
     program, *arguments = [_PLACEHOLDERS.get(word, word) for word in shlex.split(line.text)]
     if line.prose and len(arguments) == 1 and program == "meshctl":
-        return arguments[0] in {"--version", *(verb for group in meshctl.cli.VERBS.values() for verb in group)}
+        return arguments[0] in {
+            "--version",
+            *(verb for group in meshctl.cli.VERBS.values() for verb in group),
+        }
     if program == "meshctl" and arguments in (["--version"], ["--help"]) or arguments[-1:] == ["--help"]:
         parse = _parse_meshctl if program == "meshctl" else _parse_meshd
         with pytest.raises(SystemExit) as ended:
@@ -74,7 +77,13 @@ def test_commands_are_found_where_they_stand() -> None:
 
 
 def test_a_command_that_is_wrong_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    for text in ("meshctl pni x", "meshctl pin --copies 3 x", "meshctl rm", "meshd start", "meshd run --conf"):
+    for text in (
+        "meshctl pni x",
+        "meshctl pin --copies 3 x",
+        "meshctl rm",
+        "meshd start",
+        "meshd run --conf",
+    ):
         assert not _understood(Line(PAGES[0], 0, text), monkeypatch), text
 
 

@@ -69,7 +69,11 @@ def home() -> Iterator[Path]:
 @pytest.fixture
 def environment(home: Path) -> dict[str, str]:
     """A stranger's. What this user has downloaded and built is found again, and so is the package index."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("MESH", "IPFS_", "GIT_", "MAKE", "VIRTUAL_ENV"))}
+    kept = {
+        k: v
+        for k, v in os.environ.items()
+        if not k.startswith(("MESH", "IPFS_", "GIT_", "MAKE", "VIRTUAL_ENV"))
+    }
     cache, settings = Path("~/.cache").expanduser(), Path("~/.config").expanduser()
     return {
         "XDG_CACHE_HOME": str(cache),
@@ -121,14 +125,18 @@ def test_the_tutorial_works(shell: Shell, home: Path, sources: Path, subnet: str
         where = f"{TUTORIAL.name}:{typed.line}: {typed.text}"
         code, printed = shell.type(text, COMMAND_S)
         assert code == 0, f"{where}\n{printed}{_logs(home)}"
-        assert not missing(typed, printed), f"{where}\nnot printed: {missing(typed, printed)}\nprinted:\n{printed}"
+        assert not missing(typed, printed), (
+            f"{where}\nnot printed: {missing(typed, printed)}\nprinted:\n{printed}"
+        )
     assert not (home / "meshd-tutorial").exists(), "the tutorial clears up"
 
 
 def _logs(home: Path) -> str:
     parts = []
     for log in sorted(home.glob("meshd-tutorial/*.log")):
-        parts.append(f"\n{log.name}:\n" + "\n".join(line[:300] for line in log.read_text().splitlines()[-10:]))
+        parts.append(
+            f"\n{log.name}:\n" + "\n".join(line[:300] for line in log.read_text().splitlines()[-10:])
+        )
     return "".join(parts)
 
 

@@ -53,7 +53,7 @@ class World(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.now = 100.0
-        self.address: str | None = None
+        self.address: str | None = "10.0.0.1"
         self.in_mesh = True
         self.forgotten = False
         self.stopping = False
