@@ -128,7 +128,7 @@ class PinsApi:
 
     async def trash(self, request: web.Request) -> web.StreamResponse:
         """What was removed and is still here."""
-        return json_answer(self._remover.listing())
+        return json_answer(await self._remover.listing())
 
     async def restore(self, request: web.Request) -> web.StreamResponse:
         """Put it back; streams as adding does."""

@@ -240,6 +240,10 @@ class Remover:
         table = await self._copies.table([pin.cid], by_name.values())
         return [by_name[c.node].cluster_id for c in table[pin.cid] if c.state == "held"]
 
-    def listing(self) -> wire.Trash:
-        """What was removed and can still be restored."""
-        return wire.Trash(entries=trash.view(self._journal.all(), self._window_s, self._store.name_of))
+    async def listing(self) -> wire.Trash:
+        """What was removed and can still be restored; what another node has put back meanwhile is left out."""
+        removed = self._journal.all()
+        if removed:
+            kept = {pin.cid for pin in await self._catalogue.all()}
+            removed = [r for r in removed if r.cid not in kept]
+        return wire.Trash(entries=trash.view(removed, self._window_s, self._store.name_of))

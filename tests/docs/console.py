@@ -15,13 +15,13 @@ from typing import NamedTuple
 import psutil
 
 _FENCE = re.compile(r"^( *)```(\w*)\s*$")
-# Commands come on descriptor 3 with a NUL after each, exit codes go to 4; a command's own input is empty. `set -m`
+# Commands come on one descriptor with a NUL after each, exit codes go to another; a command's own input is empty. `set -m`
 # gives each background job a number, as at a terminal.
 _LOOP = r"""
 set -m
-while IFS= read -r -d '' -u 3 command; do
-    eval "$command" </dev/null 3<&- 4>&-
-    printf '%d\n' "$?" >&4
+while IFS= read -r -d '' -u TAKEN command; do
+    eval "$command" </dev/null TAKEN<&- GIVEN>&-
+    printf '%d\n' "$?" >&GIVEN
 done
 """
 
@@ -87,10 +87,10 @@ class Shell:
         self._output = home / ".terminal"
         taken, self._commands = os.pipe()
         self._codes, given = os.pipe()
+        loop = _LOOP.replace("TAKEN", str(taken)).replace("GIVEN", str(given))
         with self._output.open("wb") as output:
             self._process = subprocess.Popen(
-                # The numbers of the pipes' ends are not 3 and 4 by themselves: a first bash gives them these.
-                ["bash", "--norc", "--noprofile", "-c", f"exec 3<&{taken} 4>&{given}\n{_LOOP}"],
+                ["bash", "--norc", "--noprofile", "-c", loop],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

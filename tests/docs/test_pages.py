@@ -10,7 +10,6 @@ import pytest
 import meshctl.cli
 from meshd import __main__ as daemon
 from meshd import config
-from meshd.errors import Code, MeshError
 from scripts import reference
 from tests.docs.pages import DOCS, PAGES, ROOT, Line, anchors, commands_shown, links
 
@@ -51,13 +50,13 @@ def _understood(line: Line, monkeypatch: pytest.MonkeyPatch) -> bool:
             "--version",
             *(verb for group in meshctl.cli.VERBS.values() for verb in group),
         }
-    if program == "meshctl" and arguments in (["--version"], ["--help"]) or arguments[-1:] == ["--help"]:
-        parse = _parse_meshctl if program == "meshctl" else _parse_meshd
+    parse = _parse_meshctl if program == "meshctl" else _parse_meshd
+    if arguments[-1] in ("--version", "--help"):
         with pytest.raises(SystemExit) as ended:
             parse(arguments, monkeypatch)
         return ended.value.code == 0
     try:
-        (_parse_meshctl if program == "meshctl" else _parse_meshd)(arguments, monkeypatch)
+        parse(arguments, monkeypatch)
     except (_ParsedError, SystemExit) as ended:
         return isinstance(ended, _ParsedError)
     return False
@@ -128,14 +127,8 @@ def test_the_configuration_in_the_reference_is_the_default() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_configuration_that_is_shown_is_valid(page: Path) -> None:
-    text = page.read_text()
-    for part in text.split("```toml\n")[1:]:
-        example = part.split("```")[0]
-        try:
-            config.parse(example, str(page))
-        except MeshError as error:
-            assert error.code is Code.BAD_CONFIG
-            pytest.fail(str(error))
+    for part in page.read_text().split("```toml\n")[1:]:
+        config.parse(part.split("```")[0], str(page))
 
 
 def test_every_condition_is_explained() -> None:

@@ -132,12 +132,8 @@ def test_the_tutorial_works(shell: Shell, home: Path, sources: Path, subnet: str
 
 
 def _logs(home: Path) -> str:
-    parts = []
-    for log in sorted(home.glob("meshd-tutorial/*.log")):
-        parts.append(
-            f"\n{log.name}:\n" + "\n".join(line[:300] for line in log.read_text().splitlines()[-10:])
-        )
-    return "".join(parts)
+    logs = {log.name: log.read_text().splitlines()[-10:] for log in sorted(home.glob("meshd-tutorial/*.log"))}
+    return "".join(f"\n{name}: {line[:300]}" for name, lines in logs.items() for line in lines)
 
 
 def test_what_is_not_printed_is_seen() -> None:

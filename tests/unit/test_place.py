@@ -105,10 +105,17 @@ def test_the_own_node_is_first_where_it_can_be(
         assert choose(count, "cid", 100, roster, first=own.fingerprint)[0] == own.cluster_id
 
 
-@given(COUNTS, rosters(), IDS)
+@given(
+    st.integers(2, 4),
+    st.lists(st.sampled_from(["", "home", "office"]), min_size=3, max_size=6),
+    IDS,
+    st.data(),
+)
 def test_one_site_twice_only_where_it_cannot_be_avoided(
-    count: int, roster: list[Candidate], own: int
+    count: int, sites: list[str], own: int, data: st.DataObject
 ) -> None:
+    room = st.sampled_from([100, 10_000, 10**6])
+    roster = [Candidate(f"f{i}", f"c{i}", site, free=data.draw(room)) for i, site in enumerate(sites)]
     by_id = {c.cluster_id: c for c in roster}
     chosen = choose(count, "cid", 100, roster, first=f"f{own}")
     places = Counter(by_id[i].site or i for i in chosen)
