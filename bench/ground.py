@@ -22,6 +22,7 @@ class Scale:
     """How much is done. Times in seconds, sizes in bytes."""
 
     pins: int = 1000
+    burst_runs: int = 3
     stock_limit_s: float = 300.0
     small_runs: int = 10
     large_runs: int = 3
@@ -32,6 +33,7 @@ class Scale:
 
 QUICK = Scale(
     pins=200,
+    burst_runs=1,
     stock_limit_s=150.0,
     small_runs=3,
     large_runs=1,

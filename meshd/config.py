@@ -55,7 +55,7 @@ def check_node_name(name: str) -> str:
     """A name that is safe in a terminal, a file name and a table. Raises ValueError."""
     if not NODE_NAME.fullmatch(name):
         raise ValueError(
-            "expected 1 to 63 of the letters a-z, A-Z, digits, '.', '_' and '-', no '-' at either end"
+            "expected 1 to 63 of the letters a-z, A-Z, digits, '.', '_' and '-', a letter or digit at either end"
         )
     return name
 

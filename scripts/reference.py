@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
+from unittest import mock
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -104,15 +105,9 @@ def _about_verb(verb: str, summary: str) -> Iterator[str]:
 def _daemon_help(*arguments: str) -> str:
     """What `meshd ... --help` prints on a terminal of 80 columns."""
     printed = io.StringIO()
-    before = os.environ.get("COLUMNS")
-    os.environ["COLUMNS"] = "80"
-    try:
-        with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
-            daemon_command.main([*arguments, "--help"])
-    finally:
-        del os.environ["COLUMNS"]
-        if before is not None:
-            os.environ["COLUMNS"] = before
+    terminal = mock.patch.dict(os.environ, COLUMNS="80")
+    with terminal, contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
+        daemon_command.main([*arguments, "--help"])
     return printed.getvalue().strip()
 
 
@@ -174,18 +169,14 @@ def _kind(field: FieldInfo) -> str:
     return "path" if "Path" in str(field.annotation) else "text"
 
 
-def _sized(count: float) -> str:
-    for power, unit in ((3, "GiB"), (2, "MiB"), (1, "KiB")):
-        if count and count % 1024**power == 0:
-            return f"{count // 1024**power:.0f}{unit}"
-    return f"{count:.0f}"
+_SIZES = (("GiB", 1024**3), ("MiB", 1024**2), ("KiB", 1024), ("", 1))
+_SPANS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 
 
-def _spanned(seconds: float) -> str:
-    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds and seconds % length == 0:
-            return f"{seconds / length:.0f}{unit}"
-    return f"{seconds:.0f}s"
+def _in_units(value: float, units: tuple[tuple[str, int], ...]) -> str:
+    """In the largest unit of which it is a whole number."""
+    unit, one = next(found for found in units if value % found[1] == 0)
+    return f"{value / one:.0f}{unit}"
 
 
 def _default(field: FieldInfo) -> str:
@@ -196,9 +187,9 @@ def _default(field: FieldInfo) -> str:
     if value is None:
         return '""'
     if kind.startswith("size"):
-        return f'"{_sized(value)}"'
+        return f'"{_in_units(value, _SIZES)}"'
     if kind.startswith("duration"):
-        return f'"{_spanned(value)}"'
+        return f'"{_in_units(value, _SPANS)}"'
     return str(value) if isinstance(value, int) else json.dumps(str(value))
 
 
@@ -284,15 +275,7 @@ def errors() -> str:
     for code in sorted(Code):
         status, exits = MeshError(code, "").status, MeshctlError("", code=str(code)).exit_code
         lines.append(f"| `{code}` | {status} | {exits} | {MEANING[code]} |")
-    lines += ["", "An example, as it comes from the socket:\n", "```json"]
-    example = MeshError(
-        Code.NOT_FOUND,
-        "cannot find minutes-1975.txt",
-        "nothing of that name is in the mesh",
-        "meshctl ls",
-    )
-    lines += [json.dumps(example.problem(), indent=2), "```", ""]
-    return "\n".join(lines)
+    return "\n".join([*lines, ""])
 
 
 _FIELDS = ("code", "severity", "title", "cause", "hint", "subject")

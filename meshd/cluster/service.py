@@ -15,7 +15,7 @@ from meshd.supervise import sockets
 from meshd.supervise.child import Launch
 
 # Its REST API logs each request, and a 404 for what is not committed yet as an error.
-_LOG_LEVEL = "warning,restapi:critical,restapilog:critical"
+_LOG_LEVEL = "warning,restapi:fatal,restapilog:fatal"
 SUPPORTED = ("1.1.6", "1.1.7", "1.1.8", "1.1.9")
 
 

@@ -105,12 +105,7 @@ class Kubo:
                 if response.status != 200:
                     raise KuboError(f"do {command}", _message(await response.text()))
                 yield response
-        except (
-            aiohttp.ClientConnectionError,
-            aiohttp.ClientPayloadError,
-            ConnectionError,
-            FileNotFoundError,
-        ) as exc:
+        except (aiohttp.ClientError, ConnectionError, FileNotFoundError) as exc:
             raise MeshError(
                 Code.NOT_READY,
                 f"cannot reach kubo for {command}",

@@ -32,6 +32,7 @@ class Child:
 
     def __init__(self, process: asyncio.subprocess.Process, on_line: Callable[[str], None]) -> None:
         self._process = process
+        self._pidfd = _pidfd(process.pid)
         self._on_line = on_line
         self.pid = process.pid
         self.last_lines: deque[str] = deque(maxlen=20)
@@ -80,9 +81,10 @@ class Child:
         await self.ended.wait()
 
     def _signal(self, number: signal.Signals) -> None:
-        if self._process.returncode is None:
+        # Process.send_signal would poll first, and can take the exit status from asyncio's own watcher.
+        if self._pidfd is not None:
             with contextlib.suppress(ProcessLookupError):
-                self._process.send_signal(number)
+                signal.pidfd_send_signal(self._pidfd, number)
 
     async def _read(self) -> None:
         output = self._process.stdout
@@ -103,4 +105,15 @@ class Child:
                     self._on_line(line)
         finally:
             await self._process.wait()
+            if self._pidfd is not None:
+                os.close(self._pidfd)
+                self._pidfd = None
             self.ended.set()
+
+
+def _pidfd(pid: int) -> int | None:
+    """A handle of the process that no other one can get; None where it has ended already."""
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None

@@ -95,7 +95,7 @@ class Service:
                 await self._fail(exc)
             except OSError as exc:
                 await self._fail(MeshError(Code.ENGINE_FAILED, f"cannot start {self.program.name}", str(exc)))
-            except asyncio.CancelledError:
+            except BaseException:  # cut short, or a mistake: either way no child is left unwatched
                 await self._kill()
                 self._set(phase=Phase.STOPPED, pid=None)
                 raise
@@ -182,7 +182,12 @@ class Service:
                 if not self._state.healthy:
                     self._log.info("answers again")
                     self._set(healthy=True)
-            except (MeshError, TimeoutError) as exc:
+            except (
+                MeshError,
+                TimeoutError,
+                ValueError,
+                KeyError,
+            ) as exc:  # silence, or an answer without sense
                 missed += 1
                 self._log.warning("does not answer", missed=missed, error=str(exc))
                 if self._state.healthy:

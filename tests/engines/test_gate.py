@@ -141,6 +141,25 @@ async def test_one_fetch_of_the_same_at_a_time_and_one_that_is_given_up_is_over(
         await until(lambda: MISSING not in door.gate.fetching)
 
 
+async def test_a_disk_that_fills_while_content_comes_cuts_the_answer_off(machine: Machine) -> None:
+    """To the cluster an answer that ends in order means `pinned`, whatever is in it."""
+    lines: list[dict[str, Any]] = []
+
+    async def pin(door: Open) -> None:
+        async with door.kubo.call("pin/add", [MISSING], recursive="true", progress="true") as answer:
+            async for line in json_lines(answer.content):
+                lines.append(line)
+                door.rules.full = "the disk has 5 bytes free"
+
+    async with opened(machine) as door:
+        with pytest.raises(MeshError):
+            await pin(door)
+        assert lines
+        assert not any(line.get("Pins") for line in lines)
+        assert door.gate.refused[MISSING] == "the disk has 5 bytes free"
+        assert MISSING not in door.gate.fetching
+
+
 @pytest.mark.parametrize("cid", ["", "/ipfs/", "../x", "a b", "/ipns/name"])
 async def test_what_is_no_cid_is_refused(cid: str, machine: Machine) -> None:
     async with opened(machine) as door:
