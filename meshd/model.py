@@ -80,6 +80,7 @@ class ServiceState:
     retry_at: float = 0.0
     healthy: bool = True  # False: does not answer although it runs (frozen)
     unhealthy_since: float = 0.0
+    missed: int = 0  # questions in a row that it did not answer
     last_exit: str = ""  # how it ended the last time, with its own last words
     leak: str = ""  # a socket where none may be
 

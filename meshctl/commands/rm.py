@@ -24,7 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--now", action="store_true", help="free the space on every node now; cannot be undone"
     )
-    parser.add_argument("--force", action="store_true", help="even if copies cannot be accounted for")
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="even if no node that holds it can be reached, so that it could not be restored",
+    )
 
 
 def run(args: argparse.Namespace, client: Client) -> int:

@@ -123,8 +123,10 @@ class PinsApi:
         return await stream(request, work)
 
     async def remove(self, request: web.Request) -> web.StreamResponse:
-        """?now=1: let the content go on every node at once, which only its owner may ask"""
-        return json_answer(await self._remover.remove(request.match_info["ref"], now=_flag(request, "now")))
+        """?now=1: let the content go on every node at once, which only its owner may ask; &force=1: also where it
+        could not be restored"""
+        now, force = _flag(request, "now"), _flag(request, "force")
+        return json_answer(await self._remover.remove(request.match_info["ref"], now=now, force=force))
 
     async def trash(self, request: web.Request) -> web.StreamResponse:
         """What was removed and is still here."""

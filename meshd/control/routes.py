@@ -65,7 +65,7 @@ def table(status: StatusApi, mesh: MeshApi, pins: PinsApi, doctor: DoctorApi) ->
             "GET", "/v1/pins/{ref}/content", "read", pins.content, "application/octet-stream", query=("path",)
         ),
         Route("POST", "/v1/pins/{ref}/recover", "admin", pins.recover, _PIN_EVENTS),
-        Route("DELETE", "/v1/pins/{ref}", "admin", pins.remove, wire.Removed, query=("now",)),
+        Route("DELETE", "/v1/pins/{ref}", "admin", pins.remove, wire.Removed, query=("now", "force")),
         Route("GET", "/v1/trash", "read", pins.trash, wire.Trash),
         Route("POST", "/v1/trash/{ref}/restore", "admin", pins.restore, _PIN_EVENTS),
         Route("GET", "/healthz", "read", status.healthz, _TEXT),

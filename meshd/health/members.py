@@ -43,7 +43,7 @@ def check(facts: Facts) -> Iterator[Condition]:
                 f"start it; if it never comes back: meshctl forget {peer.name}",
                 peer.name,
             )
-        elif peer.problem:
+        elif peer.problem and not peer.problem.startswith("cannot "):  # who cannot be reached is away soon
             yield Condition(
                 "peer-problem",
                 Severity.WARNING,

@@ -21,12 +21,12 @@ def check(facts: Facts) -> Iterator[Condition]:
                 f"meshctl logs {service.name}; it is tried again by itself",
                 service.name,
             )
-        elif service.phase is Phase.READY and not service.healthy:
+        elif service.phase is Phase.READY and service.missed:
             yield Condition(
                 "service-frozen",
                 Severity.ERROR,
                 f"{service.name} runs but does not answer",
-                "it is killed and started again",
+                "it is killed and started again if it goes on so",
                 f"meshctl logs {service.name}",
                 service.name,
             )

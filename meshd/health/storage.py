@@ -24,15 +24,19 @@ def check(facts: Facts) -> Iterator[Condition]:
         yield Condition(
             "content-gone",
             Severity.ERROR,
-            f"{len(facts.lost)} entries have no node left that holds them",
+            f"{_entries(len(facts.lost))} no node left that holds it",
             f"every node that kept them is away or was forgotten: {names}",
-            "start a node that had them (meshctl ls NAME shows which); if it is gone for good: meshctl rm NAME",
+            "start a node that had them (meshctl ls NAME shows which); if it is gone for good: meshctl rm --force NAME",
         )
     if facts.short:
         yield Condition(
             "copies-missing",
             Severity.WARNING,
-            f"{facts.short} entries have fewer copies than they could",
+            f"{_entries(facts.short)} fewer copies than there could be",
             "a node was away, or has no room; copies are being made",
             "meshctl ls shows them; meshctl peers shows who is away",
         )
+
+
+def _entries(count: int) -> str:
+    return "1 entry has" if count == 1 else f"{count} entries have"

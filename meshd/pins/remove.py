@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import shlex
 import time
 
 import structlog
@@ -63,10 +64,11 @@ class Remover:
         self._disk = disk
         self._window_s = window_s
 
-    async def remove(self, reference: str, *, now: bool = False) -> wire.Removed:
+    async def remove(self, reference: str, *, now: bool = False, force: bool = False) -> wire.Removed:
         """Take an entry out of the pinset. now: and let its content go on every node, which only its owner may ask.
 
-        Raises MeshError NOT_FOUND, NOT_OWNER.
+        Raises MeshError NOT_FOUND, NOT_OWNER; LAST_COPY where nobody who can be reached holds it, so that it could
+        not be restored, unless `force`.
         """
         numbered = await self._to_remove(reference, now=now)
         pin = numbered.pin
@@ -79,6 +81,13 @@ class Remover:
                 f"meshctl rm {numbered.reference} (it stays in the trash), or ask at {owner}",
             )
         holders = self._keeper.holders(pin)
+        if not now and not force and not await self._holders(pin):
+            raise MeshError(
+                Code.LAST_COPY,
+                f"cannot remove {numbered.reference}",
+                "no node that can be reached holds it, so it could not be restored",
+                f"start a node that had it; or: meshctl rm --force {shlex.quote(numbered.reference)}",
+            )
         removal = trash.removal_of(pin, self._store.fingerprint, now=now)
         recorded = await self._journal.record([removal])
         try:

@@ -85,7 +85,10 @@ class Service:
         async with self._lock:
             if self._state.phase not in (Phase.STOPPED, Phase.BACKOFF):
                 return
-            self._set(phase=Phase.STARTING, settings=settings, healthy=True, leak="")
+            last_exit = self._state.last_exit if self._state.phase is Phase.BACKOFF else ""
+            self._set(
+                phase=Phase.STARTING, settings=settings, healthy=True, missed=0, leak="", last_exit=last_exit
+            )
             try:
                 launch = await self.program.prepare()
                 self._child = await Child.spawn(launch, self._on_line)
@@ -155,7 +158,7 @@ class Service:
                     await child.ended.wait()
             pause = min(pause * 1.5, 0.25)
         self._log.info("ready", pid=child.pid)
-        self._set(phase=Phase.READY, retry_at=0.0, last_exit="")
+        self._set(phase=Phase.READY, retry_at=0.0)
         self._watch = asyncio.create_task(self._watch_child(child), name=f"watch-{self.program.name}")
 
     async def _asked_ready(self) -> bool:
@@ -179,9 +182,9 @@ class Service:
                 async with asyncio.timeout(ASK_TIMEOUT):
                     await self.program.ask()
                 missed = 0
-                if not self._state.healthy:
+                if self._state.missed:
                     self._log.info("answers again")
-                    self._set(healthy=True)
+                    self._set(healthy=True, missed=0)
             except (
                 MeshError,
                 TimeoutError,
@@ -192,8 +195,7 @@ class Service:
                 self._log.warning("does not answer", missed=missed, error=str(exc))
                 if self._state.healthy:
                     self._set(unhealthy_since=self._clock())
-                if missed >= ASKS_MISSED and self._state.healthy:
-                    self._set(healthy=False)
+                self._set(missed=missed, healthy=missed < ASKS_MISSED)
             if self._failures and self._clock() - ready_at > HEALTHY_AGAIN:
                 self._failures = 0
 
@@ -217,6 +219,7 @@ class Service:
             last_exit=str(error),
             restarts=self._state.restarts + 1,
             healthy=True,
+            missed=0,
         )
 
     async def _kill(self) -> None:

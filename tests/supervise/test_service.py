@@ -214,12 +214,16 @@ async def test_when_the_cause_has_changed_the_back_off_is_forgiven(service: Supe
     assert service.state.retry_at - service.now() <= 0.5
 
 
-async def test_a_restart_that_works_is_forgotten_as_a_fault(service: Supervised) -> None:
+async def test_after_a_restart_that_works_its_last_end_can_still_be_read(service: Supervised) -> None:
     good, service.script.text = service.script.text, DIES
     await service.start("s")
     service.script.text = good
     await service.start("s")
-    assert (service.state.phase, service.state.last_exit, service.state.restarts) == (Phase.READY, "", 1)
+    assert (service.state.phase, service.state.restarts) == (Phase.READY, 1)
+    assert "exit 3" in service.state.last_exit
+    await service.stop("its settings have changed")
+    await service.start("t")
+    assert service.state.last_exit == ""
 
 
 # -- stop ----------------------------------------------------------------------------------------------------------

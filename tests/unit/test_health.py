@@ -34,7 +34,7 @@ TROUBLE: list[tuple[str, str, dict[str, Any]]] = [
     ("peer-api-down", "", {"listen_error": MeshError(Code.BUSY, "cannot listen", "d", "h")}),
     ("service-leak", "kubo", service(phase=Phase.READY, leak="UDP 0.0.0.0:1")),
     ("service-leak", "kubo", service(phase=Phase.BACKOFF, leak="UDP 0.0.0.0:1", last_exit="killed")),
-    ("service-frozen", "kubo", service(phase=Phase.READY, healthy=False)),
+    ("service-frozen", "kubo", service(phase=Phase.READY, missed=1)),
     ("service-down", "kubo", service(phase=Phase.BACKOFF, last_exit="exit 1")),
     ("service-down", "kubo", service(phase=Phase.STARTING, last_exit="exit 1")),
     ("kubo-config-drift", "", {"drift": ("Bootstrap is ['auto']",)}),
