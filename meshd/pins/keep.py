@@ -152,7 +152,8 @@ class Keeper:
         deadline = asyncio.get_running_loop().time() + COMMIT_TIMEOUT
         await self._await_metrics(pin.allocations)
         await self._post(pin, deadline)
-        pause = 0.02
+        pause = 0.03  # its batch closes after 25 ms
+        await asyncio.sleep(pause)
         while True:
             found = await self._cluster.allocation(pin.cid)
             if found is not None and (before is None or set(found.allocations) != set(before.allocations)):
