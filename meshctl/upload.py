@@ -10,6 +10,7 @@ from __future__ import annotations
 import http.client
 import os
 import secrets
+import shlex
 import socket
 import stat
 import threading
@@ -127,6 +128,12 @@ class Upload:
             after = os.fstat(file)
             if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
                 raise _changed(part.path, "it was written to")
+            if os.readv(file, [buffer[:1]]):  # files of /proc say that they are empty, and are not
+                raise MeshctlError(
+                    f"cannot pin {safe(part.path)}",
+                    "it has more in it than its size says; nothing of this upload is pinned",
+                    f"cat {shlex.quote(part.path)} | meshctl pin - --name NAME",
+                )
         finally:
             os.close(file)
 

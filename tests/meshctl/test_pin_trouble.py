@@ -383,3 +383,26 @@ async def test_ctrl_c_that_ends_the_program_before_the_pipe_does_not_pin_the_hal
     assert result.code == 130
     assert "nothing is pinned" in result.err
     assert await outcome == "cut off"
+
+
+async def test_a_file_that_has_more_in_it_than_its_size_says_is_not_pinned_as_empty(
+    meshctl: Meshctl, meshd: FakeMeshd
+) -> None:
+    whole: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+    @reads_itself
+    async def take(request: web.Request) -> web.StreamResponse:
+        try:
+            async for _ in request.content.iter_any():
+                pass
+            whole.set_result(True)
+        except (ConnectionError, web.RequestPayloadError):
+            whole.set_result(False)
+        return await stream(request)
+
+    meshd.does("POST", "/v1/pins", take)
+    result = await meshctl("pin", "/proc/cpuinfo")
+    assert result.code == 1
+    assert "it has more in it than its size says; nothing of this upload is pinned" in result.err
+    assert "cat /proc/cpuinfo | meshctl pin - --name NAME" in result.err
+    assert await whole is False
