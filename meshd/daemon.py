@@ -283,6 +283,8 @@ class Node:
                 if str(exc) != said:  # the same fault is told once
                     said = str(exc)
                     _LOG.warning("cannot finish a round", error=said)
+            except Exception:  # noqa: BLE001 - a mistake, or a full disk, ends the round and not the node
+                _LOG.exception("a round failed")
             await asyncio.sleep(max(seconds, (time.monotonic() - began) / share))
 
     def _when_ready(self, work: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
@@ -341,7 +343,7 @@ class Node:
                         f"whether the others hold what is here cannot be seen: {self.status.why_not_ready()}",
                         "meshctl status; or: meshctl leave --force (what only this node holds is gone then)",
                     )
-                await self.pins.departure.drain(events.emit)
+                await self._drain(events)
             await self.membership.say_goodbye(events.emit)
         await events.emit(wire.StepEvent(message="stopping kubo and the cluster"))
         async with asyncio.timeout(_STOP_S):
@@ -353,6 +355,16 @@ class Node:
         async with asyncio.timeout(_STOP_S):
             await self._replaced.wait()  # so that whoever reads `done` finds the new node
         await events.emit(wire.LeftEvent(mesh=mesh.name))
+
+    async def _drain(self, events: EventStream) -> None:
+        """Take nothing new, and see what is here on other nodes. Raises MeshError LAST_COPY; then all is as before."""
+        self.pins.uploads.closed = True
+        try:
+            await self.pins.uploads.abort_all()
+            await self.pins.departure.drain(events.emit)
+        except BaseException:
+            self.pins.uploads.closed = False
+            raise
 
     def _remove_content(self) -> None:
         """The content first: a mesh that is joined later must not be served from it."""

@@ -22,6 +22,7 @@ from meshd.kubo.service import KuboProgram
 from meshd.mesh.secrets import Secrets
 from meshd.mesh.store import MeshStore
 from meshd.model import OverlayState, Phase, Snapshot
+from meshd.overlay.static import is_private
 from meshd.peer.server import PeerServer
 from meshd.reconcile import Action, Fail, Link, Listen, Recover, Start, Stop, decide
 from meshd.supervise.service import Service
@@ -110,7 +111,7 @@ class Turns:
             peers=tuple(
                 f"{policy.multiaddr(m.address, m.cluster_port)}/p2p/{m.cluster_id}"
                 for m in others
-                if m.address
+                if m.address and is_private(m.address)
             ),
         )
 
@@ -137,7 +138,7 @@ class Turns:
             links=frozenset(
                 f"{policy.multiaddr(m.address, m.swarm_port)}/p2p/{m.kubo_id}"
                 for m in self._store.peers()
-                if m.address
+                if m.address and is_private(m.address)
             ),
             linked=self._linked,
             listening=self._peer_server.listening[0] if self._peer_server.listening else None,
@@ -218,6 +219,9 @@ class Turns:
         except MeshError as exc:
             _LOG.warning("an action failed", action=type(action).__name__, error=str(exc))
             await asyncio.sleep(1.0)  # a single flight: the next try is a second away
+        except Exception:  # noqa: BLE001 - a mistake must not end the node, nor be made again without a pause
+            _LOG.exception("an action failed", action=type(action).__name__)
+            await asyncio.sleep(1.0)
 
     async def _start(self, name: str) -> None:
         address = self.overlay.address

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+
+import pytest
 from hypothesis import HealthCheck, settings
 
 pytest_plugins = ["tests.guards"]
@@ -9,3 +12,11 @@ pytest_plugins = ["tests.guards"]
 # On a busy machine an example may take long without any fault of the code.
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A run in the background of a script, or under nohup, is started with signals ignored, and what it starts would
+    ignore them too: a test of Ctrl-C would wait for ever."""
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)

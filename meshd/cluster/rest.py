@@ -80,7 +80,7 @@ class Cluster:
                 self._session = session
             try:
                 return await session.request(method, f"http://cluster{path}", params=params, timeout=timeout)
-            except (aiohttp.ClientConnectionError, ConnectionError, FileNotFoundError) as exc:
+            except (aiohttp.ClientError, ConnectionError, FileNotFoundError) as exc:
                 cause: Exception = exc
             except RuntimeError as exc:
                 if not session.closed:
@@ -140,7 +140,12 @@ class Cluster:
             return response.status != 404
 
     async def allocation(self, cid: str) -> Pin | None:
-        """The committed record of a CID, or None. (`/pins/{cid}` answers 200 for what it does not know.)"""
+        """The committed record of a CID, or None. (`/pins/{cid}` answers 200 for what it does not know.)
+
+        Raises MeshError BAD_REQUEST for what is no CID: a path would be answered 404, as if it were not kept.
+        """
+        if not cid.isalnum():
+            raise MeshError(Code.BAD_REQUEST, "cannot look that up", f"not a CID: {cid[:80]!a}")
         async with self._call("GET", f"/allocations/{cid}") as response:
             return None if response.status == 404 else parse_pin(json.loads(await response.read()))
 

@@ -11,7 +11,9 @@ ipfs-cluster's connector asks for six commands and no more (measured on 1.1.6 ov
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import json
+import re
 import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -129,6 +131,10 @@ class Gate:
         peer_id = address.rpartition("/p2p/")[2]
         if not self._rules.member(peer_id):
             raise MeshError(Code.DENIED, f"cannot connect to {peer_id}", "it is not a member of this mesh")
+        if not _is_private_tcp(address):
+            raise MeshError(
+                Code.DENIED, f"cannot connect to {peer_id}", f"{address} is not on a private network"
+            )
         await self._kubo.connect(address)
         return web.json_response({"Strings": [f"connect {peer_id} success"]})
 
@@ -218,6 +224,15 @@ class Gate:
             for cid in fresh:
                 self._remember(self.durable, cid, None)
         return pinned
+
+
+def _is_private_tcp(address: str) -> bool:
+    """Whether a multiaddr that a member told names a private IP address and TCP: no names, nothing on the Internet."""
+    match = re.fullmatch(r"/ip[46]/([0-9a-fA-F:.]+)/tcp/\d+/p2p/\w+", address)
+    try:
+        return match is not None and not ipaddress.ip_address(match[1]).is_global
+    except ValueError:
+        return False
 
 
 def _cid(request: web.Request) -> str:

@@ -28,7 +28,10 @@ class Departure:
     async def drain(self, emit: Emit) -> None:
         """Before this node leaves: every entry is on another node. Raises MeshError LAST_COPY."""
         me = self._store.fingerprint
-        alone = await self._only_on(me)
+        while alone := await self._only_on(me):  # until a fresh look finds nothing: it may take long
+            await self._copy_away(alone, me, emit)
+
+    async def _copy_away(self, alone: list[Pin], me: str, emit: Emit) -> None:
         others = [c for c in self._keeper.candidates() if c.fingerprint != me]
         lost: list[Pin] = []
         for pin in alone:

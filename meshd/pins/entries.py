@@ -19,7 +19,7 @@ from meshd.model import Pin, parse_wanted
 
 VERSION = 1
 _VERSIONED = re.compile(r"(?P<name>.+)@(?P<number>[1-9][0-9]{0,8})")
-_CID = re.compile(r"b[a-z2-7]{20,}|Qm[1-9A-HJ-NP-Za-km-z]{44}")
+_CID = re.compile(r"b[a-z2-7]{20,120}|Qm[1-9A-HJ-NP-Za-km-z]{44}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,8 @@ def check_name(name: str) -> str:
     problem = ""
     if not name or name in (".", ".."):
         problem = "it is empty or only dots"
+    elif name.startswith("meshd:"):
+        problem = "names that begin with 'meshd:' are its own"
     elif "/" in name:
         problem = "it has a '/', which separates an entry from a path inside it"
     elif len(name.encode("utf-8", "surrogateescape")) > 255:

@@ -33,7 +33,7 @@ class Garbage:
             try:
                 count = await self._kubo.collect_garbage()
                 _LOG.info("garbage collected", blocks=count)
-            except MeshError as exc:
+            except (MeshError, ValueError) as exc:
                 _LOG.warning("cannot collect garbage", error=str(exc))
                 self._wanted.set()
                 await asyncio.sleep(30)

@@ -151,6 +151,14 @@ class Keeper:
         """
         deadline = asyncio.get_running_loop().time() + COMMIT_TIMEOUT
         await self._await_metrics(pin.allocations)
+        if before is not None:
+            current = await self._cluster.allocation(pin.cid)
+            if current is None or set(current.allocations) != set(before.allocations):
+                raise MeshError(
+                    Code.NOT_FOUND,
+                    f"cannot change the copies of {pin.name}",
+                    "it was removed or changed meanwhile",
+                )
         await self._post(pin, deadline)
         pause = 0.03  # its batch closes after 25 ms
         await asyncio.sleep(pause)

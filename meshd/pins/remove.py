@@ -160,10 +160,12 @@ class Remover:
 
     async def release(self, cid: str, caller: str) -> wire.Released:
         """Let an entry's content go here, at once, because its owner asks. caller: the asking node's fingerprint."""
+        if not entries.is_cid(cid):
+            raise MeshError(Code.BAD_REQUEST, "cannot let that go", f"not a CID: {cid[:80]!a}")
         removal = self._journal.get(cid)
         if removal is None and self._journal.knows(cid):
             return wire.Released(released=not await self._kubo.pinned([cid]))
-        entry = trash.pin_of(removal) if removal and removal.owner else await self._entry(cid)
+        entry = await self.entry(cid)  # what the block here says, and nobody's word
         if entry is None:
             return wire.Released(released=not await self._kubo.pinned([cid]), detail="it is not here")
         if entry.owner != caller:
@@ -181,11 +183,11 @@ class Remover:
         """Unpin and forget. The caller has made sure that it may."""
         await self._kubo.unpin(cid)
         self._gate.forget(cid)
+        self._garbage.request()  # before the record: a full disk may refuse to take that
         await self._journal.mark_gone(cid)
-        self._garbage.request()
         _LOG.info("let go", cid=cid)
 
-    async def _entry(self, cid: str) -> Pin | None:
+    async def entry(self, cid: str) -> Pin | None:
         """The entry itself, from this node's own blocks: what it says of its owner cannot be changed by anyone."""
         try:
             return entries.from_node(cid, await self._kubo.get_node(cid, offline=True))
@@ -201,21 +203,26 @@ class Remover:
         """
         fresh = []
         for removal in removals:
+            if not entries.is_cid(removal.cid):
+                _LOG.warning("a removal of what is no CID", told_by=from_)
+                continue  # kubo takes paths where a CID is meant: one could name what is not the teller's
             known = self._journal.get(removal.cid)
             if self._journal.knows(removal.cid) and (known is None or known.by):
                 continue  # it is no news, or its content went already
             if not await self._is_out(removal.cid, 2.0):
                 _LOG.info("a removal that the pinset does not know yet", cid=removal.cid, told_by=from_)
                 continue
-            entry = await self._entry(removal.cid)
+            entry = await self.entry(removal.cid)
             if entry is not None:  # what the entry says of itself, not what was told
                 told = trash.removal_of(entry, removal.by)
             else:
-                told = removal.model_copy(update={"time": time.time(), "now": False})
+                told = removal.model_copy(
+                    update={"time": time.time(), "now": False}
+                )  # to be shown; what may be done the block says
             fresh.append(told)
         await self._journal.record(fresh)
         for removal in removals:
-            if removal.now and from_ == removal.by:
+            if removal.now and from_ == removal.by and entries.is_cid(removal.cid):
                 known = self._journal.get(removal.cid)
                 if known is not None and known.owner == from_:
                     await self.release(removal.cid, from_)

@@ -93,6 +93,7 @@ class Sweeper:
 
     async def sweep(self) -> None:
         """Raises MeshError where kubo or the cluster cannot be asked; the next sweep goes on."""
+        known = self._journal.last
         pinset = {p.cid: p for p in await self._cluster.allocations()}
         local = {p.cid: p.name for p in await self._kubo.pins()}
         await self._adder.sweep(pinset, local)
@@ -100,7 +101,7 @@ class Sweeper:
         mine = [p for p in pinset.values() if not p.allocations or me.cluster_id in p.allocations]
         foreign = {p.cid: p.size for p in mine if p.owner != me.fingerprint}
         self._storage.recount(sum(foreign.values()), foreign, self._fetching)
-        await self._journal.drop([r.cid for r in self._journal.all() if r.cid in pinset])
+        await self._journal.drop_kept(pinset, known)
         await self._empty_trash()
         moved = [
             p
@@ -127,7 +128,11 @@ class Sweeper:
         for pin in moved:
             shall = {m.name for m in self._keeper.holders(pin)}
             does = {c.node for c in table[pin.cid] if c.state == "held"}
-            enough = len(shall & does) >= place.target(pin.wanted, len(members)) and shall <= does
+            entry = await self._remover.entry(
+                pin.cid
+            )  # the pinset's word on how many are wanted can be changed by any
+            wanted = pin.wanted if entry is None else entry.wanted
+            enough = len(shall & does) >= place.target(wanted, len(members)) and shall <= does
             current = await self._cluster.allocation(pin.cid)
             if enough and current is not None and current.allocations == pin.allocations:
                 _LOG.info("its copies are on other nodes", name=pin.name, cid=pin.cid, nodes=sorted(shall))

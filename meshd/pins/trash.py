@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 import structlog
@@ -104,6 +104,10 @@ class Journal:
         for cid in cids:
             self._dirty |= self._by_cid.pop(cid, None) is not None
         await self._flush()
+
+    async def drop_kept(self, pinset: Collection[str], number: int) -> None:
+        """Forget records up to `number` of what is in the pinset: it was put back. Later ones are newer than the list."""
+        await self.drop([c for c, n in self._by_cid.items() if c in pinset and n.number <= number])
 
     async def mark_gone(self, cid: str) -> None:
         """This node let the content go."""

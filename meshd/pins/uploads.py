@@ -57,6 +57,7 @@ class Uploads:
         self._kubo = kubo
         self._storage = storage
         self._tasks: set[asyncio.Task[object]] = set()
+        self.closed = False
         self._names: set[str] = set()  # kubo pins of uploads that are under way
         self._roots: Counter[str] = Counter()  # roots that open uploads still need
         self._idle = asyncio.Event()
@@ -79,7 +80,14 @@ class Uploads:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def enter(self) -> Callable[[], None]:
-        """Count the current task among the open uploads until the returned function is called."""
+        """Count the current task among the open uploads until the returned function is called.
+
+        Raises MeshError NOT_READY while this node is leaving: what came now could be nowhere else.
+        """
+        if self.closed:
+            raise MeshError(
+                Code.NOT_READY, "cannot take content", "this node is leaving its mesh", "meshctl status"
+            )
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - coroutines run in tasks
         self._tasks.add(task)

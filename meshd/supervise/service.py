@@ -166,6 +166,9 @@ class Service:
             return await self.program.is_ready()
         except MeshError:
             return False
+        except (ValueError, KeyError, TypeError) as exc:
+            self._log.warning("an answer without sense", error=str(exc))
+            return False
 
     async def _watch_child(self, child: Child) -> None:
         missed = 0
@@ -185,12 +188,7 @@ class Service:
                 if self._state.missed:
                     self._log.info("answers again")
                     self._set(healthy=True, missed=0)
-            except (
-                MeshError,
-                TimeoutError,
-                ValueError,
-                KeyError,
-            ) as exc:  # silence, or an answer without sense
+            except Exception as exc:  # noqa: BLE001 - silence, or an answer without any sense: it is not well
                 missed += 1
                 self._log.warning("does not answer", missed=missed, error=str(exc))
                 if self._state.healthy:
@@ -230,8 +228,9 @@ class Service:
     async def _end_watch(self) -> None:
         if self._watch is not None:
             self._watch.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._watch
+            await asyncio.gather(
+                self._watch, return_exceptions=True
+            )  # whatever it died of, the child must end
             self._watch = None
 
     def _on_line(self, line: str) -> None:
