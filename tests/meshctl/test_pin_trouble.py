@@ -212,6 +212,16 @@ async def test_after_a_failure_nothing_more_is_sent(
 # -- the file changes while it is read -------------------------------------------------------------------------------
 
 
+async def came_whole(request: web.Request) -> bool:
+    """Whether what is left of the body comes to its end, rather than being cut off."""
+    try:
+        async for _ in request.content.iter_any():
+            pass
+    except (ConnectionError, web.RequestPayloadError):
+        return False
+    return True
+
+
 async def changed_while_read(meshctl: Meshctl, meshd: FakeMeshd, path: Path, new_size: int) -> str:
     """Pins a file that gets another size when its first bytes have arrived; what is said of it."""
     with path.open("wb") as file:
@@ -222,12 +232,7 @@ async def changed_while_read(meshctl: Meshctl, meshd: FakeMeshd, path: Path, new
     async def change(request: web.Request) -> web.StreamResponse:
         await request.content.readexactly(1 << 20)
         os.truncate(path, new_size)
-        try:
-            async for _ in request.content.iter_any():
-                pass
-            whole.set_result(True)
-        except (ConnectionError, web.RequestPayloadError):
-            whole.set_result(False)
+        whole.set_result(await came_whole(request))
         return await stream(request)
 
     meshd.does("POST", "/v1/pins", change)
@@ -392,12 +397,7 @@ async def test_a_file_that_has_more_in_it_than_its_size_says_is_not_pinned_as_em
 
     @reads_itself
     async def take(request: web.Request) -> web.StreamResponse:
-        try:
-            async for _ in request.content.iter_any():
-                pass
-            whole.set_result(True)
-        except (ConnectionError, web.RequestPayloadError):
-            whole.set_result(False)
+        whole.set_result(await came_whole(request))
         return await stream(request)
 
     meshd.does("POST", "/v1/pins", take)
