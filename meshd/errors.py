@@ -5,7 +5,17 @@ A message begins with what cannot be done; its hint ends with what to type.
 
 from __future__ import annotations
 
+import shlex
 from enum import StrEnum
+
+
+def quoted(reference: str) -> str:
+    """A name, path or reference as the last word of a command in a hint: a shell gives meshctl exactly this.
+
+    Behind `--` where it would be taken for an option. So options stand before it: f"meshctl get -o OTHER {quoted(r)}".
+    """
+    word = shlex.quote(reference)
+    return f"-- {word}" if reference.startswith("-") else word
 
 
 class Code(StrEnum):
