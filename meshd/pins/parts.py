@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
+
 from meshd import files
 from meshd.cluster.rest import Cluster
 from meshd.config import Config
@@ -30,6 +32,8 @@ from meshd.pins.storage import Storage
 from meshd.pins.sweep import Sweeper
 from meshd.pins.trash import Journal
 from meshd.pins.uploads import Uploads
+
+_LOG = structlog.get_logger(part="pins")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,4 +140,8 @@ class Pins:
         """End what goes on in the background; what is committed is seen to after the next start."""
         await self.replicator.stop()
         await self.adder.stop()
+        try:
+            await self.journal.keep_time(at_once=True)
+        except OSError as exc:  # the trash then ages from the last time that was written
+            _LOG.warning("cannot write down how old the trash is", error=str(exc))
         await self.copies.stop()

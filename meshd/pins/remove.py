@@ -258,8 +258,8 @@ class Remover:
 
     async def listing(self) -> wire.Trash:
         """What was removed and can still be restored; what another node has put back meanwhile is left out."""
-        removed = self._journal.all()
+        removed = self._journal.lying()
         if removed:
             kept = {pin.cid for pin in await self._catalogue.all()}
-            removed = [r for r in removed if r.cid not in kept]
+            removed = [t for t in removed if t.removal.cid not in kept]
         return wire.Trash(entries=trash.view(removed, self._window_s, self._store.name_of))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 
 import structlog
 
@@ -47,8 +47,6 @@ class Sweeper:
         adder: Adder,
         pending: Pending,
         window_s: float,
-        *,
-        now: Callable[[], float] = time.time,
     ) -> None:
         self._kubo = kubo
         self._cluster = cluster
@@ -62,7 +60,6 @@ class Sweeper:
         self._adder = adder
         self._pending = pending
         self._window_s = window_s
-        self._now = now
 
     @property
     def interval_s(self) -> float:
@@ -89,7 +86,7 @@ class Sweeper:
             _LOG.warning("cannot read what was removed", cid=cid, error=str(exc))
         if pin is None:
             pin = Pin(cid, name=cid, owner="", root=cid, size=0, time=0.0, wanted=3)
-        await self._journal.record([trash.removal_of(pin, "", when=self._now())])
+        await self._journal.record([trash.removal_of(pin, "")])
 
     async def sweep(self) -> None:
         """Raises MeshError where kubo or the cluster cannot be asked; the next sweep goes on."""
@@ -114,12 +111,13 @@ class Sweeper:
 
     async def _empty_trash(self) -> None:
         pressure = bool(self._storage.full())
-        for removal in trash.due(self._journal.all(), self._now(), self._window_s, pressure=pressure):
+        for removal in trash.due(self._journal.lying(), self._window_s, pressure=pressure):
             if await self._cluster.allocation(removal.cid) is not None:
                 continue  # it was put back a moment ago
             _LOG.info("its time in the trash is over", name=removal.name, cid=removal.cid, pressure=pressure)
             await self._remover.let_go(removal.cid)
-        await self._journal.purge(self._now() - 2 * self._window_s - 30 * 86400)
+        await self._journal.purge(2 * self._window_s + 30 * 86400)
+        await self._journal.keep_time()
 
     async def _let_moved_go(self, moved: list[Pin]) -> None:
         """Copies that are allocated elsewhere go once every one of the nodes that shall hold them does."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from hypothesis import given
 from meshd import files, wire
 from meshd.errors import Code, MeshError
 from meshd.model import Pin
-from meshd.pins.trash import Journal, due, pin_of, removal_of, view
+from meshd.pins.running import Moment
+from meshd.pins.trash import Journal, Lying, due, pin_of, removal_of, view
 
 DAY = 86400.0
 
@@ -210,11 +212,15 @@ async def test_what_was_let_go_cannot_be_restored_and_others_still_hear_of_it(pa
 
 
 async def test_what_went_long_ago_is_forgotten(path: Path) -> None:
-    journal = Journal(path)
-    await journal.record([removal("c1", 100.0), removal("c2", 200.0), removal("c3", 100.0)])
+    machine = Machine()
+    journal = Journal(path, machine.moment)
+    await journal.record([removal("c1"), removal("c3")])
+    machine.uptime += 100
+    await journal.record([removal("c2")])
     await journal.mark_gone("c1")
     await journal.mark_gone("c2")
-    await journal.purge(before=150.0)
+    machine.uptime += 50
+    await journal.purge(older_s=120.0)
     assert {r.cid for r in Journal(path).after(0).removals} == {"c2", "c3"}
 
 
@@ -226,29 +232,111 @@ async def test_what_came_back_is_forgotten(path: Path) -> None:
     assert len(await journal.record([removal(time=300.0)])) == 1
 
 
+# -- age -----------------------------------------------------------------------------------------------------------
+
+
+class Machine:
+    """A machine that the test starts, lets run and suspends."""
+
+    def __init__(self) -> None:
+        self.boot, self.uptime = "first", 1000.0
+
+    def moment(self) -> Moment:
+        return Moment(self.boot, self.uptime)
+
+    def restart(self, *, uptime: float = 5.0) -> None:
+        self.boot, self.uptime = self.boot + "+", uptime
+
+
+def ages(journal: Journal) -> dict[str, float]:
+    return {t.removal.cid: t.age_s for t in journal.lying()}
+
+
+async def test_the_trash_ages_as_the_machine_runs(path: Path) -> None:
+    machine = Machine()
+    journal = Journal(path, machine.moment)
+    await journal.record([removal("c1")])
+    machine.uptime += 60
+    await journal.record([removal("c2")])
+    machine.uptime += 5
+    assert ages(journal) == {"c1": 65.0, "c2": 5.0}
+
+
+async def test_a_clock_that_is_set_years_ahead_empties_no_trash(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine()
+    journal = Journal(path, machine.moment)
+    await journal.record([removal("c1", time=100.0)])
+    monkeypatch.setattr("time.time", lambda: 100.0 + 365 * 86400)
+    machine.uptime += 60
+    for same in (journal, Journal(path, machine.moment)):
+        assert due(same.lying(), 30 * DAY, pressure=False) == []
+        assert ages(same) == {"c1": 60.0}
+
+
+async def test_the_trash_ages_while_only_the_daemon_was_down(path: Path) -> None:
+    machine = Machine()
+    await Journal(path, machine.moment).record([removal("c1")])
+    machine.uptime += DAY
+    assert ages(Journal(path, machine.moment)) == {"c1": DAY}
+
+
+async def test_the_trash_does_not_age_while_the_machine_is_off(path: Path) -> None:
+    machine = Machine()
+    journal = Journal(path, machine.moment)
+    await journal.record([removal("c1")])
+    machine.uptime += 10
+    await journal.keep_time(at_once=True)
+    machine.restart(uptime=50_000.0)
+    again = Journal(path, machine.moment)
+    assert ages(again) == {"c1": 10.0}
+    machine.uptime += 7
+    assert ages(again) == {"c1": 17.0}
+
+
+async def test_a_power_cut_costs_the_trash_an_hour_of_age_at_most(path: Path) -> None:
+    machine = Machine()
+    journal = Journal(path, machine.moment)
+    await journal.record([removal("c1")])
+    for _ in range(100):
+        machine.uptime += 100
+        await journal.keep_time()
+    machine.restart()
+    assert 10_000 - 3700 <= ages(Journal(path, machine.moment))["c1"] <= 10_000
+
+
+async def test_a_trash_of_a_node_that_left_is_not_made_anew(path: Path) -> None:
+    journal = Journal(path)
+    await journal.record([removal()])
+    path.rename(path.with_name("before"))
+    await journal.keep_time(at_once=True)
+    assert not path.exists()
+
+
 # -- due -----------------------------------------------------------------------------------------------------------
 
-TRASH = [removal("young", 90.0), removal("old", 10.0), removal("older", 5.0)]
+TRASH = [Lying(removal("young"), 20.0), Lying(removal("old"), 100.0), Lying(removal("older"), 105.0)]
 
 
 def test_what_is_over_goes_the_oldest_first() -> None:
-    assert [r.cid for r in due(TRASH, 110.0, 100.0, pressure=False)] == ["older", "old"]
+    assert [r.cid for r in due(TRASH, 100.0, pressure=False)] == ["older", "old"]
 
 
 def test_what_is_not_over_stays() -> None:
-    assert due(TRASH, 104.9, 100.0, pressure=False) == []
+    assert due(TRASH, 105.1, pressure=False) == []
 
 
 def test_under_pressure_the_oldest_goes_before_its_time_and_only_that() -> None:
-    assert [r.cid for r in due(TRASH, 20.0, 100.0, pressure=True)] == ["older"]
+    assert [r.cid for r in due(TRASH, 200.0, pressure=True)] == ["older"]
 
 
 def test_under_pressure_what_is_over_is_enough() -> None:
-    assert [r.cid for r in due(TRASH, 110.0, 100.0, pressure=True)] == ["older", "old"]
+    assert [r.cid for r in due(TRASH, 100.0, pressure=True)] == ["older", "old"]
 
 
 def test_an_empty_trash_gives_nothing() -> None:
-    assert due([], 1e9, 0.0, pressure=True) == []
+    assert due([], 0.0, pressure=True) == []
 
 
 # -- restore and view ----------------------------------------------------------------------------------------------
@@ -284,7 +372,9 @@ def test_the_trash_is_shown_with_the_newest_removal_first() -> None:
         removal("c3", 15.0, name="minutes", owner=""),
         removal("c4", 1.0, by=""),
     ]
-    shown = view(same, 30 * DAY, {"f1": "attic", "f2": "barn"}.__getitem__)
+    lying = [Lying(r, 3 * DAY) for r in same]
+    before = time.time()
+    shown = view(lying, 30 * DAY, {"f1": "attic", "f2": "barn"}.__getitem__)
     assert [(t.name, t.version) for t in shown] == [("club", 1), ("minutes", 1), ("club", 2), ("name-c4", 1)]
     assert [(t.owner, t.removed_by) for t in shown] == [
         ("attic", "barn"),
@@ -292,4 +382,4 @@ def test_the_trash_is_shown_with_the_newest_removal_first() -> None:
         ("attic", "attic"),
         ("attic", "unknown"),
     ]
-    assert shown[0].expires == 20.0 + 30 * DAY
+    assert before + 27 * DAY <= shown[0].expires <= time.time() + 27 * DAY
