@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import time
 from typing import Any
 
-from meshctl import hints, render
+from meshctl import hints, paragraph, render
 from meshctl.client import Client
 from meshctl.commands.peers import peer_table
 from meshctl.errors import DONE
@@ -119,11 +120,20 @@ def _conditions(conditions: list[Part]) -> None:
         conditions, key=lambda one: (_ORDER.get(str(one.get("severity")), 3), float(one.get("since") or 0))
     )
     for condition in ordered:
-        since = render.ago(float(condition.get("since") or 0))
-        render.say(
-            f"\n{render.safe(condition.get('severity'))}: {render.safe(condition.get('title'))}  ({since})"
-        )
+        render.say()
+        paragraph.tell(f"{condition.get('title')}{_since(condition)}", f"{condition.get('severity')}: ")
         if condition.get("cause"):
-            render.say(f"  {render.safe(condition['cause'])}")
+            paragraph.tell(condition["cause"], "  ")
         if hint := hints.of_condition(condition):
-            render.say(f"  try: {render.safe(hint)}")
+            paragraph.tell(hint, "  try: ")
+
+
+def _since(condition: Part) -> str:
+    """`, since 14:02 (3 min)`, with the date where it was not today; nothing where it is not known."""
+    began = float(condition.get("since") or 0)
+    if began <= 0:
+        return ""
+    now, at = time.time(), render.when(began)
+    day, _, clock = at.partition(" ")
+    shown = clock if day == render.when(now)[:10] else at
+    return f", since {shown} ({render.span(now - began)})"

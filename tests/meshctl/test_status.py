@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import re
 import signal
+import struct
+import termios
 import time
 
 from aiohttp import web
 
-from tests.meshctl.conftest import Meshctl
+from tests.meshctl.conftest import Meshctl, Terminal
 from tests.meshctl.fake_meshd import Document, FakeMeshd, send, status, stream
+
+THREE_MINUTES = re.compile(r", since (\d{4}-\d\d-\d\d )?\d\d:\d\d \(3 min\)\n")
+
+
+def whatever_the_time(out: str) -> str:
+    """The same without the clock, which shows the date too just after midnight."""
+    return THREE_MINUTES.sub(", since 14:02 (3 min)\n", out)
 
 
 def condition(severity: str, title: str, cause: str = "", hint: str = "") -> Document:
@@ -58,15 +69,49 @@ async def test_what_is_wrong_is_told_worst_first_with_what_to_type(
     result = await meshctl("status")
     assert result.code == 0
     assert result.out.startswith("node     attic, site home: not ready; up 2 h, version 0.1.0\n")
-    assert result.out.endswith(
-        "\nerror: kubo does not start  (3 min ago)\n"
+    assert whatever_the_time(result.out).endswith(
+        "\nerror: kubo does not start, since 14:02 (3 min)\n"
         "  the disk is full\n"
         "  try: df -h\n"
-        "\nwarning: 3 files have fewer copies  (3 min ago)\n"
+        "\nwarning: 3 files have fewer copies, since 14:02 (3 min)\n"
         "  desk is away\n"
         "  try: meshctl peers\n"
-        "\ninfo: desk joined  (3 min ago)\n"
+        "\ninfo: desk joined, since 14:02 (3 min)\n"
     )
+
+
+async def test_since_when_is_a_clock_today_and_a_date_before(meshctl: Meshctl, meshd: FakeMeshd) -> None:
+    before, now = time.time(), condition("error", "kubo does not start")
+    old = condition("error", "the disk is old") | {"since": 1_700_000_000.0}
+    unknown = condition("info", "a newer daemon says less") | {"since": 0}
+    meshd.answers("GET", "/v1/status", status(conditions=[now | {"since": before}, old, unknown]))
+    out = (await meshctl("status")).out
+    clocks = {time.strftime("%H:%M", time.gmtime(t)) for t in (before, time.time())}
+    assert any(f"kubo does not start, since {clock} (" in out for clock in clocks) or "00:00" in clocks
+    assert re.search(r"\nerror: the disk is old, since 2023-11-14 22:13 \(\d+ days\)\n", out)
+    assert out.endswith("\ninfo: a newer daemon says less\n")
+
+
+async def test_what_is_wrong_fits_a_screen_and_is_whole_in_a_pipe(
+    meshctl: Meshctl, meshd: FakeMeshd, terminal: Terminal
+) -> None:
+    cause = "kubo ended by itself: exit 1; its last lines: " + "no space left on device | " * 8
+    path = "/srv/" + "long/" * 30
+    told = condition("error", "kubo does not run", cause.rstrip(" |"), f"chmod 600 {path}")
+    meshd.answers("GET", "/v1/status", status(conditions=[told]))
+    piped = (await meshctl("status")).out
+    assert f"\n  {cause.rstrip(' |')}\n" in piped, "for grep and for a mail"
+    fcntl.ioctl(terminal.device, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 72, 0, 0))
+    running = await meshctl.start("status", stdout=terminal.device)
+    await terminal.shows("chmod 600")
+    await running.result()
+    shown = terminal.seen.replace("\r\n", "\n").partition("error: ")[2].splitlines()
+    assert path in [line.strip() for line in shown], "a path stays whole"
+    assert all(len(line) <= 72 for line in shown if path not in line)
+    assert [line for line in shown if line.startswith("  try: ")] == ["  try: chmod 600"]
+    assert all(line.startswith("  ") for line in shown[1:])
+    told_again = " ".join(line.strip() for line in shown[1:])
+    assert cause.rstrip(" |") in told_again, "no word is lost"
 
 
 async def test_a_new_node_is_told_how_to_get_into_a_mesh(meshctl: Meshctl, meshd: FakeMeshd) -> None:
@@ -161,10 +206,10 @@ async def test_news_have_no_hint_that_only_looks(meshctl: Meshctl, meshd: FakeMe
     ]
     meshd.answers("GET", "/v1/status", status(conditions=conditions))
     result = await meshctl("status")
-    assert result.out.endswith(
-        "\nwarning: desk has a problem  (3 min ago)\n  try: meshctl peers\n"
-        "\ninfo: desk joined, invited by attic  (3 min ago)\n"
-        "\ninfo: the mesh has a new key  (3 min ago)\n  try: meshctl invite --list\n"
+    assert whatever_the_time(result.out).endswith(
+        "\nwarning: desk has a problem, since 14:02 (3 min)\n  try: meshctl peers\n"
+        "\ninfo: desk joined, invited by attic, since 14:02 (3 min)\n"
+        "\ninfo: the mesh has a new key, since 14:02 (3 min)\n  try: meshctl invite --list\n"
     )
 
 

@@ -1,0 +1,42 @@
+"""Prose on a terminal: broken between words, indented, never wider than a person likes to read."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from meshctl.render import safe, say, width
+
+WIDEST = 100  # columns; longer lines are hard to read on a wide screen
+
+
+def columns() -> int:
+    """Columns that prose on stdout may take; 0 where it is no terminal, and whoever reads it wants whole lines."""
+    try:
+        return min(os.get_terminal_size(sys.stdout.fileno()).columns or 80, WIDEST)
+    except (OSError, ValueError):
+        return 0
+
+
+def lines(text: object, first: str, limit: int) -> list[str]:
+    """`text` behind `first`, in lines of up to `limit` columns (0: no limit); the later ones begin below the text.
+
+    A word that is wider than a line stands alone on its own: half a path or command is of no use to anybody.
+    """
+    shown = safe(text)
+    if not limit or width(first) + width(shown) <= limit:
+        return [first + shown]
+    indent = " " * width(first)
+    found, line, empty = list[str](), first, True
+    for word in shown.split(" "):
+        if not empty and width(line) + 1 + width(word) > limit:
+            found.append(line)
+            line, empty = indent, True
+        line, empty = line + ("" if empty else " ") + word, False
+    return [*found, line]
+
+
+def tell(text: object, first: str = "") -> None:
+    """Print it on stdout, as wide as that is."""
+    for line in lines(text, first, columns()):
+        say(line)
