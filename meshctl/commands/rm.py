@@ -16,10 +16,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `meshctl rm`."""
     parser.description = (
         "Stop keeping something. Each node holds it in its trash for a while, from where `meshctl restore` brings\n"
-        "it back. With --now the nodes let go at once, which only the owner can ask for; it cannot be undone.\n"
+        "it back. With --now the nodes let go at once, which only the owner can ask for; it cannot be undone,\n"
+        "and wants --force where no other entry has the same content.\n"
         "Exits 6 if with --now some node could not be asked, or refused."
     )
-    parser.epilog = "examples:\n  meshctl rm minutes-1974.pdf\n  meshctl rm minutes-1974.pdf@2 --now"
+    parser.epilog = "examples:\n  meshctl rm minutes-1974.pdf\n  meshctl rm --now --force minutes-1974.pdf@2"
     parser.add_argument("refs", metavar="REF", nargs="+", help="a name, an older one (name@2), or a CID")
     parser.add_argument(
         "--now", action="store_true", help="free the space on every node now; cannot be undone"
@@ -27,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--force",
         action="store_true",
-        help="even if no node that holds it can be reached, so that it could not be restored",
+        help="even if it cannot be restored then: the last copies go, or no node that holds it can be reached",
     )
 
 

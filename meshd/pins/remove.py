@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import shlex
 import time
 
 import structlog
 
 from meshd import wire
 from meshd.cluster.rest import Cluster
-from meshd.errors import Code, MeshError
+from meshd.errors import Code, MeshError, quoted
 from meshd.files import Disk
 from meshd.kubo.gate import Gate
 from meshd.kubo.rpc import Kubo, KuboError
@@ -67,8 +66,8 @@ class Remover:
     async def remove(self, reference: str, *, now: bool = False, force: bool = False) -> wire.Removed:
         """Take an entry out of the pinset. now: and let its content go on every node, which only its owner may ask.
 
-        Raises MeshError NOT_FOUND, NOT_OWNER; LAST_COPY where nobody who can be reached holds it, so that it could
-        not be restored, unless `force`.
+        Raises MeshError NOT_FOUND, NOT_OWNER; and, unless `force`, LAST_COPY where the content would be gone for good:
+        with `now` if no other entry keeps it, else if nobody who can be reached holds it.
         """
         numbered = await self._to_remove(reference, now=now)
         pin = numbered.pin
@@ -78,16 +77,11 @@ class Remover:
                 Code.NOT_OWNER,
                 f"cannot let {numbered.reference} go at once",
                 f"it was pinned by {owner}, and only its owner may do that",
-                f"meshctl rm {numbered.reference} (it stays in the trash), or ask at {owner}",
+                f"ask at {owner}; or let it stay in the trash: meshctl rm {quoted(numbered.reference)}",
             )
         holders = self._keeper.holders(pin)
-        if not now and not force and not await self._holders(pin):
-            raise MeshError(
-                Code.LAST_COPY,
-                f"cannot remove {numbered.reference}",
-                "no node that can be reached holds it, so it could not be restored",
-                f"start a node that had it; or: meshctl rm --force {shlex.quote(numbered.reference)}",
-            )
+        if not force:
+            await self._check_not_last(numbered, now=now)
         removal = trash.removal_of(pin, self._store.fingerprint, now=now)
         recorded = await self._journal.record([removal])
         try:
@@ -104,6 +98,24 @@ class Remover:
             nodes=[o for o in outcomes if o is not None],
             restore_until=None if now else removal.time + self._window_s,
         )
+
+    async def _check_not_last(self, numbered: entries.NumberedPin, *, now: bool) -> None:
+        pin, reference = numbered.pin, quoted(numbered.reference)
+        if now:
+            if not any(p.root == pin.root and p.cid != pin.cid for p in await self._catalogue.all()):
+                raise MeshError(
+                    Code.LAST_COPY,
+                    f"cannot let {numbered.reference} go at once",
+                    "every copy of it would go, and nobody could restore it",
+                    f"let it stay in the trash: meshctl rm {reference}; or: meshctl rm --now --force {reference}",
+                )
+        elif not await self._holders(pin):
+            raise MeshError(
+                Code.LAST_COPY,
+                f"cannot remove {numbered.reference}",
+                "no node that can be reached holds it, so it could not be restored",
+                f"start a node that had it; or: meshctl rm --force {reference}",
+            )
 
     async def _to_remove(self, reference: str, *, now: bool) -> entries.NumberedPin:
         try:
@@ -231,7 +243,7 @@ class Remover:
         """Put a removed entry back into the pinset, and see its copies. Raises MeshError NOT_FOUND."""
         self._catalogue.need_mesh()
         removed = [trash.pin_of(r) for r in self._journal.all()]
-        pin = entries.resolve(reference, removed, where="the trash").pin
+        pin = entries.resolve(reference, removed, where="the trash", listed_by="meshctl trash").pin
         holders = await self._holders(pin)
         if not holders:
             raise MeshError(

@@ -26,4 +26,4 @@ def test_300_mb_pinned_on_the_first_node_come_back_whole_on_the_third(mesh: Mesh
     assert sha256(tmp_path / "back") == sha256(file)
     (tmp_path / "back").unlink()
     file.unlink()
-    mesh[0].do("rm", "film.mkv", "--now")
+    mesh[0].do("rm", "film.mkv", "--now", "--force")

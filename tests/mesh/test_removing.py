@@ -42,7 +42,7 @@ def test_what_is_removed_leaves_every_list_and_is_in_every_trash_until_it_is_res
 def test_removed_at_once_by_its_owner_it_is_in_no_kubo(mesh: Mesh, tmp_path: Path) -> None:
     entry = mesh[1].pin(random_file(tmp_path / "secret.bin", 3_000_000))
     assert all(node.has_block(entry["root"]) for node in mesh)
-    mesh[1].do("rm", "secret.bin", "--now")
+    mesh[1].do("rm", "secret.bin", "--now", "--force")
     for node in mesh:
         until(lambda node=node: entry["cid"] not in node.pinned(), f"{node}'s kubo does not pin it")
         until(lambda node=node: not node.has_block(entry["root"]), f"{node}'s kubo has no block of it")
@@ -51,11 +51,28 @@ def test_removed_at_once_by_its_owner_it_is_in_no_kubo(mesh: Mesh, tmp_path: Pat
     assert mesh[1].meshctl("restore", "secret.bin").code == 4
 
 
+def test_the_last_copies_go_at_once_only_by_force(mesh: Mesh, tmp_path: Path) -> None:
+    file = random_file(tmp_path / "only.bin", 10_000)
+    entry = mesh[0].pin(file)
+    answer = mesh[0].meshctl("rm", "only.bin", "--now")
+    assert answer.code == 1
+    assert answer.err.startswith("meshctl: cannot let only.bin go at once")
+    assert "meshctl rm only.bin" in answer.err
+    assert "meshctl rm --now --force only.bin" in answer.err
+    for node in mesh:
+        assert node.holders("only.bin") == _ALL
+        assert entry["cid"] in node.pinned()
+        assert "only.bin" not in node.trash()
+    mesh[0].pin(file, "--name", "again.bin")
+    mesh[0].do("rm", "only.bin", "--now")  # the other entry keeps the same bytes
+    assert mesh[1].content("again.bin") == file.read_bytes()
+
+
 def test_what_is_in_the_trash_its_owner_can_still_make_go_at_once(mesh: Mesh, tmp_path: Path) -> None:
     entry = mesh[0].pin(random_file(tmp_path / "regretted.bin", 50_000))
     mesh[2].do("rm", "regretted.bin")
     until(lambda: all("regretted.bin" in node.trash() for node in mesh), "it is in every trash")
-    mesh[0].do("rm", "regretted.bin", "--now")
+    mesh[0].do("rm", "regretted.bin", "--now", "--force")
     for node in mesh:
         until(lambda node=node: entry["cid"] not in node.pinned(), f"{node}'s kubo does not pin it")
         until(lambda node=node: "regretted.bin" not in node.trash(), f"{node} shows it in no trash")
