@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from meshd import wire
-from meshd.errors import Code, MeshError
+from meshd.errors import Code, MeshError, quoted
 from meshd.kubo.rpc import LONG, Kubo, Stat
 from meshd.pins.catalogue import Catalogue
 from meshd.pins.entries import NumberedPin
@@ -49,13 +49,13 @@ class Content:
                     Code.NOT_FOUND,
                     f"cannot find {path} in {numbered.reference}",
                     "there is no such file or directory in it",
-                    f"meshctl ls {numbered.reference}/",
+                    f"meshctl ls {quoted(numbered.reference + '/')}",
                 ) from exc
             raise MeshError(
                 exc.code,
                 f"cannot read {numbered.reference}",
                 f"no reachable node gives its content ({exc.detail})",
-                f"meshctl ls {numbered.reference} shows which nodes hold it; meshctl peers shows which are away",
+                f"meshctl peers shows which nodes are away; and which hold it: meshctl ls {quoted(numbered.reference)}",
             ) from exc
         return Found(numbered, "/".join(parts), parts[-1] if parts else numbered.pin.name, stat, ipfs_path)
 

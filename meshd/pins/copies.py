@@ -24,11 +24,13 @@ _AT_ONCE = 500  # CIDs in one question
 
 @dataclass(slots=True)
 class Question:
-    """One CID that somebody waits for on one node. changed is set whenever `copy` is another than before."""
+    """One CID that somebody waits for on one node. changed is set whenever `copy` is another than before; since: when
+    its state, or how much of it was fetched, last changed."""
 
     cid: str
     copy: Copy
     since: float
+    fetched: int = 0
     pause: float = FIRST_PAUSE
     due: float = 0.0
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -100,6 +102,9 @@ class Asker:
                     question.since = now
                 question.copy = copy
                 question.changed.set()
+            fetched = 0 if answer is None else answer.fetched.get(question.cid, 0)
+            if fetched != question.fetched:
+                question.fetched, question.since = fetched, now
             question.due = now + question.pause
             question.pause = min(question.pause * 2, LONGEST_PAUSE)
 
@@ -122,6 +127,7 @@ class Copies:
                 answer.states[cid] = "held"
             elif cid in self._gate.fetching:
                 answer.states[cid] = "fetching"
+                answer.fetched[cid] = self._gate.fetching[cid]
             elif cid in self._gate.refused:
                 answer.states[cid] = "refused"
                 answer.details[cid] = self._gate.refused[cid]

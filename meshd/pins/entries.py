@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import shlex
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -110,10 +111,12 @@ def number(pins: Iterable[Pin]) -> list[NumberedPin]:
     return result
 
 
-def resolve(reference: str, pins: Iterable[Pin], *, where: str = "the mesh") -> NumberedPin:
+def resolve(
+    reference: str, pins: Iterable[Pin], *, where: str = "the mesh", listed_by: str = "meshctl ls"
+) -> NumberedPin:
     """The entry that a person means: a name (its newest entry), `name@2` (an older one), or an entry's CID.
 
-    Raises MeshError NOT_FOUND.
+    where, listed_by: what `pins` are, and the command that shows them. Raises MeshError NOT_FOUND.
     """
     numbered = number(pins)
     for candidate in numbered:
@@ -130,10 +133,10 @@ def resolve(reference: str, pins: Iterable[Pin], *, where: str = "the mesh") -> 
                 Code.NOT_FOUND,
                 f"cannot find {reference}",
                 f"{match['name']} has {len(of_name)} version{'s' if len(of_name) > 1 else ''}",
-                f"meshctl ls --name {match['name']}",
+                f"meshctl ls --name={shlex.quote(match['name'])}" if listed_by == "meshctl ls" else listed_by,
             )
     raise MeshError(
-        Code.NOT_FOUND, f"cannot find {reference}", f"nothing in {where} has that name", "meshctl ls"
+        Code.NOT_FOUND, f"cannot find {reference}", f"nothing in {where} has that name", listed_by
     )
 
 

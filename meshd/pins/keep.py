@@ -17,16 +17,13 @@ from meshd.errors import Code, MeshError
 from meshd.files import Disk
 from meshd.mesh.store import MeshStore
 from meshd.model import PeerState, Pin
-from meshd.pins import place
+from meshd.pins import patience, place
 from meshd.pins.copies import Asker, Copies, Question
 from meshd.pins.storage import Storage
 
 _METRICS_FOR_S = 5.0
 COMMIT_TIMEOUT = 30.0  # the cluster's batch is 25 ms; a busy disk may take seconds
 JUST_STARTED_S = 15.0  # a member that joined or started is given so long before a pin does without it
-SILENT_S = 20.0  # a chosen node that does not answer for so long is given up
-AWAY_S = 2.0
-IDLE_S = 90.0  # one that answers, but neither fetches nor holds
 _LOG = structlog.get_logger(part="keep")
 
 Emit = Callable[[wire.Wire], Awaitable[None]]
@@ -218,8 +215,12 @@ class Keeper:
         missing: list[wire.Copy] = []
         lock = asyncio.Lock()
 
+        async def say(message: str) -> None:
+            async with lock:
+                await emit(wire.StepEvent(message=message))
+
         async def one(member: wire.Member) -> None:
-            copy = await self._await_copy(member, pin)
+            copy = await self._await_copy(member, pin, say)
             async with lock:
                 if copy.state == "held":
                     held.append(member.name)
@@ -232,18 +233,22 @@ class Keeper:
                 group.create_task(one(member), name=f"see-{pin.cid[-8:]}-{member.name}")
         return Kept(pin, tuple(held), tuple(missing))
 
-    async def _await_copy(self, member: wire.Member, pin: Pin) -> wire.Copy:
+    async def _await_copy(
+        self, member: wire.Member, pin: Pin, say: Callable[[str], Awaitable[None]]
+    ) -> wire.Copy:
+        """What became of one node's copy, once it holds it, refuses it, or was waited for long enough."""
         asker: Asker = self._copies.asker(member)
         question: Question = asker.open(pin.cid)
+        said = ""
         try:
             while True:
                 copy = question.copy
-                if copy.state == "held":
-                    return copy
                 waited = asyncio.get_running_loop().time() - question.since
-                limit = {"unknown": self._patience(member), "missing": IDLE_S}.get(copy.state)
-                if copy.state == "refused" or (limit is not None and waited > limit):
+                if copy.state == "held" or patience.given_up(copy.state, waited, away=self._is_away(member)):
                     return copy
+                if (message := patience.worth_saying(copy.state, waited, member.name)) and message != said:
+                    said = message
+                    await say(message)
                 question.changed.clear()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(1.0):
@@ -251,11 +256,10 @@ class Keeper:
         finally:
             asker.close(question)
 
-    def _patience(self, member: wire.Member) -> float:
-        """Seconds to wait for a node that does not answer: few for one that is known to be away."""
+    def _is_away(self, member: wire.Member) -> bool:
         states = {p.fingerprint: p for p in self._peer_states()}
         s = states.get(member.fingerprint)
-        return AWAY_S if s is not None and not s.reachable and s.last_seen else SILENT_S
+        return s is not None and not s.reachable and bool(s.last_seen)
 
     async def replace_missing(self, kept: Kept) -> Pin | None:
         """Other nodes in place of those that refused or are silent; the new record, or None where nobody else can."""

@@ -99,6 +99,7 @@ class ConfirmRequest(Request):
 class Confirmed(Wire):
     states: dict[str, Literal["held", "fetching", "missing", "refused"]]
     details: dict[str, str] = Field(default_factory=dict)  # why, for those that were refused
+    fetched: dict[str, int] = Field(default_factory=dict)  # blocks so far, for those that are being fetched
 
 
 class Removal(Wire):

@@ -23,6 +23,7 @@ class Node:
     def __init__(self) -> None:
         self.states: dict[str, State] = {}
         self.details: dict[str, str] = {}
+        self.fetched: dict[str, int] = {}
         self.asked: list[list[str]] = []
         self.error: MeshError | None = None
 
@@ -30,7 +31,8 @@ class Node:
         self.asked.append(sorted(cids))
         if self.error is not None:
             raise self.error
-        return Confirmed(states={c: self.states[c] for c in cids if c in self.states}, details=self.details)
+        states = {c: self.states[c] for c in cids if c in self.states}
+        return Confirmed(states=states, details=self.details, fetched=dict(self.fetched))
 
 
 @pytest.fixture
@@ -81,6 +83,19 @@ async def test_what_it_says_is_passed_on_and_told_when_it_changes(node: Node, as
     node.states["c1"] = "held"
     await becomes(question, "held")
     assert question.copy.node == "barn"
+    assert question.since > since
+    asker.close(question)
+
+
+async def test_one_that_fetches_more_has_not_stalled(node: Node, asker: Asker) -> None:
+    node.states["c1"], node.fetched["c1"] = "fetching", 1
+    question = asker.open("c1")
+    await becomes(question, "fetching")
+    since, asked = question.since, len(node.asked)
+    await until(lambda: len(node.asked) > asked + 1)
+    assert question.since == since, "it has got nothing more"
+    node.fetched["c1"] = 2
+    await until(lambda: question.fetched == 2)
     assert question.since > since
     asker.close(question)
 

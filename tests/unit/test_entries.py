@@ -242,7 +242,7 @@ def test_a_version_that_is_not_there_is_told_how_many_there_are(pins: list[Pin],
     with pytest.raises(MeshError) as caught:
         resolve("minutes.pdf@7", pins)
     assert caught.value.detail == f"minutes.pdf has {has}"
-    assert caught.value.hint == "meshctl ls --name minutes.pdf"
+    assert caught.value.hint == "meshctl ls --name=minutes.pdf"
 
 
 def test_where_it_was_looked_for_is_told() -> None:
