@@ -110,8 +110,10 @@ class Node:
         trash: str = "30d",
         heal_after: str = "10m",
         engines: Path = ENGINES,
+        namespace: str = "",
     ) -> None:
-        """interface: where the address is looked up instead; `address` is then only what it has at first."""
+        """interface: where the address is looked up instead; `address` is then only what it has at first. namespace: a
+        network namespace in which it runs."""
         self.name = name
         self.address = address
         self.folder = Path(tempfile.mkdtemp(prefix="m"))
@@ -121,6 +123,7 @@ class Node:
         self.log = self.folder / "log"
         self.config = self.folder / "meshd.toml"
         self.metrics_address = metrics or address
+        self._within = ["ip", "netns", "exec", namespace] if namespace else []
         self.process: subprocess.Popen[bytes] | None = None
         where = f"interface = {json.dumps(interface)}" if interface else f"address = {json.dumps(address)}"
         self.config.write_text(
@@ -152,7 +155,7 @@ class Node:
     def begin(self) -> None:
         """Start it and return at once."""
         assert not self.alive
-        argv: list[str | Path] = [BIN / "meshd", "run", "--config", self.config]
+        argv: list[str | Path] = [*self._within, BIN / "meshd", "run", "--config", self.config]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 argv,
