@@ -13,6 +13,7 @@ from meshctl.errors import DONE
 
 Part = dict[str, Any]
 
+_EXIT_WIDTH = 48
 _ORDER = {"error": 0, "warning": 1, "info": 2}
 
 
@@ -105,11 +106,17 @@ def _services(services: list[Part]) -> None:
                 render.span(float(service.get("since_s") or 0)),
                 service.get("restarts"),
                 service.get("version") or "-",
-                service.get("last_exit") or "-",
+                _last_exit(str(service.get("last_exit") or "-")),
             )
         )
     header = ("SERVICE", "STATE", "FOR", "RESTARTS", "VERSION", "LAST EXIT")
     render.say(f"\n{render.table(header, rows, right=(3,))}")
+
+
+def _last_exit(text: str) -> str:
+    """How it ended, in a column's width: its last lines are in the condition while it is down, and in its log."""
+    short = text.partition("; its last lines")[0]
+    return short if len(short) <= _EXIT_WIDTH else f"{short[: _EXIT_WIDTH - 1]}…"
 
 
 def _conditions(conditions: list[Part]) -> None:

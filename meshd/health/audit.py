@@ -58,14 +58,19 @@ class Audit:
             self.open_files = tuple(
                 str(p) for p in self._secret_files() if p.exists() and p.stat().st_mode & 0o077
             )
-            if looks % _CONFIG_EVERY == 0 and self._services["kubo"].state.phase is Phase.READY:
+            if self._services["kubo"].state.phase is not Phase.READY:
+                self.drift = self.strangers = ()  # found in a program that is no more
+            elif looks % _CONFIG_EVERY == 0 or self.drift or self.strangers:
                 with contextlib.suppress(
                     MeshError
                 ):  # a kubo that does not answer is the supervisor's to tell
                     await self._look_at_kubo()
             starting = any(s.state.phase is Phase.STARTING for s in self._services.values())
             looks = 0 if starting else looks + 1
-            calm = WHILE_RUNNING_S if looks > _FIRST_LOOKS else JUST_STARTED_S
+            troubled = (
+                self.drift or self.strangers or self.open_files
+            )  # whoever mends it wants to see it mended
+            calm = WHILE_RUNNING_S if looks > _FIRST_LOOKS and not troubled else JUST_STARTED_S
             await self._sleep(WHILE_STARTING_S if starting else calm)
 
     async def _sleep(self, seconds: float) -> None:

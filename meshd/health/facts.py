@@ -19,6 +19,7 @@ class Facts:
     forgotten_by: str = ""  # a name; empty while this node is a member
     overlay: OverlayState = field(default_factory=OverlayState)
     services: dict[str, ServiceState] = field(default_factory=dict)
+    deaths: dict[str, int] = field(default_factory=dict)  # see history.py; the board fills it in
     peers: tuple[PeerState, ...] = ()
     joined: tuple[tuple[str, str], ...] = ()
     room: Room | None = None

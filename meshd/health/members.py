@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 
 from meshd.health.facts import Facts
+from meshd.health.long_away import is_long
 from meshd.model import Condition, Severity
 
 _NEW_S = 20.0  # a node that has just joined is not away because it was not asked yet
@@ -32,14 +33,16 @@ def check(facts: Facts) -> Iterator[Condition]:
             new = not facts.settled or facts.now - peer.admitted < _NEW_S
             if new and not peer.last_seen:
                 continue
-            seen = (
-                time.strftime("%Y-%m-%d %H:%M", time.localtime(peer.last_seen)) if peer.last_seen else "never"
-            )
+            if is_long(peer, facts.now):
+                continue
+            seen = "not seen since meshd started here"
+            if peer.last_seen:
+                seen = f"last seen {time.strftime('%Y-%m-%d %H:%M', time.localtime(peer.last_seen))}"
             yield Condition(
                 "peer-away",
                 Severity.WARNING,
                 f"{peer.name} is away",
-                f"last seen {seen}; {peer.problem or 'it was not asked yet'}",
+                f"{seen}; {peer.problem or 'it was not asked yet'}",
                 f"start it; if it never comes back: meshctl forget {peer.name}",
                 peer.name,
             )
@@ -49,6 +52,6 @@ def check(facts: Facts) -> Iterator[Condition]:
                 Severity.WARNING,
                 f"{peer.name} has a problem",
                 peer.problem,
-                "meshctl peers",
+                f"meshctl version, here and on {peer.name}",
                 peer.name,
             )

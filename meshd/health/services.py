@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from meshd.health.facts import Facts
-from meshd.model import Condition, Phase, Severity
+from meshd.model import Condition, Phase, ServiceState, Severity
 
 
 def check(facts: Facts) -> Iterator[Condition]:
@@ -35,7 +35,25 @@ def check(facts: Facts) -> Iterator[Condition]:
                 "service-down",
                 Severity.ERROR,
                 f"{service.name} does not run",
-                service.last_exit,
-                f"meshctl logs {service.name}; it is tried again by itself",
+                _how_it_ended(service),
+                _what_helps(service),
                 service.name,
             )
+
+
+def _killed(service: ServiceState) -> bool:
+    return "ended by itself: signal SIGKILL" in service.last_exit
+
+
+def _how_it_ended(service: ServiceState) -> str:
+    """With its own last words, unless it was killed, of which they cannot tell."""
+    if _killed(service):
+        return f"{service.last_exit.partition(';')[0]}, so something killed it"
+    return service.last_exit
+
+
+def _what_helps(service: ServiceState) -> str:
+    """Mostly it is the kernel that kills, for want of memory, and nothing of that is in the program's log."""
+    if _killed(service):
+        return f"free -h; dmesg | grep -i 'out of memory'; {service.name} is tried again by itself"
+    return f"meshctl logs {service.name}; it is tried again by itself"

@@ -33,9 +33,20 @@ def check(facts: Facts) -> Iterator[Condition]:
             "copies-missing",
             Severity.WARNING,
             f"{_entries(facts.short)} fewer copies than there could be",
-            "a node was away, or has no room; copies are being made",
+            f"{why}copies are being made"
+            if (why := _why(facts))
+            else "a node was away or is new; copies are being made",
             "meshctl ls shows them; meshctl peers shows who is away",
         )
+
+
+def _why(facts: Facts) -> str:
+    """`barn is away, cellar takes no more; ` of those that cannot take a copy now."""
+    away = [f"{p.name} is away" for p in facts.peers if not p.reachable]
+    full = [f"{p.name} takes no more" for p in facts.peers if p.reachable and p.ready and not p.accepts]
+    own = ["this node takes no more"] if facts.full else []
+    told = [*own, *away, *full]
+    return ", ".join(told[:_SHOWN]) + (" and more" if len(told) > _SHOWN else "") + "; " if told else ""
 
 
 def _entries(count: int) -> str:

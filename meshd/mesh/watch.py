@@ -13,7 +13,7 @@ import structlog
 
 from meshd.errors import Code, MeshError
 from meshd.mesh.peers import Peers
-from meshd.mesh.protocol import speaks
+from meshd.mesh.protocol import PROTOCOL, speaks
 from meshd.mesh.store import MeshStore
 from meshd.model import PeerState
 from meshd.wire import Beat, Member
@@ -195,9 +195,7 @@ class Watch:
         watched.rtt_s = watched.seen_at - began
         watched.last_seen = self._now()
         watched.beat = theirs
-        watched.problem = (
-            "" if speaks(theirs.protocol) else f"it speaks protocol {theirs.protocol}: update meshd"
-        )
+        watched.problem = "" if speaks(theirs.protocol) else _other_protocol(theirs.protocol)
         self._tell(watched)
         await self._exchange_rosters(watched, theirs)
 
@@ -248,3 +246,9 @@ class Watch:
         )
         for callback in self._subscribers:
             callback()
+
+
+def _other_protocol(theirs: int) -> str:
+    """Which of the two is behind; the words for a person who looks at this node."""
+    behind = "this node" if theirs > PROTOCOL else "that node"
+    return f"it speaks protocol {theirs} and this node {PROTOCOL}: update meshd on {behind}"

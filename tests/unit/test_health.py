@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
+from meshd import __version__
 from meshd.errors import Code, MeshError
 from meshd.health.board import Board
 from meshd.health.facts import Facts
@@ -15,6 +17,8 @@ from meshd.model import Condition, OverlayState, PeerState, Phase, ServiceState,
 
 UP = OverlayState("10.0.0.1", "wg0")
 DOWN = OverlayState(problem=Condition("overlay-down", Severity.ERROR, "the address is gone", "c", "h"))
+DAY = 86400.0
+HERE = PeerState("f2", "barn", "10.0.0.2", reachable=True, ready=True, accepts=True, version=__version__)
 AWAY = PeerState("f2", "barn", "10.0.0.2", problem="it does not answer")
 
 
@@ -22,7 +26,7 @@ def facts(now: float = 100.0, **given: Any) -> Facts:
     """A node on which all is well, but for what is given."""
     ready = {name: ServiceState(name, Phase.READY) for name in ("kubo", "cluster")}
     fields: dict[str, Any] = {"in_mesh": True, "overlay": UP, "services": ready}
-    return Facts(now, **(fields | given))
+    return Facts(**({"now": now} | fields | given))
 
 
 def service(**changes: Any) -> dict[str, Any]:
@@ -46,8 +50,11 @@ TROUBLE: list[tuple[str, str, dict[str, Any]]] = [
     (
         "peer-problem",
         "barn",
-        {"peers": (PeerState("f2", "barn", "10.0.0.2", reachable=True, problem="old"),)},
+        {"peers": (PeerState("f2", "barn", "10.0.0.2", reachable=True, ready=True, problem="old"),)},
     ),
+    ("peer-lost", "barn", {"now": 1e9, "peers": (replace(AWAY, last_seen=1e9 - 8 * DAY),)}),
+    ("peer-full", "barn", {"peers": (replace(HERE, accepts=False),)}),
+    ("peer-version", "barn", {"peers": (replace(HERE, version="0.0.1"),)}),
     ("disk-floor", "", {"full": "the disk has 5 bytes free"}),
     ("copies-missing", "", {"short": 3}),
 ]
@@ -105,9 +112,118 @@ def test_a_forgotten_node_is_told_that_and_not_who_is_away() -> None:
 def test_a_node_that_is_away_is_told_with_when_it_was_seen_and_why() -> None:
     never, once = AWAY, PeerState("f3", "cellar", "10.0.0.3", last_seen=1_700_000_000.0)
     one, two = told(facts(peers=(never, once)))
-    assert one.cause == "last seen never; it does not answer"
+    assert one.cause == "not seen since meshd started here; it does not answer"
     assert two.cause.startswith("last seen 2023-11-1")
     assert "forget cellar" in two.hint
+
+
+@pytest.mark.parametrize(
+    ("days", "code", "severity"),
+    [(6.9, "peer-away", Severity.WARNING), (7.1, "peer-lost", Severity.ERROR)],
+)
+def test_who_is_away_for_a_week_is_told_as_lost_and_not_as_away_too(
+    days: float, code: str, severity: Severity
+) -> None:
+    now = 1_700_000_000.0
+    (condition,) = told(facts(now, peers=(replace(AWAY, last_seen=now - days * DAY),)))
+    assert (condition.code, condition.severity) == (code, severity)
+    assert "meshctl forget barn" in condition.hint
+    assert f"{int(days)} days" in condition.title or code == "peer-away"
+
+
+def test_a_node_that_was_never_seen_since_the_start_is_not_called_lost() -> None:
+    (condition,) = told(facts(1_700_000_000.0, peers=(AWAY,)))
+    assert condition.code == "peer-away"
+
+
+@pytest.mark.parametrize(
+    ("version", "where"), [("0.0.1", "on barn"), ("99.0.0", "on this node"), ("strange", "on barn")]
+)
+def test_which_of_two_nodes_is_to_be_updated_is_said(version: str, where: str) -> None:
+    (condition,) = told(facts(peers=(replace(HERE, version=version),)))
+    assert condition.severity is Severity.INFO
+    assert version in condition.cause
+    assert where in condition.hint
+
+
+def test_a_node_without_its_services_is_told_once_it_lasts_with_when_it_began() -> None:
+    board, heard = listened()
+    starting = replace(HERE, ready=False, accepts=False)
+    for now in (100.0, 130.0, 159.0):
+        board.update(facts(now, peers=(starting,)))
+    assert heard == []
+    board.update(facts(161.0, peers=(starting,)))
+    (condition,) = board.conditions
+    assert condition.key == ("peer-not-ready", "barn")
+    assert condition.since == 100.0
+    assert condition.hint == "on barn: meshctl status"
+    board.update(facts(163.0, peers=(HERE,)))
+    assert heard == [("raised", "peer-not-ready"), ("cleared", "peer-not-ready")]
+
+
+def test_a_node_that_is_started_in_time_is_not_told_and_waits_anew_the_next_time() -> None:
+    board, heard = listened()
+    starting = replace(HERE, ready=False)
+    for now, peer in ((100.0, starting), (150.0, HERE), (155.0, starting), (170.0, starting)):
+        board.update(facts(now, peers=(peer,)))
+    assert heard == []
+
+
+def test_copies_that_are_missing_are_told_with_who_cannot_take_one() -> None:
+    full = replace(HERE, name="cellar", fingerprint="f3", accepts=False)
+    found = told(facts(short=2, full="full", peers=(AWAY, full)))
+    (condition,) = (c for c in found if c.code == "copies-missing")
+    assert condition.cause.startswith("this node takes no more, barn is away, cellar takes no more; ")
+
+
+# -- services that die again and again -----------------------------------------------------------------------------
+
+
+def dying(board: Board, *looks: tuple[float, Phase, int]) -> set[str]:
+    """What is told after these looks at kubo: when, its phase, how often it has failed."""
+    for now, phase, restarts in looks:
+        state = ServiceState("kubo", phase, restarts=restarts, last_exit="exit 1" if restarts else "")
+        board.update(facts(now, services={"kubo": state}))
+    return {c.code for c in board.conditions}
+
+
+CRASHING = [(float(10 * n), Phase.READY, n) for n in range(4)]
+
+
+def test_a_service_that_runs_each_time_it_is_looked_at_and_yet_keeps_dying_is_told() -> None:
+    board = Board()
+    assert dying(board, *CRASHING[:3]) == set()
+    assert dying(board, CRASHING[3]) == {"service-unstable"}
+    (condition,) = board.conditions
+    assert condition.cause == "3 times in ten minutes; the last time: exit 1"
+    assert "meshctl logs kubo" in condition.hint
+
+
+def test_it_is_well_again_after_two_calm_minutes() -> None:
+    board = Board()
+    assert dying(board, *CRASHING, (149.0, Phase.READY, 3)) == {"service-unstable"}
+    assert dying(board, (151.0, Phase.READY, 3)) == set()
+
+
+def test_deaths_of_long_ago_do_not_count() -> None:
+    board = Board()
+    dying(board, *((float(100 * n), Phase.READY, n) for n in range(20)))
+    (condition,) = board.conditions
+    assert condition.cause.startswith("7 times in ten minutes"), "those at 1300, 1400 ... 1900"
+    assert condition.since == 300.0
+
+
+def test_a_service_that_never_gets_ready_is_down_and_not_unstable() -> None:
+    board = Board()
+    looks = [(float(n), (Phase.STARTING, Phase.BACKOFF)[n % 2], (n + 1) // 2) for n in range(20)]
+    assert dying(board, *looks) == {"service-down"}
+
+
+def test_a_service_that_was_killed_is_told_with_what_kills() -> None:
+    killed = "kubo ended by itself: signal SIGKILL; its last lines: Daemon is ready"
+    (condition,) = told(facts(**service(phase=Phase.BACKOFF, last_exit=killed)))
+    assert condition.cause == "kubo ended by itself: signal SIGKILL, so something killed it"
+    assert "out of memory" in condition.hint
 
 
 def test_the_worst_comes_first_then_the_oldest() -> None:
@@ -181,6 +297,6 @@ def test_what_was_raised_and_not_cleared_is_what_holds(turns: list[set[int]]) ->
     for now, troubles in enumerate(turns):
         merged: dict[str, Any] = {}
         for index in troubles:
-            merged |= TROUBLE[index][2]
+            merged |= {key: value for key, value in TROUBLE[index][2].items() if key != "now"}
         board.update(facts(float(now), **merged))
         assert {c.key for c in board.conditions} == held
