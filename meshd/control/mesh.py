@@ -44,7 +44,7 @@ class MeshApi:
         wanted = await read_request(request, wire.JoinRequest)
 
         async def work(events: EventStream) -> None:
-            await self._membership.join(wanted.invite, wanted.name, events.emit)
+            await self._membership.join(wanted.invite or "", wanted.name, events.emit)
 
         return await stream(request, work)
 

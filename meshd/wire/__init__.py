@@ -1,5 +1,18 @@
 """Every request and response shape, in one place; docs/reference/openapi.json is made from it."""
 
+from meshd.wire.asking import (
+    Approved,
+    ApproveRequest,
+    Ask,
+    AskAnswer,
+    Asked,
+    AskingId,
+    AuthorizedEvent,
+    CodeEvent,
+    JoinRequests,
+    JoinRequestView,
+    Reveal,
+)
 from meshd.wire.base import (
     Replicas,
     Request,
@@ -69,8 +82,16 @@ from meshd.wire.peer import (
 __all__ = [
     "AddedEvent",
     "Admitted",
+    "ApproveRequest",
+    "Approved",
+    "Ask",
+    "AskAnswer",
+    "Asked",
+    "AskingId",
+    "AuthorizedEvent",
     "Beat",
     "Challenge",
+    "CodeEvent",
     "Condition",
     "ConfirmRequest",
     "Confirmed",
@@ -91,6 +112,8 @@ __all__ = [
     "Invites",
     "Item",
     "JoinRequest",
+    "JoinRequestView",
+    "JoinRequests",
     "Joiner",
     "LeftEvent",
     "Listing",
@@ -116,6 +139,7 @@ __all__ = [
     "Removed",
     "Replicas",
     "Request",
+    "Reveal",
     "Roster",
     "Service",
     "Status",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from meshd.wire.base import Replicas, Request, Wire
 
@@ -124,11 +124,14 @@ class Doctor(Wire):
 
 
 class Invite(Wire):
+    """note: what is still to be done so that the one who has it can join, e.g. on the network's admin page."""
+
     id: str
     created: float
     expires: float
     used_by: str | None = None
     invite: str | None = None  # only in the answer that makes it
+    note: str = ""
 
 
 class Invites(Wire):
@@ -217,17 +220,35 @@ class Forgotten(Wire):
     name: str
 
 
+_NetworkId = Annotated[str, Field(pattern=r"^[0-9a-fA-F]{16}$")]
+
+
 class InitRequest(Request):
+    """network: the ZeroTier network to be on; joined first where it is not."""
+
     name: str = "mesh"
+    network: _NetworkId | None = None
 
 
 class JoinRequest(Request):
-    invite: str
+    """Either an invite, or the network on which members are found and asked."""
+
+    invite: str | None = None
+    network: _NetworkId | None = None
     name: str | None = None
+
+    @model_validator(mode="after")
+    def _either(self) -> JoinRequest:
+        if (self.invite is None) == (self.network is None):
+            raise ValueError("expected either invite or network")
+        return self
 
 
 class InviteRequest(Request):
+    """node: the ZeroTier address of the machine that it is for, which is authorized on the network at once."""
+
     expires_s: Annotated[float, Field(gt=0, le=30 * 86400)] = 86400.0
+    node: Annotated[str, Field(pattern=r"^[0-9a-fA-F]{10}$")] | None = None
 
 
 class PinRequest(Request):
