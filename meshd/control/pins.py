@@ -45,9 +45,10 @@ class PinsApi:
         query = request.query
         declared = Declared(
             name=query.get("name", ""),
-            directory=_flag(request, "directory"),
+            directory=_flag(request, "directory") if "directory" in query else None,
             size=_number(query.get("bytes"), "bytes"),
             files=_number(query.get("files"), "files"),
+            length=request.content_length,
         )
         replicas = _replicas(query.get("replicas"))
         detach = _flag(request, "detach")

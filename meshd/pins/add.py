@@ -13,7 +13,7 @@ from meshd import wire
 from meshd.cluster.rest import Cluster
 from meshd.errors import Code, MeshError
 from meshd.files import Disk
-from meshd.kubo.rpc import Kubo
+from meshd.kubo.rpc import EMPTY_BLOCK, Kubo
 from meshd.mesh.store import MeshStore
 from meshd.model import Pin, Replicas
 from meshd.pins import entries, place
@@ -80,13 +80,13 @@ class Adder:
         """Take one file or directory and keep it. Emits progress, added, entry, copy..., done."""
         entries.check_name(declared.name)
         self._catalogue.need_mesh()
-        self._storage.check(declared.size or 0)
+        self._storage.check(max(declared.size or 0, declared.length or 0))
         leave = self._uploads.enter()
         try:
             added = await self._uploads.add(body, content_type, declared, _throttled(emit))
             try:
                 await emit(wire.AddedEvent(root=added.root, size=added.size, files=added.files))
-                pin = await self._make_entry(declared.name, added, declared.directory, replicas)
+                pin = await self._make_entry(declared.name, added, replicas)
             finally:
                 await asyncio.shield(self._uploads.release(added.root))
         finally:
@@ -105,8 +105,8 @@ class Adder:
             await emit(wire.StepEvent(message="looking for the content on the members"))
             stat = await self._kubo.stat(f"/ipfs/{cid}")
             self._storage.check(stat.cumulative)
-            added = Added(stat.cid, stat.cumulative if stat.directory else stat.size, 1)
-            pin = await self._make_entry(name, added, stat.directory, replicas)
+            size = stat.cumulative if stat.directory else stat.size
+            pin = await self._make_entry(name, Added(stat.cid, size, 1, stat.directory), replicas)
         finally:
             leave()
         await self._keep(pin, replicas, emit, new=True, detach=detach)
@@ -115,7 +115,7 @@ class Adder:
         """See an entry's copies made: after a restore (recommit: put it back into the pinset first), or to recover."""
         await self._keep(pin, None, emit, new=recommit, detach=False)
 
-    async def _make_entry(self, name: str, added: Added, directory: bool, replicas: Replicas | None) -> Pin:
+    async def _make_entry(self, name: str, added: Added, replicas: Replicas | None) -> Pin:
         """Make the entry, pinned and durable on this node. After an error it is not pinned."""
         draft = Pin(
             cid="",
@@ -125,7 +125,7 @@ class Adder:
             size=added.size,
             time=int(time.time() * 1000) / 1000,
             wanted=replicas or self._default,
-            directory=directory,
+            directory=added.directory,
             files=added.files,
         )
         cid = await self._kubo.put_entry(entries.to_node(draft))
@@ -250,7 +250,8 @@ class Adder:
                 await self._kubo.unpin(cid)
             self._pending.end(cid)
         for cid, name in local.items():
-            if self._uploads.left_over(name, cid) and cid not in pinset:
+            # The block of no bytes keeps its pin, and with it the name of the upload that last brought it.
+            if self._uploads.left_over(name, cid) and cid not in pinset and cid != EMPTY_BLOCK:
                 _LOG.info("an upload that was not acknowledged goes", cid=cid)
                 await self._kubo.unpin(cid)
 

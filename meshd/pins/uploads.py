@@ -1,4 +1,4 @@
-"""One upload into kubo: a multipart body is passed on unparsed, watched, and checked to be whole."""
+"""One upload into kubo: a multipart body is passed on as it is, watched, and checked to be whole."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import structlog
 
 from meshd.errors import Code, MeshError
 from meshd.kubo.rpc import LONG, Kubo, json_lines
+from meshd.pins.form import AGAIN, NOTHING_KEPT, Form
 from meshd.pins.storage import Storage
 
 ADDING = "meshd:adding:"
@@ -24,21 +25,26 @@ _LOG = structlog.get_logger(part="uploads")
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """What the client said before it sent anything. size and files are None where it cannot know (standard input)."""
+    """What the client said before it sent anything; None is what it did not say, as it cannot for standard input.
+
+    size: bytes of the files. length: bytes of the whole body.
+    """
 
     name: str
-    directory: bool
+    directory: bool | None
     size: int | None
     files: int | None
+    length: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """What kubo took: root CID, content bytes, number of files."""
+    """What kubo took: root CID, content bytes, number of regular files, and whether the root is a directory."""
 
     root: str
     size: int
     files: int
+    directory: bool
 
 
 @dataclass(slots=True)
@@ -109,8 +115,9 @@ class Uploads:
     ) -> Added:
         """Pass the body to kubo, which pins what it makes under a name that begins with ADDING.
 
-        The caller owns that pin and must `release(root)` it. Raises MeshError: BAD_REQUEST for a body that is not
-        multipart, UPLOAD_CUT_OFF, UPLOAD_MISMATCH, DISK_FLOOR. After an error nothing is pinned.
+        The caller owns that pin and must `release(root)` it. Raises MeshError: BAD_REQUEST and BAD_NAME for a body that
+        is not one file or directory as a form, UPLOAD_CUT_OFF, UPLOAD_MISMATCH, DISK_FLOOR. After an error nothing is
+        pinned.
         """
         match = re.fullmatch(
             r'multipart/form-data;\s*boundary="?([^";]{1,200})"?', content_type.strip(), re.IGNORECASE
@@ -120,15 +127,15 @@ class Uploads:
                 Code.BAD_REQUEST,
                 "cannot take that upload",
                 "its Content-Type is not multipart/form-data",
-                "meshctl pin PATH",
+                AGAIN,
             )
-        seen, pin_name = _Seen(), ADDING + secrets.token_hex(8)
+        seen, form, pin_name = _Seen(), Form(match[1].encode()), ADDING + secrets.token_hex(8)
         self._names.add(pin_name)
         try:
             async with self._kubo.call(
                 "add",
                 timeout=LONG,
-                data=self._checked(body, match[1].encode(), seen),
+                data=self._checked(body, form, declared, seen),
                 headers={"Content-Type": content_type},
                 pin="true",
                 pin_name=pin_name,
@@ -139,12 +146,15 @@ class Uploads:
             raise seen.error or exc from exc
         except ValueError as exc:
             raise MeshError(
-                Code.ENGINE_FAILED, "cannot add that", f"kubo's answer makes no sense: {exc}"
+                Code.ENGINE_FAILED,
+                "cannot add that",
+                f"kubo's answer makes no sense: {exc}",
+                "meshctl logs kubo",
             ) from exc
         else:
             if seen.error is not None:
                 raise seen.error
-            return await self._verify(seen, declared)
+            return await self._verify(seen, form, declared)
         finally:
             self._names.discard(pin_name)
 
@@ -158,7 +168,12 @@ class Uploads:
         total = 0
         async for event in json_lines(answer.content):
             if event.get("Type") == "error" or "Message" in event:
-                raise MeshError(Code.ENGINE_FAILED, "cannot add that", f"kubo says: {event.get('Message')}")
+                raise MeshError(
+                    Code.ENGINE_FAILED,
+                    "cannot add that",
+                    f"kubo says: {event.get('Message')}",
+                    "meshctl logs kubo",
+                )
             path = event.get("Name", "")
             if not event.get("Hash"):  # progress of a file; a count of zero bytes is left out of the line
                 count = event.get("Bytes", 0)
@@ -168,32 +183,18 @@ class Uploads:
             elif "/" not in path:
                 seen.tops[path] = event["Hash"]
 
-    async def _verify(self, seen: _Seen, declared: Declared) -> Added:
-        """kubo acknowledges what it got; whether that is all, the counts say."""
+    async def _verify(self, seen: _Seen, form: Form, declared: Declared) -> Added:
+        """kubo acknowledges what it got; whether that is all, the counts say: what was announced, sent and taken."""
         size, files = sum(seen.sizes.values()), len(seen.sizes)
-        if len(seen.tops) != 1:
+        problems = _differences(form, declared)
+        if (size, files) != (form.size, form.files) or len(seen.tops) != 1:
+            # The reason is in a trailer of kubo's answer, which aiohttp does not show.
+            problems.append(f"kubo took {size} of {form.size} bytes and {files} of {form.files} files")
+        if problems:
             for root in seen.tops.values():
                 await self.unpin(root)
-            raise MeshError(
-                Code.BAD_REQUEST,
-                "cannot pin that upload",
-                f"it has {len(seen.tops)} files or directories at its top, and one is an entry",
-                "pin them one by one, or put them into one directory",
-            )
-        added = Added(next(iter(seen.tops.values())), size, files)
-        problems = []
-        if declared.size is not None and declared.size != size:
-            problems.append(f"{declared.size} bytes were announced and {size} came")
-        if declared.files is not None and declared.files != files:
-            problems.append(f"{declared.files} files were announced and {files} came")
-        if problems:
-            await self.unpin(added.root)
-            raise MeshError(
-                Code.UPLOAD_MISMATCH,
-                "cannot pin that upload",
-                "; ".join(problems),
-                "nothing was kept; pin it again",
-            )
+            raise _mismatch("; ".join(problems))
+        added = Added(next(iter(seen.tops.values())), size, files, form.directory)
         self._roots[added.root] += 1
         return added
 
@@ -214,37 +215,46 @@ class Uploads:
             _LOG.warning("cannot take the upload's own pin away", root=root, error=str(exc))
 
     async def _checked(
-        self, body: AsyncIterator[bytes], boundary: bytes, seen: _Seen
+        self, body: AsyncIterator[bytes], form: Form, declared: Declared, seen: _Seen
     ) -> AsyncIterator[bytes]:
         """The body, chunk by chunk; it raises, which cuts the connection to kubo, where it must not be acknowledged.
 
         kubo answers 200 for a body without its closing boundary, and pins it (measured).
         """
-        closing = b"--" + boundary + b"--"
-        tail, unchecked = b"", _CHECK_EVERY
+        unchecked = _CHECK_EVERY
         try:
             async for chunk in body:
                 unchecked += len(chunk)
                 if unchecked >= _CHECK_EVERY:
                     unchecked = 0
                     self._storage.check(0)
-                tail = (tail + chunk)[-len(closing) - 4 :]
+                form.feed(chunk)
+                if declared.size is not None and form.size > declared.size:
+                    raise _mismatch(f"{declared.size} bytes were announced and more came")
                 yield chunk
-            if not tail.rstrip(b"\r\n").endswith(closing):
-                raise MeshError(
-                    Code.UPLOAD_CUT_OFF,
-                    "cannot pin that upload",
-                    "it ended before its closing boundary",
-                    "nothing was kept; pin it again",
-                )
+            form.finish()
         except MeshError as exc:
             seen.error = exc
             raise
         except (aiohttp.ClientError, ConnectionError, aiohttp.http_exceptions.TransferEncodingError) as exc:
             seen.error = MeshError(
-                Code.UPLOAD_CUT_OFF,
-                "cannot pin that upload",
-                "it was cut off",
-                "nothing was kept; pin it again",
+                Code.UPLOAD_CUT_OFF, "cannot pin that upload", f"it was cut off; {NOTHING_KEPT}", AGAIN
             )
             raise seen.error from exc
+
+
+def _differences(form: Form, declared: Declared) -> list[str]:
+    """What came otherwise than it was announced."""
+    found = []
+    if declared.size is not None and declared.size != form.size:
+        found.append(f"{declared.size} bytes were announced and {form.size} came")
+    if declared.files is not None and declared.files != form.files:
+        found.append(f"{declared.files} files were announced and {form.files} came")
+    if declared.directory is not None and declared.directory != form.directory:
+        kinds = ("a directory", "a file") if declared.directory else ("a file", "a directory")
+        found.append(f"{kinds[0]} was announced and {kinds[1]} came")
+    return found
+
+
+def _mismatch(problems: str) -> MeshError:
+    return MeshError(Code.UPLOAD_MISMATCH, "cannot pin that upload", f"{problems}; {NOTHING_KEPT}", AGAIN)

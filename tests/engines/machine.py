@@ -119,7 +119,7 @@ class Machine:
         return await self.uploads.add(
             chunks(whole),
             f"multipart/form-data; boundary={boundary}",
-            declared or Declared("entry", directory=False, size=None, files=None),
+            declared or Declared("entry", directory=None, size=None, files=None),
             nobody_listens,
         )
 
