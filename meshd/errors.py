@@ -111,3 +111,13 @@ class MeshError(Exception):
             str(document.get("detail", "")),
             str(document.get("hint", "")),
         )
+
+
+def mistake() -> MeshError:
+    """An error of meshd's own, which it did not foresee; whoever tells of it logs what it was."""
+    return MeshError(
+        Code.INTERNAL,
+        "cannot do that",
+        "meshd made a mistake; its journal has the details",
+        "journalctl -u meshd",
+    )

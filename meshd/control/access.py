@@ -58,7 +58,10 @@ class Gatekeeper:
             group = -1  # it ended after it asked
         if group in set(self._children()):
             raise MeshError(
-                Code.DENIED, "cannot answer", "a program that meshd supervises may not control it"
+                Code.DENIED,
+                "cannot answer",
+                "a program that meshd supervises may not control it",
+                "the same in a shell of your own",
             )
         if caller.uid in (0, os.geteuid()) or self._admin_group in caller.groups:
             return

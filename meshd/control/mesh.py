@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from meshd import wire
+from meshd.control import query
 from meshd.control.server import json_answer, read_request
 from meshd.control.status import StatusApi
 from meshd.control.streams import EventStream, stream
@@ -50,7 +51,7 @@ class MeshApi:
 
     async def leave(self, request: web.Request) -> web.StreamResponse:
         """?force=1: also where content would be lost"""
-        force = request.query.get("force") == "1"
+        force = query.flag(request, "force")
 
         async def work(events: EventStream) -> None:
             await self._leave(events, force)
@@ -74,6 +75,6 @@ class MeshApi:
     async def forget(self, request: web.Request) -> web.StreamResponse:
         """?force=1: also where it holds the last copy of something"""
         name = request.match_info["name"]
-        if request.query.get("force") != "1":
+        if not query.flag(request, "force"):
             await self._departure.check_forget(name)
         return json_answer(await self._membership.forget(name))

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from aiohttp import web
 
+from meshd.control import query
 from meshd.control.server import json_answer, read_request
 from meshd.control.streams import EventStream, stream
 from meshd.errors import Code, MeshError
@@ -16,9 +17,12 @@ from meshd.model import Replicas
 from meshd.pins.add import Adder
 from meshd.pins.catalogue import PAGE_MOST, Catalogue
 from meshd.pins.content import Content
+from meshd.pins.entries import is_cid
 from meshd.pins.remove import Remover
 from meshd.pins.uploads import Declared
 from meshd.wire import PinRequest
+
+REPLICAS_MOST = 1000
 
 
 class PinsApi:
@@ -30,28 +34,26 @@ class PinsApi:
 
     async def list(self, request: web.Request) -> web.StreamResponse:
         """?name= (substring) &owner= (a node's name) &limit= &after= &copies=1"""
-        query = request.query
         page = await self._catalogue.page(
-            name=query.get("name", ""),
-            owner=query.get("owner", ""),
-            limit=_number(query.get("limit"), "limit") or PAGE_MOST,
-            after=query.get("after", ""),
-            copies=_flag(request, "copies"),
+            name=request.query.get("name", ""),
+            owner=request.query.get("owner", ""),
+            limit=query.number(request, "limit", least=1) or PAGE_MOST,
+            after=request.query.get("after", ""),
+            copies=query.flag(request, "copies"),
         )
         return json_answer(page)
 
     async def add(self, request: web.Request) -> web.StreamResponse:
         """?name= &directory= &replicas= &files= &bytes= &detach=; the body is multipart, as kubo's add takes it."""
-        query = request.query
         declared = Declared(
-            name=query.get("name", ""),
-            directory=_flag(request, "directory") if "directory" in query else None,
-            size=_number(query.get("bytes"), "bytes"),
-            files=_number(query.get("files"), "files"),
+            name=request.query.get("name", ""),
+            directory=query.flag(request, "directory") if "directory" in request.query else None,
+            size=query.number(request, "bytes"),
+            files=query.number(request, "files"),
             length=request.content_length,
         )
-        replicas = _replicas(query.get("replicas"))
-        detach = _flag(request, "detach")
+        replicas = _replicas(request)
+        detach = query.flag(request, "detach")
         content_type = request.headers.get("Content-Type", "")
 
         async def work(events: EventStream) -> None:
@@ -65,6 +67,13 @@ class PinsApi:
         """Keep what a CID names."""
         wanted = await read_request(request, PinRequest)
         cid = request.match_info["cid"]
+        if not is_cid(cid):
+            raise MeshError(
+                Code.BAD_REQUEST,
+                f"cannot pin {cid[:80]!a}",
+                "that is no CID",
+                "meshctl pin PATH   (meshctl ls NAME shows the CIDs of what is kept)",
+            )
 
         async def work(events: EventStream) -> None:
             await self._adder.existing(cid, wanted.name, wanted.replicas, events.emit, detach=wanted.detach)
@@ -126,7 +135,7 @@ class PinsApi:
     async def remove(self, request: web.Request) -> web.StreamResponse:
         """?now=1: let the content go on every node at once, which only its owner may ask; &force=1: also where it
         could not be restored"""
-        now, force = _flag(request, "now"), _flag(request, "force")
+        now, force = query.flag(request, "now"), query.flag(request, "force")
         return json_answer(await self._remover.remove(request.match_info["ref"], now=now, force=force))
 
     async def trash(self, request: web.Request) -> web.StreamResponse:
@@ -149,32 +158,18 @@ def _kind(stat: Stat) -> str:
     return "symlink" if stat.symlink else "file"
 
 
-def _flag(request: web.Request, name: str) -> bool:
-    value = request.query.get(name, "0")
-    if value not in ("0", "1", "true", "false"):
-        raise MeshError(Code.BAD_REQUEST, f"cannot understand {name}={value}", "it is 0 or 1")
-    return value in ("1", "true")
-
-
-def _number(value: str | None, name: str) -> int | None:
-    if value is None or value == "":
-        return None
-    if not (value.isascii() and value.isdigit() and len(value) < 20):
-        raise MeshError(Code.BAD_REQUEST, f"cannot understand {name}={value[:40]!a}", "it is a whole number")
-    return int(value)
-
-
-def _replicas(value: str | None) -> Replicas | None:
-    if value is None or value == "":
-        return None
-    if value == "all":
+def _replicas(request: web.Request) -> Replicas | None:
+    if request.query.get("replicas") == "all":
         return "all"
-    number = _number(value, "replicas")
-    if not number or number > 1000:
+    try:
+        wanted = query.number(request, "replicas", least=1)
+    except MeshError:
+        wanted = REPLICAS_MOST + 1
+    if wanted is not None and wanted > REPLICAS_MOST:
         raise MeshError(
             Code.BAD_REQUEST,
-            f"cannot make {value} copies",
-            'expected a number from 1 to 1000, or "all"',
+            f"cannot make {request.query['replicas'][:40]!a} copies",
+            f'expected a number from 1 to {REPLICAS_MOST}, or "all"',
             "meshctl pin --help",
         )
-    return number
+    return wanted

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -11,11 +12,13 @@ from typing import TypeVar
 
 import structlog
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from pydantic import BaseModel, ValidationError
 
 from meshd import __version__
+from meshd.control import query
 from meshd.control.access import Access, Gatekeeper, caller_of
-from meshd.errors import Code, MeshError
+from meshd.errors import Code, MeshError, mistake
 
 _LOG = structlog.get_logger(part="control")
 _BODY_MOST = 1024 * 1024  # of a JSON request; uploads are streamed and bounded by the disk
@@ -56,12 +59,27 @@ async def read_request(request: web.Request, model: type[M]) -> M:
     try:
         return model.model_validate_json(raw or b"{}")
     except ValidationError as exc:
-        what = "; ".join(
-            f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}" for e in exc.errors(include_url=False)
-        )
-        raise MeshError(
-            Code.BAD_REQUEST, "cannot understand the request", what, "see /v1/openapi.json"
-        ) from exc
+        what = "; ".join(f"{_member(e['loc'])}: {e['msg']}" for e in exc.errors(include_url=False))
+        raise MeshError(Code.BAD_REQUEST, "cannot understand the request", what, query.SEE_API) from exc
+
+
+def _member(place: tuple[int | str, ...]) -> str:
+    """Where in the document something is wrong; what is typed there is shown as it would be in code."""
+    return ".".join(ascii(str(p))[1:-1] for p in place)[:80] or "body"
+
+
+class _NoHttp(logging.Filter):
+    """What is no HTTP, and a caller who is gone, are no mistakes of ours: a line of our log, not aiohttp's stack trace."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if not isinstance(error, (HttpProcessingError, ConnectionError)):
+            return True
+        _LOG.info("a request could not be read or answered", error=ascii(" ".join(str(error).split()))[:200])
+        return False
+
+
+_NO_HTTP = _NoHttp()
 
 
 class ControlServer:
@@ -77,6 +95,7 @@ class ControlServer:
 
     async def start(self) -> None:
         """Listen. Raises OSError."""
+        logging.getLogger("aiohttp.server").addFilter(_NO_HTTP)
         self._runner = web.AppRunner(
             self._app, access_log=None, handler_cancellation=True, shutdown_timeout=2.0
         )
@@ -103,6 +122,7 @@ class ControlServer:
             if connection is None:
                 raise MeshError(Code.DENIED, "cannot answer", "the caller is gone")
             self._gatekeeper.check(caller_of(connection), route.access)
+            query.check(request, route.query)
             return await route.handler(request)
 
         return handler
@@ -118,32 +138,34 @@ class ControlServer:
             response = problem(
                 MeshError(
                     Code.NOT_FOUND,
-                    f"cannot find {request.method} {request.path}",
+                    f"cannot find {ascii(f'{request.method} {request.path}'[:200])[1:-1]}",
                     "no such route",
-                    "meshctl --help",
+                    query.SEE_API,
                 )
             )
         except web.HTTPMethodNotAllowed as exc:
             allowed = ", ".join(sorted(exc.allowed_methods))
             error = MeshError(
-                Code.BAD_REQUEST, f"cannot {request.method} {request.path}", f"it takes {allowed}"
+                Code.BAD_REQUEST,
+                f"cannot {request.method} {ascii(request.path[:200])[1:-1]}",
+                f"it takes {allowed}",
+                query.SEE_API,
             )
             response = problem(error)
         except web.HTTPRequestEntityTooLarge:
             response = problem(
-                MeshError(Code.BAD_REQUEST, "cannot take that request", f"it is over {_BODY_MOST} bytes")
+                MeshError(
+                    Code.BAD_REQUEST,
+                    "cannot take that request",
+                    f"it is over {_BODY_MOST} bytes",
+                    query.SEE_API,
+                )
             )
         except (web.HTTPException, ConnectionError, asyncio.CancelledError):
             raise
         except Exception:  # noqa: BLE001 - the one seam: the caller gets a problem document, the log the details
             _LOG.exception("a request failed", method=request.method, path=request.path)
-            error = MeshError(
-                Code.INTERNAL,
-                "cannot do that",
-                "meshd made a mistake; its journal has the details",
-                "journalctl -u meshd",
-            )
-            response = problem(error)
+            response = problem(mistake())
         if not response.prepared:
             response.headers["Meshd-Version"] = __version__
         return response

@@ -12,6 +12,7 @@ from aiohttp import web
 from meshd import __version__, wire
 from meshd.cluster.rest import Cluster
 from meshd.config import Config
+from meshd.control import query
 from meshd.control.server import json_answer
 from meshd.control.streams import EventStream, stream
 from meshd.errors import Code, MeshError
@@ -25,6 +26,7 @@ from meshd.pins.parts import Pins
 from meshd.turns import Turns
 
 Happened = Literal["condition-raised", "condition-cleared"]
+LINES, LINES_MOST = 100, 500  # of a log
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -233,10 +235,14 @@ class StatusApi:
         if service is None:
             known = ", ".join(self._turns.services)
             raise MeshError(
-                Code.NOT_FOUND, f"cannot find a service {name}", f"there are {known}", "journalctl -u meshd"
+                Code.NOT_FOUND,
+                f"cannot find a service {name[:40]!a}",
+                f"there are {known}",
+                "meshctl logs kubo",
             )
-        raw = request.query.get("lines", "100")
-        count = min(int(raw), 500) if raw.isascii() and raw.isdigit() else 100
+        wanted = query.number(request, "lines")
+        count = LINES if wanted is None else min(wanted, LINES_MOST)
+        follow = query.flag(request, "follow")
         queue: asyncio.Queue[tuple[float, str]] = asyncio.Queue(maxsize=1000)
 
         def listener(when: float, text: str) -> None:
@@ -246,7 +252,7 @@ class StatusApi:
         async def work(events: EventStream) -> None:
             for when, text in list(service.lines)[-count:] if count else []:
                 await events.emit(wire.LogEvent(time=when, service=name, text=text))
-            while request.query.get("follow") == "1":
+            while follow:
                 when, text = await queue.get()
                 await events.emit(wire.LogEvent(time=when, service=name, text=text))
             await events.emit(wire.LogsDone())

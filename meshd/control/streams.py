@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+import structlog
 from aiohttp import web
 
 from meshd import wire
-from meshd.errors import MeshError
+from meshd.errors import Code, MeshError, mistake
+
+_LOG = structlog.get_logger(part="control")
 
 
 class EventStream:
@@ -37,14 +40,16 @@ async def stream(request: web.Request, work: Callable[[EventStream], Awaitable[N
         await events.emit(wire.ErrorEvent(problem=exc.problem()))
     except asyncio.CancelledError:
         if events.response is not None and not (request.transport is None or request.transport.is_closing()):
-            problem = {
-                "title": "cannot finish",
-                "detail": "meshd is stopping",
-                "code": "not-ready",
-                "hint": "meshctl status",
-            }
-            await events.emit(wire.ErrorEvent(problem=problem))
+            stopping = MeshError(Code.NOT_READY, "cannot finish", "meshd is stopping", "meshctl status")
+            await events.emit(wire.ErrorEvent(problem=stopping.problem()))
         raise
+    except ConnectionError:
+        raise  # the caller is gone
+    except Exception:  # the status is sent: what went wrong can only be told as the last event
+        if events.response is None:
+            raise
+        _LOG.exception("a stream failed", method=request.method, path=request.path)
+        await events.emit(wire.ErrorEvent(problem=mistake().problem()))
     assert events.response is not None  # noqa: S101 - every work emits at least `done`
     await events.response.write_eof()
     return events.response
