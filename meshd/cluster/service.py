@@ -103,5 +103,5 @@ class ClusterProgram:
         return answer["id"] == self._read("identity.json")["id"] and not answer.get("error")
 
     async def ask(self) -> None:
-        """See supervise.Program."""
-        await self.rest.id()
+        """See supervise.Program. What it is asked needs no kubo, as `/id` does: a frozen kubo would look like two."""
+        await self.rest.with_room()
