@@ -290,6 +290,22 @@ async def test_only_members_are_dialled(machine: Machine) -> None:
             await door.kubo.connect(address)
 
 
+@pytest.mark.parametrize(
+    "address",
+    ["/ip4/8.8.8.8/tcp/4001", "/ip6/2606:4700:4700::1111/tcp/4001", "/dns4/example.org/tcp/4001",
+     "/ip4/127.0.0.1/udp/4001/quic-v1", "/ip4/127.0.0.1/tcp/4001/ws", "/ip4/127.0.0.1/tcp/4001/p2p/" + OTHER + "/p2p-circuit",
+     "/ip4/10.0.0.300/tcp/4001", ""],
+)  # fmt: skip
+async def test_a_member_is_dialled_on_a_private_network_by_tcp_or_not_at_all(
+    address: str, machine: Machine
+) -> None:
+    """A member's word is where it is: it could name a machine on the Internet, or a way that leads there."""
+    async with opened(machine) as door:
+        door.rules.members.add(OTHER)
+        with pytest.raises(KuboError, match="is not on a private network"):
+            await door.kubo.connect(f"{address}/p2p/{OTHER}")
+
+
 # -- held ----------------------------------------------------------------------------------------------------------
 
 

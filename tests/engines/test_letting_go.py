@@ -1,0 +1,192 @@
+"""What makes a node let content go, and what does not: the room `pins` on a real kubo and a real cluster of one."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from meshd import config, wire
+from meshd.errors import Code, MeshError
+from meshd.mesh.identity import Identity
+from meshd.mesh.peers import Peers
+from meshd.mesh.store import MeshStore
+from meshd.model import Pin
+from meshd.pins.parts import Outside, Pins
+from meshd.pins.trash import removal_of
+from tests.engines.machine import Machine
+from tests.engines.test_cluster import committed, entry
+from tests.waiting import until
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+BARN = "f1" * 32  # the owner of what `entry` makes
+LONG_AGO = 1_000_000.0
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def store(node: Machine) -> MeshStore:
+    """A mesh of this node alone."""
+    identity = Identity.load_or_create(node.state)
+    made = MeshStore(node.state, identity.fingerprint)
+    facts = {
+        "name": "attic",
+        "certificate": identity.certificate,
+        "address": node.address,
+        "peer_port": 4010,
+        "swarm_port": node.kubo_port,
+        "cluster_port": node.cluster_port,
+        "kubo_id": (await node.kubo.id())["ID"],
+        "cluster_id": (await node.cluster.id())["id"],
+    }
+    await made.create("archive", wire.Joiner.model_validate(facts))
+    return made
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def pins(node: Machine, store: MeshStore) -> AsyncIterator[Pins]:
+    """Its trash is empty, and what is in it is let go after a second."""
+    (node.state / "trash.json").unlink(missing_ok=True)
+    text = f'[paths]\nstate = "{node.state}"\nrun = "{node.private}"\n[storage]\nreserve = "0B"\n[pins]\ntrash = "1s"\n'
+    peers = Peers(Identity.load_or_create(node.state), lambda: node.address)
+    made = Pins(
+        Outside(
+            config=config.parse(text, "the test"),
+            store=store,
+            peers=peers,
+            kubo=node.kubo,
+            cluster=node.cluster,
+            content=(node.state / "kubo",),
+            peer_states=lambda: (),
+            ready=lambda: True,
+        )
+    )
+    yield made
+    await made.stop()
+    await peers.close()
+
+
+async def kept(node: Machine, name: str) -> Pin:
+    """An entry of barn's, here and in the pinset."""
+    pin = await entry(node, name)
+    await node.kubo.pin(pin.cid, pin.name)
+    return await committed(node, pin)
+
+
+async def removed(node: Machine, name: str) -> Pin:
+    """An entry of barn's that is here and no longer in the pinset."""
+    pin = await entry(node, name)
+    await node.kubo.pin(pin.cid, pin.name)
+    return pin
+
+
+# -- what others tell ----------------------------------------------------------------------------------------------
+
+
+async def test_a_removal_that_names_a_path_is_not_taken_and_holds_up_no_other(
+    node: Machine, pins: Pins
+) -> None:
+    """kubo takes a path where a CID is meant: by one, what is kept could be named as if it were not."""
+    ours, gone = await kept(node, "ours"), await removed(node, "gone")
+    paths = [f"/ipfs/{ours.cid}", f"{ours.cid}/root", f"{ours.cid}/", f"/ipfs/{ours.cid}/../x", "", "."]
+    told = [wire.Removal(cid=path, time=LONG_AGO, by=BARN, owner=BARN, now=True) for path in paths]
+    await pins.duties.take_removals([*told, removal_of(gone, BARN)], BARN)
+    assert [r.cid for r in pins.journal.all()] == [gone.cid]
+    await pins.sweeper.sweep()
+    assert ours.cid in await node.kubo.pinned([ours.cid])
+
+
+async def test_what_is_no_cid_is_not_let_go_whoever_asks(node: Machine, pins: Pins) -> None:
+    ours = await kept(node, "ours")
+    for path in (f"/ipfs/{ours.cid}", f"{ours.cid}/", f"{ours.cid}/root", "", "."):
+        with pytest.raises(MeshError) as caught:
+            await pins.duties.release(path, BARN)
+        assert (caught.value.code, caught.value.title) == (Code.BAD_REQUEST, "cannot let that go")
+    assert await node.kubo.pinned([ours.cid]) == {ours.cid}
+
+
+async def test_what_others_tell_of_the_owner_is_not_believed(node: Machine, pins: Pins) -> None:
+    """The entry says who its owner is; a member that calls itself the owner has nothing let go."""
+    gone = await removed(node, "gone")
+    stranger = "e2" * 32
+    told = removal_of(gone, stranger).model_copy(update={"owner": stranger, "now": True})
+    await pins.duties.take_removals([told], stranger)
+    assert await node.kubo.pinned([gone.cid]) == {gone.cid}
+    record = pins.journal.get(gone.cid)
+    assert record is not None
+    assert record.owner == BARN
+    with pytest.raises(MeshError) as caught:
+        await pins.duties.release(gone.cid, stranger)
+    assert caught.value.code is Code.NOT_OWNER
+
+
+# -- the sweep -----------------------------------------------------------------------------------------------------
+
+
+async def test_on_a_disk_that_takes_no_record_what_is_due_goes_all_the_same_one_a_sweep(
+    node: Machine, pins: Pins
+) -> None:
+    """Room comes from letting go, so that must not wait for a record for which there is no room."""
+    due = [await removed(node, f"due-{n}") for n in range(2)]
+    for pin in due:
+        await pins.journal.record([removal_of(pin, BARN)])
+    await until(lambda: all(t.age_s > 1 for t in pins.journal.lying()))
+    journal = node.state / "trash.json"
+    journal.unlink()
+    journal.mkdir()  # nothing can be renamed over a folder
+    with pytest.raises(OSError, match="directory"):
+        await pins.sweeper.sweep()
+    assert await node.kubo.pinned([p.cid for p in due]) == {due[1].cid}, "the oldest went"
+    collecting = asyncio.create_task(pins.garbage.run())
+    await until(lambda: _lacks(node, due[0].cid))  # its room is there again
+    collecting.cancel()
+    await asyncio.wait([collecting])
+    journal.rmdir()
+    await pins.sweeper.sweep()
+    assert await node.kubo.pinned([p.cid for p in due]) == set()
+    assert pins.journal.all() == []
+
+
+async def _lacks(node: Machine, cid: str) -> bool:
+    return not await node.kubo.has(cid)
+
+
+async def test_what_another_node_put_back_leaves_the_trash_at_the_next_sweep(
+    node: Machine, pins: Pins
+) -> None:
+    back, gone = await kept(node, "back"), await removed(node, "gone")
+    await pins.journal.record([removal_of(back, BARN), removal_of(gone, BARN)])
+    await pins.sweeper.sweep()
+    assert [r.cid for r in pins.journal.all()] == [gone.cid]
+    assert await node.kubo.pinned([back.cid]) == {back.cid}
+
+
+async def _is_out(node: Machine, cid: str) -> bool:
+    return await node.cluster.allocation(cid) is None
+
+
+# -- a record that changed meanwhile -------------------------------------------------------------------------------
+
+
+async def test_a_record_that_is_gone_meanwhile_is_not_made_again(node: Machine, pins: Pins) -> None:
+    read = await kept(node, "read")
+    await node.cluster.unpin(read.cid)
+    await until(lambda: _is_out(node, read.cid))
+    keeper = pins.remover._keeper
+    with pytest.raises(MeshError) as caught:
+        await keeper.commit(dataclasses.replace(read, wanted=1), before=read)
+    assert caught.value.code is Code.NOT_FOUND
+    assert "meanwhile" in caught.value.detail
+    assert await node.cluster.allocation(read.cid) is None
+
+
+async def test_a_record_that_changed_meanwhile_is_left_as_it_is(node: Machine, pins: Pins) -> None:
+    now = await kept(node, "now")
+    read = dataclasses.replace(now, allocations=("12D3KooWGRUcbkqPbVXu1KfRjP4yoKMt4aP4Z8cZcPYFMvPkBJV4",))
+    with pytest.raises(MeshError) as caught:
+        await pins.remover._keeper.commit(dataclasses.replace(now, name="other"), before=read)
+    assert "meanwhile" in caught.value.detail
+    assert await node.cluster.allocation(now.cid) == now
