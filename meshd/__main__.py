@@ -14,9 +14,9 @@ sys.modules.setdefault("rich", None)  # type: ignore[arg-type]  # None is how a 
 
 import structlog  # noqa: E402
 
-from meshd import __version__  # noqa: E402
+from meshd import __version__, files  # noqa: E402
 from meshd.config import Config, Log, load  # noqa: E402
-from meshd.errors import MeshError  # noqa: E402
+from meshd.errors import Code, MeshError  # noqa: E402
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -45,9 +45,27 @@ def main(arguments: list[str] | None = None) -> int:
     configure_logging(config.log)
     try:
         asyncio.run(_run(config))
-    except MeshError as exc:
-        return _fail(exc, 1)
+    except Exception as exc:  # noqa: BLE001 - whatever ends the daemon, a person reads what and what to do
+        return _fail(_why(exc), 1)
     return 0
+
+
+def _why(exc: BaseException) -> MeshError:
+    """What ended the daemon, as an error for a person; a mistake's stack trace goes to the log."""
+    found = exc
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    if isinstance(found, MeshError):
+        return found
+    if isinstance(found, OSError) and found.errno is not None:
+        return files.unusable(found, "cannot run")
+    structlog.get_logger(part="daemon").error("ended by a mistake", exc_info=exc)
+    return MeshError(
+        Code.INTERNAL,
+        "cannot run",
+        f"meshd made a mistake: {type(found).__name__}; its log, above, has the details",
+        "start it again: meshd run; from a package: journalctl -u meshd",
+    )
 
 
 async def _run(config: Config) -> None:
@@ -84,11 +102,13 @@ def configure_logging(log: Log) -> None:
 
 
 def _fail(error: MeshError, code: int) -> int:
+    """Say it on standard error. What came from a file or a name moves no cursor and colours nothing."""
     lines = [f"meshd: {error.title}"]
     lines += [f"  {line}" for line in error.detail.splitlines()]
     if error.hint:
         lines.append(f"  try: {error.hint}")
-    sys.stderr.write("\n".join(lines) + "\n")
+    shown = ["".join(c if c.isprintable() else ascii(c)[1:-1] for c in line) for line in lines]
+    sys.stderr.write("\n".join(shown) + "\n")
     return code
 
 

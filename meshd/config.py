@@ -65,6 +65,18 @@ def _host_name() -> str:
     return short if NODE_NAME.fullmatch(short) else "node"
 
 
+def _printable(value: object) -> object:
+    if isinstance(value, str) and not value.isprintable():
+        raise ValueError("expected printable characters only")
+    return value
+
+
+def _path(value: object) -> object:
+    if value == "" or (isinstance(value, str) and not value.isprintable()):
+        raise ValueError('expected a path of printable characters such as "/var/lib/meshd"')
+    return value
+
+
 def _optional_size(value: object) -> int | None:
     return None if value in ("", None) else parse_size(value)
 
@@ -90,6 +102,8 @@ def _listen(value: object) -> str:
     raise ValueError('expected a loopback address and port such as "127.0.0.1:4011", or "" to turn it off')
 
 
+Words = Annotated[str, BeforeValidator(_printable)]  # these are shown in terminals
+Folder = Annotated[Path, BeforeValidator(_path)]
 Size = Annotated[int, BeforeValidator(parse_size)]
 Duration = Annotated[float, BeforeValidator(parse_duration)]
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -106,15 +120,17 @@ class Node(_Section):
     name: Annotated[str, BeforeValidator(lambda v: check_node_name(v) if isinstance(v, str) else v)] = Field(
         default_factory=_host_name, description="how the other nodes call this one; default: the host's name"
     )
-    site: str = Field("", max_length=63, description="nodes of one site share a fate: copies avoid one site")
+    site: Words = Field(
+        "", max_length=63, description="nodes of one site share a fate: copies avoid one site"
+    )
 
 
 class Paths(_Section):
     """[paths]"""
 
-    state: Path = Field(Path("/var/lib/meshd"), description="keys, secrets, the catalogue and the content")
-    run: Path = Field(Path("/run/meshd"), description="sockets")
-    engines: Path | None = Field(None, description="folder of ipfs and ipfs-cluster-service; default: PATH")
+    state: Folder = Field(Path("/var/lib/meshd"), description="keys, secrets, the catalogue and the content")
+    run: Folder = Field(Path("/run/meshd"), description="sockets")
+    engines: Folder | None = Field(None, description="folder of ipfs and ipfs-cluster-service; default: PATH")
 
     @model_validator(mode="after")
     def _sockets_fit(self) -> Paths:
@@ -132,8 +148,8 @@ class Overlay(_Section):
     """[overlay]"""
 
     kind: Literal["auto", "static"] = Field("auto", description="static: the address or interface below")
-    address: str = Field("", description="static: this private address")
-    interface: str = Field("", max_length=15, description="static: the private address of this interface")
+    address: Words = Field("", description="static: this private address")
+    interface: Words = Field("", max_length=15, description="static: the private address of this interface")
 
     @model_validator(mode="after")
     def _one_of(self) -> Overlay:
@@ -254,7 +270,7 @@ def load(path: Path | None) -> Config:
             Code.BAD_CONFIG,
             f"cannot read {path}",
             "there is no such file",
-            "write it, or leave --config out: every key has a default",
+            f"see what is there: ls -l {path.parent}; or leave --config out, for every key has a default",
         ) from None
     except (OSError, UnicodeDecodeError) as exc:
         raise MeshError(
@@ -287,7 +303,19 @@ def parse(text: str, source: str) -> Config:
         ) from exc
 
 
+_EXPECTED = {  # pydantic's words for these are about Python, not about the file
+    "string_type": 'expected text in quotes, such as "attic"',
+    "path_type": 'expected a path in quotes, such as "/var/lib/meshd"',
+    "int_type": "expected a whole number",
+    "int_parsing": "expected a whole number",
+    "int_from_float": "expected a whole number",
+    "bool_type": "expected true or false",
+    "bool_parsing": "expected true or false",
+}
+
+
 def _explain(error: Any) -> str:
+    """One line: the key, what was expected, what was given."""
     where = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
         model: Any = Config
@@ -295,7 +323,12 @@ def _explain(error: Any) -> str:
             model = model.model_fields[part].annotation
         known = ", ".join(model.model_fields)
         return f"{where}: unknown key; expected one of {known}"
-    message = error["msg"].removeprefix("Value error, ")
+    message = _EXPECTED.get(error["type"], error["msg"].removeprefix("Value error, "))
+    key, colon, rest = message.partition(": ")
+    if colon and key in ("run", "address"):  # said of a whole section, about one key of it
+        where, message = f"{where}.{key}", rest
+    if error["type"] in ("model_type", "model_attributes_type"):
+        message = f"expected a section: [{where}] on a line of its own, its keys below it"
     given = error.get("input")
     shown = f" (got {given!r})" if isinstance(given, (str, int, float, bool, list)) else ""
     return f"{where}: {message}{shown}"

@@ -32,6 +32,7 @@ from meshd.health.facts import Facts
 from meshd.health.notices import Notices
 from meshd.kubo.rpc import Kubo
 from meshd.kubo.service import KuboProgram
+from meshd.mesh import belongings
 from meshd.mesh import identity as identities
 from meshd.mesh.identity import Identity
 from meshd.mesh.membership import Membership
@@ -61,14 +62,15 @@ class Node:
     def __init__(self, config: Config) -> None:
         """Blocks: reads and creates state. Raises MeshError BAD_STATE."""
         state, private = config.state, config.private_sockets
-        kubo_repo = files.private_directory(state / "kubo")
-        cluster_folder = files.private_directory(state / "cluster")
         self.config = config
         self.left = asyncio.Event()
         self._replaced = asyncio.Event()
         self._built = time.monotonic()
         self.identity = Identity.load_or_create(state)
         self.store = MeshStore(state, self.identity.fingerprint)
+        belongings.check(state, self.store.mesh, self.identity.fingerprint)
+        kubo_repo = files.private_directory(state / "kubo")
+        cluster_folder = files.private_directory(state / "cluster")
         self.kubo = Kubo(private / "kubo.sock")
         self.cluster = Cluster(private / "cluster.sock")
         self.peers = Peers(self.identity, lambda: self.turns.overlay.address)
@@ -391,7 +393,8 @@ async def run(config: Config, stop: asyncio.Event) -> None:
     """Run this machine's node until `stop` is set. Raises MeshError where it cannot start."""
     memory.use_one_arena()
     files.prepare_folders(config.state, config.paths.run.absolute(), config.private_sockets)
-    with files.only_daemon(config.state):
+    run_folder = config.paths.run.absolute()
+    with files.only_daemon(config.state), files.only_daemon(run_folder, "run"):
         for leftover in await asyncio.to_thread(leftovers.kill, config.state):
             _LOG.warning("ended a leftover of a previous run", pid=leftover.pid, program=leftover.program)
         node: Node | None = None

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import errno
 import fcntl
 import json
 import os
+import pwd
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,9 +43,11 @@ def write_atomically(path: Path, data: bytes | str, *, mode: int = 0o600, sync: 
             if sync:
                 os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as exc:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
+        if isinstance(exc, OSError) and exc.filename is None:
+            exc.filename = str(path)  # write(2) and fsync(2) know no name, and a person wants one
         raise
 
 
@@ -52,18 +56,19 @@ def write_json(path: Path, value: object, *, mode: int = 0o600) -> None:
     write_durably(path, json.dumps(value, indent=1, sort_keys=True) + "\n", mode=mode)
 
 
-def read_json(path: Path) -> object:
-    """The JSON in `path`. Raises FileNotFoundError, and MeshError BAD_STATE where it is not JSON."""
+def read_json(path: Path, *, hint: str = "") -> object:
+    """The JSON in `path`. Raises FileNotFoundError, and MeshError BAD_STATE where it is not JSON, with that hint."""
     raw = path.read_bytes()
     try:
         return json.loads(raw)
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         what = "is empty" if not raw else f"is damaged ({exc})"
         raise MeshError(
             Code.BAD_STATE,
             f"cannot use {path}",
             f"the file {what}",
-            f"restore it from a backup; or move {path.parent} away and join the mesh again as a new node",
+            hint
+            or f"restore it from a backup; or move {path.parent} away and join the mesh again as a new node",
         ) from exc
 
 
@@ -89,17 +94,61 @@ def prepare_folders(state: Path, run: Path, private: Path) -> None:
 
     Raises MeshError BAD_STATE that names the one which cannot be used.
     """
-    try:
-        private_directory(state)
-        run.mkdir(parents=True, exist_ok=True, mode=0o755)
-        private_directory(private)
-    except OSError as exc:
+    for path, key, closed in ((state, "state", True), (run, "run", False), (private, "run", True)):
+        try:
+            if not path.exists():
+                path.mkdir(parents=True, mode=0o700 if closed else 0o755)
+            _check_folder(path, key, owned=closed)
+            if closed:
+                private_directory(path)
+        except OSError as exc:
+            raise unusable(exc, f"cannot use {path}", f"[paths] {key}") from exc
+
+
+def _check_folder(path: Path, key: str, *, owned: bool) -> None:
+    if not path.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
+    owner = path.stat().st_uid
+    if owned and owner != os.geteuid():  # root, too: what it wrote there the owner could not read afterwards
         raise MeshError(
             Code.BAD_STATE,
-            f"cannot use {exc.filename}",
-            exc.strerror or str(exc),
-            "run meshd as the folder's owner, or name other folders in [paths] of the configuration",
-        ) from exc
+            f"cannot use {path}",
+            f"it belongs to {_user(owner)}, and this meshd runs as {_user(os.geteuid())}",
+            f"run meshd as {_user(owner)}, or name another folder in [paths] {key} of the configuration",
+        )
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"
+
+
+def unusable(exc: OSError, title: str, key: str = "[paths]") -> MeshError:
+    """What a file or folder that the kernel refuses means, and what to type. key: where another one can be named."""
+    path = Path(os.fsdecode(exc.filename)) if exc.filename else Path()
+    cause = exc.strerror or str(exc) or type(exc).__name__
+    if exc.filename and str(path) not in title:
+        cause = f"{cause}: {path}"
+    folder = next(p for p in (path, *path.absolute().parents) if p.is_dir())
+    other = f"or name another folder in {key} of the configuration"
+    full = exc.errno in (errno.ENOSPC, errno.EDQUOT)
+    if full:
+        hint = f"make room, then try again: df -h {folder}; df -i {folder}"
+    elif exc.errno == errno.EROFS:
+        hint = f"mount it for writing (a faulty disk becomes read-only by itself: dmesg): findmnt -T {folder}"
+    elif exc.errno in (errno.ENOTDIR, errno.EEXIST):
+        hint = f"move that file away, {other}"
+    elif exc.errno == errno.ENOEXEC:
+        hint = f"put a program for this machine there ({os.uname().machine}), {other}"
+    elif exc.errno in (errno.EACCES, errno.EPERM) and folder.stat().st_uid == os.geteuid():
+        hint = f"chmod u+rwx {folder}; {other}"
+    elif exc.errno in (errno.EACCES, errno.EPERM):
+        hint = f"run meshd as {_user(folder.stat().st_uid)}, {other}; see ls -ld {folder}"
+    else:
+        hint = f"see what is wrong with it, then try again: ls -la {folder}"
+    return MeshError(Code.DISK_FLOOR if full else Code.BAD_STATE, title, cause, hint)
 
 
 def syncfs(path: Path) -> None:
@@ -156,9 +205,15 @@ class Disk:
 
 
 @contextlib.contextmanager
-def only_daemon(state: Path) -> Iterator[None]:
-    """Hold the state folder for this process alone. Raises MeshError BUSY where another daemon holds it."""
-    fd = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def only_daemon(folder: Path, key: str = "state") -> Iterator[None]:
+    """Hold a folder for this process alone. key: the one of [paths] that names it.
+
+    Raises MeshError BUSY where another daemon holds it; BAD_STATE or DISK_FLOOR where nothing can be written there.
+    """
+    try:
+        fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as exc:
+        raise unusable(exc, f"cannot write in {folder}", f"[paths] {key}") from exc
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -166,12 +221,16 @@ def only_daemon(state: Path) -> Iterator[None]:
             pid = os.pread(fd, 32, 0).decode(errors="replace").strip() or "unknown"
             raise MeshError(
                 Code.BUSY,
-                f"cannot start on {state}",
+                f"cannot start on {folder}",
                 f"another meshd (pid {pid}) is running on this folder",
-                "stop it first (systemctl stop meshd), or name another folder in [paths] state",
+                f"stop it first (systemctl stop meshd), or name another folder in [paths] {key}",
             ) from None
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        try:
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        except OSError as exc:
+            exc.filename = str(folder / "lock")
+            raise unusable(exc, f"cannot write in {folder}", f"[paths] {key}") from exc
         yield
     finally:
         os.close(fd)

@@ -19,7 +19,13 @@ __all__ = ["Identity", "discard", "fingerprint_of", "grouped", "verify"]
 _KEY = "node.key"
 _CERTIFICATE = "node.crt"
 # Any of these says that the node belonged to a mesh, and that mesh knows it by the key that is to be found here.
-_OF_A_MESH = ("mesh.json", "secrets/swarm.key", "secrets/cluster.secret")
+_OF_A_MESH = (
+    "mesh.json",
+    "secrets/swarm.key",
+    "secrets/cluster.secret",
+    "kubo/swarm.key",
+    "cluster/identity.json",
+)
 
 
 class Identity:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import structlog
 
-from meshd import wire
+from meshd import files, wire
 from meshd.config import Config, check_node_name
 from meshd.errors import Code, MeshError
 from meshd.mesh import invites
+from meshd.mesh.belongings import Attempt
 from meshd.mesh.identity import Identity
 from meshd.mesh.join import join
 from meshd.mesh.peers import Peers
@@ -21,6 +24,8 @@ from meshd.model import OverlayState
 READY_TIMEOUT = 120.0
 CATALOGUE_TIMEOUT = 20.0  # then it is read in the background
 _LOG = structlog.get_logger(part="membership")
+
+_HINT = "mend that, then try again; what this machine has is shown by: meshctl status"
 
 Emit = Callable[[wire.Wire], Awaitable[None]]
 CreateEngines = Callable[[], Awaitable[tuple[str, str]]]
@@ -73,9 +78,11 @@ class Membership:
                     raise _in_other_mesh(current.name, f"begin {name}")
                 await self._done(emit, created=False)
                 return
-            own = await self._own(self._config.node.name, emit)
-            await asyncio.to_thread(Secrets.generate().save, self._config.state)
-            await self._store.create(name, own)
+            async with self._attempt("cannot found a mesh"):
+                own = await self._own(self._config.node.name, emit)
+                secrets = Secrets.generate()
+                await asyncio.to_thread(secrets.save, self._config.state)
+                await self._store.create(name, own, secrets.digest())
             _LOG.info("mesh founded", mesh=name)
             await self._serve(emit)
 
@@ -89,13 +96,16 @@ class Membership:
                     raise _in_other_mesh(current.name, f"join {invitation.mesh_name}")
                 await self._done(emit, created=False)
                 return
+            invites.decode(invite_text, time.time())  # nothing is begun for one whose time is over
             name = self._config.node.name if node_name is None else _checked(node_name)
-            own = await self._own(name, emit)
-            await emit(wire.StepEvent(message=f"asking {', '.join(invitation.addresses)} to admit this node"))
-            admitted = await join(invite_text, own, self._identity, self._peers)
-            secrets = Secrets(admitted.swarm_key, admitted.cluster_secret)
-            await asyncio.to_thread(secrets.save, self._config.state)
-            await self._store.adopt(admitted)
+            async with self._attempt(f"cannot join {invitation.mesh_name}"):
+                own = await self._own(name, emit)
+                asked = ", ".join(invitation.addresses)
+                await emit(wire.StepEvent(message=f"asking {asked} to admit this node"))
+                admitted = await join(invite_text, own, self._identity, self._peers)
+                secrets = Secrets(admitted.swarm_key, admitted.cluster_secret)
+                await asyncio.to_thread(secrets.save, self._config.state)
+                await self._store.adopt(admitted, secrets.digest())
             _LOG.info("mesh joined", mesh=admitted.mesh_name)
             await self._serve(emit, entries=admitted.entries)
 
@@ -148,13 +158,34 @@ class Membership:
                 hint = "on a member: meshctl forget " + self._config.node.name
                 await emit(wire.StepEvent(message=f"nobody could be told; {hint}"))
 
+    @contextlib.asynccontextmanager
+    async def _attempt(self, title: str) -> AsyncIterator[None]:
+        """What becomes of it is a member, or a folder as it was before. Raises MeshError also for an OSError."""
+        attempt = await asyncio.to_thread(Attempt, self._config.state)
+        try:
+            yield
+        except BaseException as exc:
+            await self._store.settled()
+            if self._store.mesh is None:
+                await asyncio.to_thread(attempt.undo)
+            if isinstance(exc, OSError) and not isinstance(exc, ConnectionError):  # that one is the caller's
+                raise files.unusable(exc, title) from exc
+            if (
+                isinstance(exc, MeshError) and not exc.hint
+            ):  # an engine's own words, the last of which say why
+                why = exc.detail.splitlines()[-1] if exc.detail else ""
+                full = "no space left" in why or "disk quota exceeded" in why
+                room = f"make room, then try again: df -h {self._config.state}; df -i {self._config.state}"
+                raise MeshError(exc.code, f"{title}: {exc.title}", why, room if full else _HINT) from exc
+            raise
+
     def _lock(self) -> asyncio.Lock:
         if self._one_at_a_time.locked():
             raise MeshError(
                 Code.BUSY,
-                "cannot do that now",
+                "cannot begin now",
                 "another init or join is under way on this node",
-                "meshctl status",
+                "wait for it to end; see how it went: meshctl status",
             )
         return self._one_at_a_time
 

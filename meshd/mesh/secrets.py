@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import secrets
 from dataclasses import dataclass, field
@@ -31,6 +32,10 @@ class Secrets:
         if not _HEX.fullmatch(self.cluster_secret):
             raise ValueError("the cluster secret is not 64 hex digits")
 
+    def digest(self) -> str:
+        """sha256 (hex), to tell another mesh's by. 512 random bits cannot be guessed from it."""
+        return hashlib.sha256(f"{self.swarm_key}{self.cluster_secret}".encode()).hexdigest()
+
     @classmethod
     def generate(cls) -> Secrets:
         """New ones, for a new mesh."""
@@ -40,17 +45,13 @@ class Secrets:
     def load(cls, state: Path) -> Secrets:
         """Those in `state`/secrets. Blocks. Raises MeshError BAD_STATE that names the file."""
         folder = state / "secrets"
-        parts: list[str] = []
-        for path in (folder / _SWARM_KEY, folder / _CLUSTER_SECRET):
-            try:
-                parts.append(path.read_bytes().decode("ascii"))
-            except (OSError, UnicodeDecodeError) as exc:
-                cause = exc.strerror if isinstance(exc, OSError) else "the file is damaged"
-                raise _unusable(path, cause or "it cannot be read") from None
+        swarm_key, cluster_secret = _text(folder / _SWARM_KEY), _text(folder / _CLUSTER_SECRET).strip()
+        if not _HEX.fullmatch(cluster_secret):
+            raise unusable(folder / _CLUSTER_SECRET, "the file is damaged (it is not 64 hex digits)")
         try:
-            return cls(parts[0], parts[1].strip())
+            return cls(swarm_key, cluster_secret)
         except ValueError as exc:
-            raise _unusable(folder, str(exc)) from None
+            raise unusable(folder / _SWARM_KEY, f"the file is damaged ({exc})") from None
 
     def save(self, state: Path) -> None:
         """Write them to `state`/secrets (0700), files 0600. Blocks (fsync). Raises OSError."""
@@ -75,11 +76,28 @@ class Secrets:
         return state / "secrets" / _SWARM_KEY
 
 
-def _unusable(path: Path, cause: str) -> MeshError:
+def _text(path: Path) -> str:
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        raise unusable(path, "the file is missing") from None
+    except OSError as exc:
+        raise unusable(path, exc.strerror or "it cannot be read") from None
+    if not raw:
+        raise unusable(path, "the file is empty")
+    try:
+        return raw.decode("ascii")
+    except UnicodeDecodeError:
+        raise unusable(path, "the file is damaged (it is not text)") from None
+
+
+def unusable(path: Path, cause: str) -> MeshError:
+    """The error of a file of the secrets."""
+    folder = path.parent
     return MeshError(
         Code.BAD_STATE,
         f"cannot use {path}",
         cause,
-        "copy the folder secrets from another member, or from a backup; or move the state folder away and join again:"
-        " on another member type meshctl invite, here meshctl join",
+        f"copy the folder {folder} from a backup, or from another member of the mesh; or move {folder.parent} away and join as"
+        " a new node: on another member type meshctl forget NAME, then meshctl invite; here meshctl join",
     )

@@ -32,7 +32,10 @@ class InviteRecord(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class MeshState:
-    """The mesh as this node knows it. entries: by fingerprint. created, joined: seconds since 1970."""
+    """The mesh as this node knows it. entries: by fingerprint. created, joined: seconds since 1970.
+
+    secrets: digest of the secrets that belong to it, "" where an older meshd wrote the file.
+    """
 
     name: str
     id: str
@@ -40,6 +43,7 @@ class MeshState:
     joined: float
     entries: Mapping[str, Member]
     invites: Mapping[str, InviteRecord]
+    secrets: str = ""
 
 
 class _File(BaseModel):
@@ -52,6 +56,7 @@ class _File(BaseModel):
     joined: float
     roster: list[Member]
     invites: list[InviteRecord]
+    secrets: str = ""
 
 
 def read(path: Path, fingerprint: str) -> MeshState | None:
@@ -63,8 +68,8 @@ def read(path: Path, fingerprint: str) -> MeshState | None:
         document = files.read_json(path)
     except FileNotFoundError:
         return None
-    except UnicodeDecodeError:
-        raise unusable(path, "the file is damaged (it is not text)") from None
+    except MeshError as exc:
+        raise unusable(path, exc.detail) from None
     version = document.get("version") if isinstance(document, dict) else None
     if isinstance(version, int) and version > VERSION:
         raise MeshError(
@@ -86,9 +91,8 @@ def read(path: Path, fingerprint: str) -> MeshState | None:
     entries = roster.merge({}, held.roster)
     if fingerprint not in entries:
         raise unusable(path, "the file is another node's: this node's key is not among the members in it")
-    return MeshState(
-        held.name, held.id, held.created, held.joined, entries, {record.id: record for record in held.invites}
-    )
+    invites = {record.id: record for record in held.invites}
+    return MeshState(held.name, held.id, held.created, held.joined, entries, invites, held.secrets)
 
 
 def write(path: Path, state: MeshState) -> None:
@@ -101,6 +105,7 @@ def write(path: Path, state: MeshState) -> None:
             "id": state.id,
             "created": state.created,
             "joined": state.joined,
+            "secrets": state.secrets,
             "roster": [state.entries[key].model_dump() for key in sorted(state.entries)],
             "invites": [state.invites[key].model_dump() for key in sorted(state.invites)],
         },
@@ -113,12 +118,14 @@ def remove(path: Path) -> None:
     files.sync_directory(path.parent)
 
 
-def unusable(path: Path, cause: str) -> MeshError:
-    """The error of a state file that must not be replaced by guessing."""
+def unusable(path: Path, cause: str, hint: str = "") -> MeshError:
+    """The error of a state file that must not be replaced by guessing. path: in the state folder, or one below it."""
+    folder = path.parent.parent if path.parent.name in ("kubo", "cluster") else path.parent
     return MeshError(
         Code.BAD_STATE,
         f"cannot use {path}",
         cause,
-        f"restore {path.parent} as a whole from a backup; or move it away and join as a new node: on another member type"
+        hint
+        or f"restore {folder} as a whole from a backup; or move it away and join as a new node: on another member type"
         " meshctl forget NAME, then meshctl invite; here meshctl join",
     )

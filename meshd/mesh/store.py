@@ -121,8 +121,11 @@ class MeshStore:
 
     # -- becoming a member, and no longer being one ----------------------------------------------------------------
 
-    async def create(self, mesh_name: str, own: Joiner) -> None:
-        """Found a mesh with this node as its only member. Raises MeshError BAD_NAME, IN_OTHER_MESH, BAD_REQUEST."""
+    async def create(self, mesh_name: str, own: Joiner, secrets_digest: str = "") -> None:
+        """Found a mesh with this node as its only member. secrets_digest: of those that were saved for it.
+
+        Raises MeshError BAD_NAME, IN_OTHER_MESH, BAD_REQUEST.
+        """
         if not NODE_NAME.fullmatch(mesh_name):
             raise MeshError(
                 Code.BAD_NAME,
@@ -144,13 +147,16 @@ class MeshStore:
                 stamp=roster.next_stamp(now),
             )
             entries = {self._fingerprint: member}
-            return MeshState(mesh_name, secrets.token_hex(16), now, now, entries, {}), None
+            mesh_id = secrets.token_hex(16)
+            return MeshState(mesh_name, mesh_id, now, now, entries, {}, secrets_digest), None
 
         await self._commit(change)
         self._own = own
 
-    async def adopt(self, admitted: Admitted) -> bool:
+    async def adopt(self, admitted: Admitted, secrets_digest: str = "") -> bool:
         """Become what another node's answer says; False where this node was in that mesh already.
+
+        secrets_digest: of those that were saved for it.
 
         Raises MeshError IN_OTHER_MESH, BAD_REQUEST (the answer cannot be used). Save the secrets before.
         """
@@ -168,9 +174,8 @@ class MeshStore:
         def change(current: MeshState | None) -> tuple[MeshState, bool]:
             if current is None:
                 now = self._now()
-                return MeshState(
-                    admitted.mesh_name, admitted.mesh_id, admitted.created, now, entries, {}
-                ), True
+                name, mesh_id = admitted.mesh_name, admitted.mesh_id
+                return MeshState(name, mesh_id, admitted.created, now, entries, {}, secrets_digest), True
             if current.id != admitted.mesh_id:
                 raise _in_a_mesh(current)
             return dataclasses.replace(
@@ -291,6 +296,10 @@ class MeshStore:
             return changed, (member, new)
 
         return await self._commit(change)
+
+    async def settled(self) -> None:
+        """Return when no write is under way: that of a caller who was cancelled goes on without it."""
+        await asyncio.gather(*self._commits, return_exceptions=True)
 
     # -- the one way to change -------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
+from meshd.errors import Code, MeshError
 from meshd.supervise.child import MARK
 
 
@@ -33,7 +34,7 @@ def find(owner: Path) -> list[Leftover]:
 
 
 def kill(owner: Path, *, timeout: float = 10.0) -> list[Leftover]:
-    """End what `find` finds and wait until it is gone. Blocks. Raises TimeoutError.
+    """End what `find` finds and wait until it is gone. Blocks. Raises MeshError BUSY for one that does not end.
 
     SIGKILL at once: kubo and a leveldb cluster stand it (measured), and their orderly stop can hang for 40 s.
     The process is held by a pidfd and its mark read again, so that no other one can get the signal.
@@ -50,8 +51,11 @@ def kill(owner: Path, *, timeout: float = 10.0) -> list[Leftover]:
                 continue
             signal.pidfd_send_signal(fd, signal.SIGKILL)
             if not select.select([fd], [], [], timeout)[0]:
-                raise TimeoutError(
-                    f"process {leftover.pid} ({leftover.program}) of a previous run does not end"
+                raise MeshError(
+                    Code.BUSY,
+                    f"cannot start on {owner}",
+                    f"{leftover.program} (pid {leftover.pid}) of a previous run was killed and does not end",
+                    f"see what it waits for (often a disk): ps -o pid,stat,wchan,args -p {leftover.pid}; then start it again",
                 )
             ended.append(leftover)
         finally:

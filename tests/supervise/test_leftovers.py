@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from meshd.errors import Code, MeshError
 from meshd.supervise import leftovers
 from meshd.supervise.child import MARK
 
@@ -125,8 +126,12 @@ def test_one_that_does_not_end_is_told(tmp_path: Path, start: Start, monkeypatch
     """As one in uninterruptible sleep, which even SIGKILL does not end; here the signal is lost instead."""
     start(tmp_path)
     monkeypatch.setattr(signal, "pidfd_send_signal", lambda fd, number: None)
-    with pytest.raises(TimeoutError, match=r"process \d+ \(python.*\) of a previous run does not end"):
+    with pytest.raises(
+        MeshError, match=r"python.* \(pid \d+\) of a previous run was killed and does not end"
+    ) as caught:
         leftovers.kill(tmp_path, timeout=0.05)
+    assert caught.value.code is Code.BUSY
+    assert "ps -o " in caught.value.hint
 
 
 def test_no_file_descriptor_is_left(tmp_path: Path, start: Start) -> None:

@@ -93,10 +93,18 @@ def test_paths_become_absolute(monkeypatch: pytest.MonkeyPatch) -> None:
 
 MISTAKES = [
     ("a name with a space", '[node]\nname = "my attic"', "node.name", "expected 1 to 63"),
-    ("a name that is no text", "[node]\nname = 5", "node.name", "string"),
+    ("a name that is no text", "[node]\nname = 5", "node.name", "text in quotes"),
     ("an empty name", '[node]\nname = ""', "node.name", "expected 1 to 63"),
     ("a name that looks like an option", '[node]\nname = "-v"', "node.name", "a letter or digit at either end"),
     ("a name that is too long", f'[node]\nname = "{"a" * 64}"', "node.name", "expected 1 to 63"),
+    ("a site that would colour a terminal", '[node]\nsite = "\\u001b[31m"', "node.site", "printable"),
+    ("a name that would colour a terminal", '[node]\nname = "a\\u001b[31m"', "node.name", "(got 'a\\x1b[31m')"),
+    ("a name written backwards", '[node]\nname = "a\\u202e"', "node.name", "(got 'a\\u202e')"),
+    ("a name with a letter beyond ASCII", '[node]\nname = "dachgeschoß"', "node.name", "a-z, A-Z"),
+    ("no path", '[paths]\nstate = ""', "paths.state", "expected a path"),
+    ("a path that is no text", "[paths]\nrun = 5", "paths.run", "expected a path in quotes"),
+    ("a path with a zero in it", '[paths]\nrun = "/a\\u0000b"', "paths.run", "printable"),
+    ("a port in words", '[ports]\nswarm = "many"', "ports.swarm", "expected a whole number (got 'many')"),
     ("a site that is too long", f'[node]\nsite = "{"a" * 64}"', "node.site", "63"),
     ("a size in words", '[storage]\nreserve = "lots"', "storage.reserve", '"5GiB"'),
     ("a negative size", "[storage]\nreserve = -1", "storage.reserve", '"5GiB"'),
@@ -128,13 +136,13 @@ MISTAKES = [
         "either address",
     ),
     ("an address without a kind", '[overlay]\naddress = "10.0.0.1"', "overlay", 'kind = "static"'),
-    ("an address that is none", '[overlay]\nkind = "static"\naddress = "attic"', "overlay", "'attic' is not an IP"),
+    ("an address that is none", '[overlay]\nkind = "static"\naddress = "attic"', "overlay.address", "'attic' is not an IP"),
     ("an interface's name that is too long", f'[overlay]\nkind = "static"\ninterface = "{"w" * 16}"', "overlay.interface", "15"),
     ("an unknown level", '[log]\nlevel = "loud"', "log.level", "'debug'"),
     ("an unknown format", '[log]\nformat = "xml"', "log.format", "'json'"),
     ("an unknown key", "[ports]\nswram = 4001", "ports.swram", "expected one of swarm, cluster, peer"),
     ("an unknown section", "[port]\nswarm = 4001", "port", "expected one of node, paths, overlay, ports"),
-    ("a section that is none", "ports = 4001", "ports", "dictionary"),
+    ("a section that is none", "ports = 4001", "ports", "expected a section: [ports]"),
 ]  # fmt: skip
 
 
@@ -188,13 +196,13 @@ def test_a_socket_path_may_be_just_as_long_as_the_kernel_takes() -> None:
     assert len(os.fsencode(f"{longest}/private/cluster.sock")) == 107
     assert parse(f'paths.run = "{longest}"').paths.run == Path(longest)
     error = refusal(f'paths.run = "{longest}rrr"')
-    assert "paths: run: " in error.detail
+    assert "paths.run: " in error.detail
     assert "110 bytes" in error.detail
     assert "3 bytes shorter" in error.detail
 
 
 def test_a_socket_path_is_measured_in_bytes_not_in_letters() -> None:
-    assert "paths: run: " in refusal(f'paths.run = "/{"ü" * 50}"').detail
+    assert "paths.run: " in refusal(f'paths.run = "/{"ü" * 50}"').detail
 
 
 # -- files ---------------------------------------------------------------------------------------------------------

@@ -1,0 +1,107 @@
+"""Whether the state folder is whole: what belongs to the same node and mesh is all there. Looked at before each start.
+
+kubo and the cluster would make themselves a new identity where theirs is missing, and the mesh knows this node by the old
+one: the others would hold links and trust for a node that is not there any more, and nobody would be told.
+"""
+
+from __future__ import annotations
+
+import hmac
+import shutil
+from pathlib import Path
+from typing import Any
+
+from meshd import files
+from meshd.errors import MeshError
+from meshd.mesh.secrets import Secrets
+from meshd.mesh.secrets import unusable as secrets_unusable
+from meshd.mesh.state import MeshState, unusable
+
+_KUBO_CONFIG = "kubo/config"
+_CLUSTER_IDENTITY = "cluster/identity.json"
+_CLUSTER_CONFIG = "cluster/service.json"
+_RAN_IN_A_MESH = "kubo/swarm.key"  # put there before kubo's first start, which a mesh comes before
+_LAST_OF_KUBO = "kubo/version"  # the last file that `ipfs init` writes (read in fsrepo.Init of 0.43)
+
+
+def check(folder: Path, mesh: MeshState | None, fingerprint: str) -> None:
+    """See that what is in the state folder fits together. fingerprint: this node's.
+
+    Blocks; writes nothing. Raises MeshError BAD_STATE that names the file and what to do.
+    """
+    if mesh is None:
+        if (folder / _RAN_IN_A_MESH).exists():
+            cause = f"the file is missing, and {folder / _RAN_IN_A_MESH} says that this node is in a mesh"
+            raise unusable(folder / "mesh.json", cause)
+        return
+    me = mesh.entries[fingerprint]
+    if me.forgotten:
+        return  # it is leaving, and what it held may be gone
+    secrets = Secrets.load(folder)
+    if mesh.secrets and not hmac.compare_digest(mesh.secrets, secrets.digest()):
+        raise secrets_unusable(
+            folder / "secrets" / "swarm.key", "it, or cluster.secret beside it, is another mesh's"
+        )
+    kubo = _read(folder / _KUBO_CONFIG).get("Identity")
+    kubo_id = kubo.get("PeerID") if isinstance(kubo, dict) else None
+    cluster_id = _read(folder / _CLUSTER_IDENTITY).get("id")
+    if (
+        folder / _CLUSTER_CONFIG
+    ).exists():  # where it is missing it is made anew, with the same identity (measured)
+        _read(
+            folder / _CLUSTER_CONFIG,
+            hint=f"move {folder / _CLUSTER_CONFIG} away: it is made anew at the next start",
+        )
+    for name, found, known in (
+        (_KUBO_CONFIG, kubo_id, me.kubo_id),
+        (_CLUSTER_IDENTITY, cluster_id, me.cluster_id),
+    ):
+        if found != known:
+            path = folder / name
+            raise unusable(
+                path, f"it is another node's: it says {found}, and mesh.json knows this node as {known}"
+            )
+
+
+def _read(path: Path, *, hint: str = "") -> dict[str, Any]:
+    """A JSON object that must be there. hint: what to type instead where it is damaged."""
+    try:
+        document = files.read_json(path)
+    except FileNotFoundError:
+        raise unusable(path, "the file is missing, and a new one would be a stranger to the mesh") from None
+    except MeshError as exc:
+        raise unusable(path, exc.detail, hint) from None
+    if not isinstance(document, dict):
+        raise unusable(path, "the file is damaged (it holds no JSON object)", hint)
+    return document
+
+
+class Attempt:
+    """One try to become a member: where it fails, the state folder is as it was before."""
+
+    def __init__(self, folder: Path) -> None:
+        """Blocks: what a try that was cut off by a crash left half done goes first."""
+        self._folder = folder
+        kubo, cluster = folder / "kubo", folder / "cluster"
+        if (folder / _KUBO_CONFIG).exists() and not (folder / _LAST_OF_KUBO).exists():
+            _empty(kubo)
+        if not (folder / _CLUSTER_IDENTITY).exists() or not (folder / _CLUSTER_CONFIG).exists():
+            _empty(cluster)
+        self._were_empty = [path for path in (kubo, cluster) if path.is_dir() and not any(path.iterdir())]
+        self._had_secrets = Secrets.swarm_key_file(folder).exists()
+
+    def undo(self) -> None:
+        """Empty what was empty when it began. Blocks. Raises OSError."""
+        if not self._had_secrets:
+            Secrets.erase(self._folder)
+        for path in self._were_empty:
+            _empty(path)
+
+
+def _empty(folder: Path) -> None:
+    """The folder itself stays: it may be a mount point."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=path.name == "lost+found")
+        else:
+            path.unlink()
