@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Literal
 
@@ -51,12 +51,23 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class OverlayState:
-    """Who this machine is on the private network. address is None while there is none that can be bound."""
+    """Who this machine is on the private network. address is None while there is none that can be bound.
+
+    network, network_status, node: on ZeroTier the network's id, what the service says of it, and this machine's own
+    ZeroTier address.
+    """
 
     address: str | None = None
     interface: str = ""
     why: str = ""  # how the address was chosen, as one sentence
     problem: Condition | None = None
+    network: str = ""
+    network_status: str = ""
+    node: str = ""
+
+    def having(self, *, address: str | None = None, problem: Condition | None = None) -> OverlayState:
+        """The same network with that outcome."""
+        return replace(self, address=address, problem=problem)
 
 
 class Phase(StrEnum):

@@ -22,7 +22,7 @@ from meshd.kubo.service import KuboProgram
 from meshd.mesh.secrets import Secrets
 from meshd.mesh.store import MeshStore
 from meshd.model import OverlayState, Phase, Snapshot
-from meshd.overlay.static import is_private
+from meshd.overlay.addresses import is_private
 from meshd.peer.server import PeerServer
 from meshd.reconcile import Action, Fail, Link, Listen, Recover, Start, Stop, decide
 from meshd.supervise.service import Service

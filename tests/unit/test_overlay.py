@@ -7,7 +7,8 @@ import socket
 import pytest
 
 from meshd import config
-from meshd.overlay.static import addresses, find, is_private, look, of_interface, on_this_machine
+from meshd.overlay.addresses import addresses, is_private, on_this_machine
+from meshd.overlay.static import find, look, of_interface
 
 NOT_HERE = "203.0.113.1"  # TEST-NET-3: on no machine
 
