@@ -1,4 +1,4 @@
-"""The rules of invites: what admits a node and what does not. Pure: state in, state out."""
+"""What admits a node and what does not: an invite, or a person who approves. Pure: state in, state out."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import secrets
 from meshd.errors import Code, MeshError
 from meshd.mesh import roster
 from meshd.mesh.invites import token_hash
+from meshd.mesh.secrets import Secrets
 from meshd.mesh.state import InviteRecord, MeshState
-from meshd.wire import Joiner, Member
+from meshd.wire import Admitted, Joiner, Member
 
 _KEPT_AFTER = 30 * 86400.0  # seconds an invite is remembered after its end, so that a late caller is told why
 _ASK_AGAIN = "ask a member for a new one: meshctl invite"
@@ -60,20 +61,14 @@ def admit(
         raise _refused(Code.BAD_INVITE, "it was revoked")
     if now >= record.expires and not again:
         raise _refused(Code.INVITE_EXPIRED, "its time is over")
-    known = state.entries.get(fingerprint)
-    if known is not None and known.forgotten:
-        raise MeshError(
-            Code.FORGOTTEN,
-            "cannot join",
-            "the mesh has forgotten this node's key for good",
-            "move the state folder of this machine away, start meshd again and join as a new node",
-        )
-    _check_name_free(state, joiner.name, fingerprint)
-    member = (
-        roster.restated(known, joiner, now)
-        if known is not None
-        else roster.member_of(joiner, fingerprint, admitted_by=me, admitted=now, stamp=roster.next_stamp(now))
+    known = _not_forgotten(state, fingerprint)
+    _check_name_free(
+        state,
+        joiner.name,
+        fingerprint,
+        "choose another one; the invite is still good: meshctl join --name NAME",
     )
+    member = _statement(known, joiner, fingerprint, me, now)
     if again and member is known:
         return state, member, False
     used = record.model_copy(update={"used_by": fingerprint})
@@ -82,15 +77,60 @@ def admit(
     return changed, member, known is None
 
 
-def _check_name_free(state: MeshState, name: str, fingerprint: str) -> None:
+def check_asking(state: MeshState, joiner: Joiner) -> str:
+    """The fingerprint of a node that asks without an invite. Raises MeshError as `admit_asked` does."""
+    fingerprint = roster.check_joiner(joiner)
+    _not_forgotten(state, fingerprint)
+    _check_name_free(state, joiner.name, fingerprint, "choose another one: meshctl join NETWORK --name NAME")
+    return fingerprint
+
+
+def admit_asked(state: MeshState, joiner: Joiner, *, me: str, now: float) -> tuple[MeshState, Member, bool]:
+    """The state in which a node that a person approved is a member; the member; whether that is news.
+
+    Raises MeshError NAME_TAKEN, FORGOTTEN, BAD_NAME, BAD_REQUEST.
+    """
+    fingerprint = check_asking(state, joiner)
+    known = state.entries.get(fingerprint)
+    member = _statement(known, joiner, fingerprint, me, now)
+    if member is known:
+        return state, member, False
+    entries = {**state.entries, fingerprint: member}
+    return dataclasses.replace(state, entries=entries), member, known is None
+
+
+def why_unusable(admitted: Admitted, *expected: str) -> str:
+    """What is wrong with an answer that admits, "" where nothing is. expected: fingerprints that must be members."""
+    members = {member.fingerprint for member in admitted.roster.members if not member.forgotten}
+    try:
+        Secrets(admitted.swarm_key, admitted.cluster_secret)
+    except ValueError as exc:
+        return str(exc)
+    return "" if members.issuperset(expected) else "it is about other members"
+
+
+def _not_forgotten(state: MeshState, fingerprint: str) -> Member | None:
+    known = state.entries.get(fingerprint)
+    if known is not None and known.forgotten:
+        raise MeshError(
+            Code.FORGOTTEN,
+            "cannot join",
+            "the mesh has forgotten this node's key for good",
+            "move the state folder of this machine away, start meshd again and join as a new node",
+        )
+    return known
+
+
+def _statement(known: Member | None, joiner: Joiner, fingerprint: str, me: str, now: float) -> Member:
+    if known is not None:
+        return roster.restated(known, joiner, now)
+    return roster.member_of(joiner, fingerprint, admitted_by=me, admitted=now, stamp=roster.next_stamp(now))
+
+
+def _check_name_free(state: MeshState, name: str, fingerprint: str, hint: str) -> None:
     for member in roster.live(state.entries):
         if member.fingerprint != fingerprint and member.name.casefold() == name.casefold():
-            raise MeshError(
-                Code.NAME_TAKEN,
-                f"cannot join as {name}",
-                "another member has that name",
-                "choose another one; the invite is still good: meshctl join --name NAME",
-            )
+            raise MeshError(Code.NAME_TAKEN, f"cannot join as {name}", "another member has that name", hint)
 
 
 def _refused(code: Code, cause: str) -> MeshError:

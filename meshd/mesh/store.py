@@ -297,6 +297,16 @@ class MeshStore:
 
         return await self._commit(change)
 
+    async def admit_asked(self, joiner: Joiner) -> tuple[Member, bool]:
+        """Admit a node that a person approved, as `admit` does. See `admission.admit_asked` for what it raises."""
+
+        def change(current: MeshState | None) -> tuple[MeshState, tuple[Member, bool]]:
+            known = self._member_state(current)
+            changed, member, new = admission.admit_asked(known, joiner, me=self._fingerprint, now=self._now())
+            return changed, (member, new)
+
+        return await self._commit(change)
+
     async def settled(self) -> None:
         """Return when no write is under way: that of a caller who was cancelled goes on without it."""
         await asyncio.gather(*self._commits, return_exceptions=True)
@@ -356,7 +366,7 @@ class MeshStore:
         if known.entries[self._fingerprint].forgotten:
             raise MeshError(
                 Code.FORGOTTEN,
-                f"cannot invite anybody to {known.name}",
+                f"cannot let anybody into {known.name}",
                 "this node was forgotten by the mesh",
                 "type meshctl leave here, then join again with an invite of a member",
             )

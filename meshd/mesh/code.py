@@ -1,0 +1,83 @@
+"""The short code by which two people see that their two machines talk to each other and to nobody between.
+
+The joiner is known to the member by nothing but what comes over the network, and the member to the joiner likewise. So
+somebody in the middle could be "the member" to the one and "the joiner" to the other. Both machines therefore show a code
+made of everything that the two said to each other, and a person compares: with somebody between, the two sides
+said different things, and the codes differ.
+
+A code that a person reads is short, and a short code could be matched by trying. That nobody can try is due to the order:
+
+1. the joiner sends only a commitment to its nonce, and its document;
+2. the member answers with its own nonce;
+3. the joiner reveals its nonce, and the member checks it against the commitment.
+
+Whoever is in the middle has to choose what it says to each side before it learns the nonce of that side: towards the member
+it is bound by its commitment before it sees the member's nonce, and towards the joiner it must name a nonce before the
+joiner reveals. Both codes are then chance to it: one in 10^12 (39.8 bits) for each try, and each try is a request to
+the member, which gives an address ten a minute.
+
+Everything is hashed part by part, each after its length, so that no two sets of parts give the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import re
+import secrets
+
+from meshd.wire import Joiner
+
+DIGITS = 12
+_GROUP = 4
+_COMMITMENT = b"meshd ask commitment 1"
+_STATEMENT = b"meshd ask statement 1"
+_CODE = b"meshd ask code 1"
+_NO_DIGIT = re.compile(r"[^0-9]")
+
+
+def new_nonce() -> str:
+    """32 bytes of chance, as 64 hex digits."""
+    return secrets.token_hex(32)
+
+
+def commitment(joiner: str, nonce: str) -> str:
+    """What the joiner says of its nonce before it reveals it: 64 hex digits. joiner: its fingerprint."""
+    return hashlib.sha256(_framed(_COMMITMENT, joiner, nonce)).hexdigest()
+
+
+def commits_to(commitment_: str, joiner: str, nonce: str) -> bool:
+    """Whether `nonce` is the one that was committed to."""
+    return hmac.compare_digest(commitment_.encode(), commitment(joiner, nonce).encode())
+
+
+def statement(member: str, member_nonce: str, joiner_nonce: str, joiner: Joiner) -> bytes:
+    """What the joiner signs with the key of its certificate: that this document is its own, said to this member now.
+
+    member: the fingerprint that was dialled. Nonces: 64 hex digits each.
+    """
+    return _framed(_STATEMENT, member, member_nonce, joiner_nonce, _document(joiner))
+
+
+def code(member: str, member_nonce: str, joiner_fingerprint: str, joiner_nonce: str, joiner: Joiner) -> str:
+    """The code that both machines show: twelve decimal digits, `1234 5678 9012`. member: its fingerprint."""
+    parts = (member, joiner_fingerprint, member_nonce, joiner_nonce, _document(joiner))
+    number = int.from_bytes(hashlib.sha256(_framed(_CODE, *parts)).digest()) % 10**DIGITS
+    digits = f"{number:0{DIGITS}}"
+    return " ".join(digits[at : at + _GROUP] for at in range(0, DIGITS, _GROUP))
+
+
+def same(one: str, other: str) -> bool:
+    """Whether two codes are the same to a person: only digits count. An empty one is the same as none."""
+    left, right = _NO_DIGIT.sub("", one), _NO_DIGIT.sub("", other)
+    return len(left) == DIGITS and hmac.compare_digest(left.encode(), right.encode())
+
+
+def _document(joiner: Joiner) -> str:
+    """A member of Joiner that has its default is left out, so that a newer node can add one."""
+    return json.dumps(joiner.model_dump(exclude_defaults=True), sort_keys=True, separators=(",", ":"))
+
+
+def _framed(domain: bytes, *parts: str) -> bytes:
+    return b"".join(len(part).to_bytes(8) + part for part in (domain, *(part.encode() for part in parts)))
