@@ -1,0 +1,165 @@
+"""What the daemon puts together: its rounds go on, a leave takes nothing new, and only private addresses are dialled."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from meshd import config, files
+from meshd.control.streams import EventStream
+from meshd.daemon import Node
+from meshd.errors import Code, MeshError
+from meshd.mesh.identity import Identity
+from meshd.mesh.secrets import Secrets
+from meshd.model import OverlayState
+from meshd.pins.keep import Emit
+from meshd.wire import Joiner, Member, Roster
+from tests.engines.machine import short_folder
+
+# -- rounds --------------------------------------------------------------------------------------------------------
+
+
+class Work:
+    """Work that fails the first times, as it is told to."""
+
+    def __init__(self, *failures: Exception) -> None:
+        self._failures = list(failures)
+        self.done = asyncio.Event()
+
+    async def __call__(self) -> None:
+        if self._failures:
+            raise self._failures.pop(0)
+        self.done.set()
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+        MeshError(Code.NOT_READY, "cannot reach kubo"),
+        TimeoutError(),
+        KeyError("a mistake"),
+    ],
+    ids=lambda failure: type(failure).__name__,
+)
+async def test_a_round_that_fails_is_not_the_last_one(failure: Exception) -> None:
+    work = Work(failure, failure)
+    rounds = asyncio.create_task(Node._every(0.001, work))
+    await asyncio.wait_for(work.done.wait(), 5)
+    rounds.cancel()
+    await asyncio.wait([rounds])
+    assert rounds.cancelled()
+
+
+# -- a node that does not run --------------------------------------------------------------------------------------
+
+
+def joiner(identity: Identity, name: str, address: str, **other: object) -> Joiner:
+    facts: dict[str, object] = {
+        "name": name,
+        "certificate": identity.certificate,
+        "address": address,
+        "peer_port": 4010,
+        "swarm_port": 4001,
+        "cluster_port": 9096,
+        "kubo_id": f"kubo{name}",
+        "cluster_id": f"cluster{name}",
+    }
+    return Joiner.model_validate(facts | other)
+
+
+@pytest.fixture
+async def node() -> AsyncIterator[Node]:
+    """In a mesh of its own at 10.7.0.1; nothing of it was started."""
+    with short_folder() as folder:
+        settings = config.parse(
+            f'[node]\nname = "attic"\n[paths]\nstate = "{folder}/s"\nrun = "{folder}/r"\n', "the test"
+        )
+        files.prepare_folders(settings.state, settings.paths.run, settings.private_sockets)
+        made = Node(settings)
+        Secrets.generate().save(settings.state)
+        await made.store.create("archive", joiner(made.identity, "attic", "10.7.0.1"))
+        made.turns.set_overlay(OverlayState("10.7.0.1"))
+        yield made
+        for client in (made.peers, made.kubo, made.cluster):
+            await client.close()
+
+
+@pytest.fixture
+def admit(node: Node, tmp_path: Path) -> Callable[[str, str], Member]:
+    """A member that calls itself `name` and says that it is at `address`."""
+
+    def make(name: str, address: str) -> Member:
+        folder = tmp_path / name
+        folder.mkdir()
+        other = Identity.load_or_create(folder)
+        facts = joiner(other, name, address).model_dump()
+        return Member(
+            **facts,
+            fingerprint=other.fingerprint,
+            admitted_by=node.identity.fingerprint,
+            admitted=1.0,
+            stamp=1.0,
+        )
+
+    return make
+
+
+async def test_only_members_on_a_private_network_are_linked_to(
+    node: Node, admit: Callable[[str, str], Member]
+) -> None:
+    """Where a member is, is its own word: one on the Internet would have kubo and the cluster dial out there."""
+    near = {"near4": "10.7.0.2", "near6": "fd00::2", "tailscale": "100.64.0.9"}
+    far = {"far4": "8.8.8.8", "far6": "2606:4700:4700::1111", "link": "169.254.1.1"}
+    members = [admit(name, address) for name, address in (near | far).items()]
+    await node.store.merge(Roster(members=members))
+    assert len(node.store.peers()) == 6, "they are members, wherever they say that they are"
+
+    linked = {link.rpartition("/p2p/kubo")[2] for link in node.turns.snapshot().links}
+    assert linked == set(near)
+    dialled = {peer.rpartition("/p2p/cluster")[2] for peer in node.turns.cluster_place("10.7.0.1").peers}
+    assert dialled == set(near)
+
+
+# -- leaving -------------------------------------------------------------------------------------------------------
+
+
+async def test_while_it_hands_over_it_takes_nothing_new_and_if_that_fails_it_does_again(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused: list[MeshError] = []
+    open_upload = asyncio.create_task(_upload(node))
+    await asyncio.sleep(0)
+
+    async def drain(_: Emit) -> None:
+        with pytest.raises(MeshError) as caught:
+            node.pins.uploads.enter()
+        refused.append(caught.value)
+        raise MeshError(Code.LAST_COPY, "cannot leave", "diary.txt is nowhere else")
+
+    monkeypatch.setattr(node.pins.departure, "drain", drain)
+    with pytest.raises(MeshError, match="diary"):
+        await node._drain(_Nobody())
+    assert [(e.code, e.detail) for e in refused] == [(Code.NOT_READY, "this node is leaving its mesh")]
+    assert open_upload.cancelled(), "what was open could be nowhere else either"
+    node.pins.uploads.enter()()
+
+
+async def _upload(node: Node) -> None:
+    leave = node.pins.uploads.enter()
+    try:
+        await asyncio.Event().wait()
+    finally:
+        leave()
+
+
+class _Nobody(EventStream):
+    """Nobody reads what is told."""
+
+    def __init__(self) -> None:
+        pass
