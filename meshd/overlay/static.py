@@ -62,13 +62,17 @@ def look(config: Overlay) -> OverlayState:
     else:
         state = OverlayState(config.address, why="the configuration names it")
     if state.address and not on_this_machine(state.address):
-        problem = _down(
-            f"address {state.address} is not on this machine",
-            "the private network is down, or the address has changed",
-            "bring the network up (ip addr shows what is there); meshd goes on by itself",
-        )
-        return OverlayState(interface=state.interface, why=state.why, problem=problem)
+        return state.having(problem=not_on_this_machine(state.address))
     return state
+
+
+def not_on_this_machine(address: str) -> Condition:
+    """The address that was found, or configured, cannot be bound."""
+    return _down(
+        f"address {address} is not on this machine",
+        "the private network is down, or the address has changed",
+        "bring the network up (ip addr shows what is there); meshd goes on by itself",
+    )
 
 
 def _down(title: str, cause: str, hint: str) -> Condition:

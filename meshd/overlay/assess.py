@@ -1,0 +1,219 @@
+"""What ZeroTier says of a network, as a fact about this node: an address to serve on, or what is wrong and what to type.
+
+Pure. The service's word is not enough for an address: OK does not mean that it is on the interface (ZeroTierOne#809).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from meshd.model import Condition, OverlayState, Severity
+from meshd.overlay.addresses import is_private
+from meshd.overlay.zerotier import Network, ZeroTierError
+
+REQUESTING_TOO_LONG_S = 20.0  # an answer takes 2 to 6 s where the controller is there (measured)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One look. networks: those that are joined; error: instead of all else, where the service cannot be used.
+
+    wanted: id of the mesh's network, "" where none was chosen. node: this machine's ZeroTier address. interfaces: name ->
+    addresses, from the kernel. requesting_s: for how long the wanted network has been asking for its configuration.
+    """
+
+    wanted: str
+    networks: tuple[Network, ...] = ()
+    node: str = ""
+    online: bool = True
+    interfaces: Mapping[str, Sequence[str]] | None = None
+    requesting_s: float = 0.0
+    error: ZeroTierError | None = None
+
+
+def assess(seen: Seen, before: OverlayState) -> OverlayState:
+    """Who this machine is on the private network now. before: what was found the last time; its address is kept where
+    it is still good, so that a second address that comes does not move the node."""
+    if seen.error is not None:
+        return _unasked(seen, before, seen.error)
+    network = _chosen(seen)
+    if isinstance(network, OverlayState):
+        return network
+    found = OverlayState(
+        interface=network.device,
+        why=f"ZeroTier network {network.id}{f' ({network.name})' if network.name else ''}",
+        network=network.id,
+        node=seen.node,
+        network_status=network.status,
+    )
+    if network.status in _REFUSALS:
+        return found.having(problem=_REFUSALS[network.status](network, seen.node))
+    address = _address(network, seen.interfaces or {}, before.address)
+    if (
+        address is not None
+    ):  # also while it asks anew after a restart of the service, which remembers what it was given
+        return found.having(address=address)
+    return found.having(problem=_no_address(network, seen))
+
+
+def _unasked(seen: Seen, before: OverlayState, error: ZeroTierError) -> OverlayState:
+    """The service cannot be asked. While the address is still on its interface nothing else is wrong."""
+    still = before.address is not None and before.address in (seen.interfaces or {}).get(before.interface, ())
+    severity = Severity.WARNING if still else Severity.ERROR
+    problem = Condition(error.kind, severity, error.title, error.detail, error.hint)
+    return OverlayState(
+        address=before.address if still else None,
+        interface=before.interface if still else "",
+        why=before.why if still else "",
+        network=seen.wanted,
+        node=before.node,
+        problem=problem,
+    )
+
+
+def _chosen(seen: Seen) -> Network | OverlayState:
+    """The network that the mesh is on, or would be on."""
+    if seen.wanted:
+        for network in seen.networks:
+            if network.id == seen.wanted:
+                return network
+        cause = f"ZeroTier on this machine has left it, or never joined it ({_joined(seen.networks)})"
+        hint = f"sudo zerotier-cli join {seen.wanted}; or for good: auto_join = true in [[overlay.zerotier.networks]]"
+        problem = _error("zerotier-left", f"this machine is not on the network {seen.wanted}", cause, hint)
+        return OverlayState(network=seen.wanted, node=seen.node, problem=problem)
+    if len(seen.networks) == 1:
+        return seen.networks[0]
+    if seen.networks:
+        ids = ", ".join(f"{n.id}{f' ({n.name})' if n.name else ''}" for n in seen.networks)
+        title, cause = "meshd does not know which ZeroTier network to use", f"this machine is on {ids}"
+        code = "zerotier-several"
+    else:
+        title, cause = "this machine is on no ZeroTier network", "ZeroTier One runs, and has joined none"
+        code = "zerotier-none"
+    hint = "begin a mesh on one: meshctl init --network ID; or join the one on it: meshctl join ID"
+    return OverlayState(node=seen.node, problem=_error(code, title, cause, hint))
+
+
+def _joined(networks: Sequence[Network]) -> str:
+    return "it is on " + ", ".join(n.id for n in networks) if networks else "it is on none"
+
+
+def _address(network: Network, interfaces: Mapping[str, Sequence[str]], before: str | None) -> str | None:
+    """The one that was used before if it is still assigned, else an IPv4 one, else an IPv6 one."""
+    assigned = [a for a in map(_bare, network.addresses) if a and is_private(a)]
+    there = [a for a in assigned if a in interfaces.get(network.device, ())]
+    if before in there:
+        return before
+    return min(there, key=lambda a: (":" in a, there.index(a)), default=None)
+
+
+def _bare(cidr: str) -> str:
+    try:
+        return str(ipaddress.ip_interface(cidr).ip)
+    except ValueError:
+        return ""
+
+
+def _no_address(network: Network, seen: Seen) -> Condition:
+    name = _called(network)
+    if network.status == "OK" and not network.addresses:
+        return _error(
+            "zerotier-no-address",
+            f"{name} gives this machine no address",
+            "it is authorized there, and neither IPv4 nor IPv6 auto-assign is on, or the pool is used up",
+            "in the network's admin page turn on IPv4 auto-assign, or give this member an address (its ZeroTier address"
+            f" is {seen.node})",
+        )
+    if network.status == "OK" and not any(is_private(a) for a in map(_bare, network.addresses) if a):
+        return _error(
+            "zerotier-no-address",
+            f"{name} gives this machine no private address",
+            f"it has {', '.join(network.addresses)}, which is not private",
+            "in the network's admin page choose a private range (10.x.x.x, 172.16-31.x.x, 192.168.x.x)",
+        )
+    if network.status == "OK":
+        return _error(
+            "overlay-down",
+            f"the address of {name} is not on {network.device or 'its interface'}",
+            f"ZeroTier says {', '.join(network.addresses)}; the kernel does not have it there",
+            f"ip addr show {network.device}; if it stays so: sudo systemctl restart zerotier-one",
+        )
+    late = seen.requesting_s > REQUESTING_TOO_LONG_S
+    cause = "ZeroTier asks the network's controller and waits for its answer" + (
+        f", for {seen.requesting_s:.0f} s now" if late else ""
+    )
+    hint = "wait a moment"
+    if late and not seen.online:
+        cause, hint = (
+            cause + "; it reaches none of ZeroTier's servers",
+            "see that UDP may leave this machine: zerotier-cli info",
+        )
+    elif late:
+        hint = f"see that the id is right, and that the network's controller is on: sudo zerotier-cli get {network.id} status"
+    severity = Severity.ERROR if late else Severity.WARNING
+    return Condition("zerotier-waiting", severity, f"{name} is not there yet", cause, hint)
+
+
+def _denied(network: Network, node: str) -> Condition:
+    return _error(
+        "zerotier-denied",
+        f"this machine is not authorized on {_called(network)}",
+        f"its ZeroTier address is {node}",
+        f"on a member type: meshctl approve {node}; or authorize {node} in the network's admin page",
+    )
+
+
+def _not_found(network: Network, node: str) -> Condition:
+    return _error(
+        "zerotier-not-found",
+        f"there is no ZeroTier network {network.id}",
+        "its controller does not know it: the id is wrong, or the network was deleted",
+        f"compare the id with the one on a member: meshctl status; and leave this one: zerotier-cli leave {network.id}",
+    )
+
+
+def _port_error(network: Network, node: str) -> Condition:
+    return _error(
+        "zerotier-port-error",
+        f"ZeroTier cannot make the interface of {_called(network)}",
+        "the system gave it no virtual network device (no /dev/net/tun, or not allowed in this container)",
+        "sudo modprobe tun, then: sudo systemctl restart zerotier-one; and see: journalctl -u zerotier-one",
+    )
+
+
+def _too_old(network: Network, node: str) -> Condition:
+    return _error(
+        "zerotier-too-old",
+        f"ZeroTier One on this machine is too old for {_called(network)}",
+        "the network's controller wants a newer one",
+        "install the present version as https://www.zerotier.com/download says",
+    )
+
+
+def _login(network: Network, node: str) -> Condition:
+    where = network.login_url or "the address that zerotier-cli listnetworks shows"
+    return _error(
+        "zerotier-login",
+        f"{_called(network)} wants a person to log in",
+        "the network uses single sign-on",
+        f"open in a browser: {where}",
+    )
+
+
+_REFUSALS = {
+    "ACCESS_DENIED": _denied,
+    "NOT_FOUND": _not_found,
+    "PORT_ERROR": _port_error,
+    "CLIENT_TOO_OLD": _too_old,
+    "AUTHENTICATION_REQUIRED": _login,
+}
+
+
+def _called(network: Network) -> str:
+    return f"the ZeroTier network {network.name or network.id}"
+
+
+def _error(code: str, title: str, cause: str, hint: str) -> Condition:
+    return Condition(code, Severity.ERROR, title, cause, hint)

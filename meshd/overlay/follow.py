@@ -1,0 +1,136 @@
+"""Follows the private network: looks often while something is awaited, seldom while all is quiet."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+
+import structlog
+
+from meshd.config import Overlay as Config
+from meshd.model import OverlayState
+from meshd.overlay import static
+from meshd.overlay.addresses import addresses, on_this_machine
+from meshd.overlay.assess import Seen, assess
+from meshd.overlay.zerotier import Network, ZeroTier, ZeroTierError
+
+QUICK_S = 0.5
+QUIET_S = 3.0  # what ZeroTier takes back is noticed by then
+_JOIN_AGAIN_S = 30.0
+_LOG = structlog.get_logger(part="overlay")
+
+
+class Overlay:
+    """`state` is what the last look found. wanted: id of the ZeroTier network that the mesh is on, "" for none."""
+
+    def __init__(self, config: Config, zerotier: ZeroTier, wanted: Callable[[], str]) -> None:
+        self.state = OverlayState()
+        self.zerotier = zerotier
+        self._config = config
+        self._wanted = wanted
+        self._chosen = ""  # while this node begins or joins a mesh
+        self._awaited = 0
+        self._asking_since: dict[str, float] = {}
+        self._joined_at: dict[str, float] = {}
+        self._hurry = asyncio.Event()
+
+    # -- which network ---------------------------------------------------------------------------------------------
+
+    @property
+    def kind(self) -> str:
+        """static or zerotier, as it is now; auto while nothing is chosen."""
+        return "zerotier" if self._on_zerotier else self._config.kind
+
+    @property
+    def network(self) -> str:
+        """Id of the ZeroTier network to be on: the mesh's, the one being joined, or the only configured one."""
+        if wanted := self._wanted() or self._chosen:
+            return wanted
+        configured = self._config.zerotier.networks
+        return configured[0].id if len(configured) == 1 else ""
+
+    @property
+    def _on_zerotier(self) -> bool:
+        return self._config.kind == "zerotier" or (
+            self._config.kind == "auto" and bool(self._wanted() or self._chosen)
+        )
+
+    @contextlib.contextmanager
+    def choosing(self, network: str) -> Iterator[None]:
+        """Be on that network meanwhile, as if the mesh were, and look often: this node begins or joins a mesh on it."""
+        self._chosen = network
+        self._awaited += 1
+        self._hurry.set()
+        try:
+            yield
+        finally:
+            self._chosen = ""
+            self._awaited -= 1
+
+    # -- looking ---------------------------------------------------------------------------------------------------
+
+    async def run(self, told: Callable[[OverlayState], None]) -> None:
+        """Look for ever; `told` is called after each look, in the loop."""
+        while True:
+            self._hurry.clear()
+            told(await self.look())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._pause_s):
+                    await self._hurry.wait()
+
+    @property
+    def _pause_s(self) -> float:
+        return QUICK_S if self._awaited else QUIET_S
+
+    async def look(self) -> OverlayState:
+        """What is true now. An address is given only when it can be bound this moment."""
+        if self._on_zerotier:
+            found = await self._look_at_zerotier()
+        else:
+            found = await asyncio.to_thread(static.look, self._config)
+        self.state = found
+        return found
+
+    async def _look_at_zerotier(self) -> OverlayState:
+        wanted = self.network
+        try:
+            status = await self.zerotier.status()
+            networks = tuple(await self.zerotier.networks())
+            await self._join_by_itself({n.id for n in networks})
+        except ZeroTierError as exc:
+            interfaces = await asyncio.to_thread(addresses)
+            return assess(Seen(wanted, interfaces=interfaces, error=exc), self.state)
+        if self.state.node and status.address != self.state.node:
+            _LOG.warning("ZeroTier on this machine is another node now", node=status.address)
+        found = assess(
+            Seen(
+                wanted=wanted,
+                networks=networks,
+                node=status.address,
+                online=status.online,
+                interfaces=await asyncio.to_thread(addresses),
+                requesting_s=self._requesting_s(wanted, networks),
+            ),
+            self.state,
+        )
+        if found.address is not None and not await asyncio.to_thread(on_this_machine, found.address):
+            return found.having(problem=static.not_on_this_machine(found.address))
+        return found
+
+    def _requesting_s(self, wanted: str, networks: tuple[Network, ...]) -> float:
+        asking = {n.id for n in networks if n.status in ("REQUESTING_CONFIGURATION", "")}
+        now = time.monotonic()
+        self._asking_since = {i: self._asking_since.get(i, now) for i in asking}
+        return now - self._asking_since.get(wanted, now)
+
+    async def _join_by_itself(self, joined: set[str]) -> None:
+        """Networks that the configuration says to be on."""
+        for network in self._config.zerotier.networks:
+            now = time.monotonic()
+            due = now - self._joined_at.get(network.id, -_JOIN_AGAIN_S) >= _JOIN_AGAIN_S
+            if network.auto_join and network.id not in joined and due:
+                self._joined_at[network.id] = now
+                _LOG.info("joining the network, as configured", network=network.id)
+                await self.zerotier.join(network.id)

@@ -1,0 +1,144 @@
+"""Where members may be found on a ZeroTier network, without multicast. Addresses only; who is there the caller asks.
+
+In this order: hosts that the configuration names; addresses that follow from the ids of the nodes that ZeroTier talks to
+(where the network has rfc4193 IPv6); last, where it is not turned off, every address of a managed route of at most a /22,
+tried slowly and few at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+import structlog
+
+from meshd.config_zerotier import Network as Config
+from meshd.model import OverlayState
+from meshd.overlay.addresses import is_private
+from meshd.overlay.zerotier import Network, Peer, ZeroTier, ZeroTierError
+
+PROBE_MOST = 1024  # addresses: a /22
+_PROBE_AT_ONCE = 16
+_PROBE_RATE = 64  # a second
+_PROBE_TIMEOUT_S = 1.0
+_PROBE_AGAIN_S = 60.0
+_LOG = structlog.get_logger(part="overlay")
+
+
+def rfc4193(network: str, node: str) -> str:
+    """The IPv6 address of `node` (10 hex digits) on `network` (16) in ZeroTier's rfc4193 mode: fd, the network's id, 9993,
+    the node's id. Measured: a325774dfb000001, 87d8277670: fda3:2577:4dfb:0:199:9387:d827:7670. Pure."""
+    return str(ipaddress.IPv6Address(bytes.fromhex("fd" + network + "9993" + node)))
+
+
+def has_rfc4193(network: Network, node: str) -> bool:
+    """Whether this node itself got the address that follows from the ids. Pure."""
+    mine = rfc4193(network.id, node)
+    return any(a.partition("/")[0] == mine for a in network.addresses)
+
+
+def known(config: Config, network: Network, node: str, peers: Iterable[Peer]) -> list[str]:
+    """Configured hosts on the network, then the addresses of ZeroTier's own peers. Pure."""
+    found = [a for a in config.prefer_hosts if is_private(a) and _inside(a, network)]
+    if has_rfc4193(network, node):
+        found += [rfc4193(network.id, p.address) for p in peers if p.role == "LEAF" or p.role == "MOON"]
+    return [a for a in dict.fromkeys(found) if a != rfc4193(network.id, node)]
+
+
+def probed(network: Network, own: Iterable[str]) -> list[str]:
+    """Every address of the network's own routes that are private and small enough, without this node's. Pure."""
+    mine = set(own)
+    found: list[str] = []
+    for route in network.routes:
+        try:
+            range_ = ipaddress.ip_network(route.target, strict=False)
+        except ValueError:
+            continue
+        if route.via is not None or range_.version != 4 or range_.num_addresses > PROBE_MOST:
+            continue  # a route over a gateway leads out of the overlay
+        if not is_private(str(range_.network_address)) or not is_private(str(range_.broadcast_address)):
+            continue
+        found += [a for a in map(str, range_.hosts()) if a not in mine]
+    return list(dict.fromkeys(found))[:PROBE_MOST]
+
+
+def _inside(address: str, network: Network) -> bool:
+    """Whether the kernel would send it into the network: into its routes, or the ranges of its own addresses."""
+    ip = ipaddress.ip_address(address)
+    ranges = [r.target for r in network.routes if r.via is None] + list(network.addresses)
+    for text in ranges:
+        with contextlib.suppress(ValueError):
+            if ip in ipaddress.ip_interface(text).network:
+                return True
+    return False
+
+
+class Seeker:
+    """Looks on one network; `addresses` may be asked again and again, and grows as answers come."""
+
+    def __init__(
+        self, config: Config, zerotier: ZeroTier, overlay: Callable[[], OverlayState], port: int
+    ) -> None:
+        """port: of the members' peer API."""
+        self._config = config
+        self._zerotier = zerotier
+        self._overlay = overlay
+        self._port = port
+        self._answered: list[str] = []
+        self._probed_at = float("-inf")
+        self._probing: asyncio.Task[None] | None = None
+
+    async def addresses(self) -> list[str]:
+        """Where to ask, the most likely first. Empty while this node has no address there itself."""
+        state = self._overlay()
+        if state.address is None or state.network != self._config.id:
+            return []
+        try:
+            network = await self._zerotier.network(self._config.id)
+            peers = await self._zerotier.peers()
+        except ZeroTierError:
+            return list(self._answered)  # the overlay's condition says it
+        if network is None:
+            return []
+        sure = known(self._config, network, state.node, peers)
+        self._probe_sometimes(network, state.address)
+        return list(dict.fromkeys([*sure, *self._answered]))
+
+    async def close(self) -> None:
+        """End the probe."""
+        if self._probing is not None:
+            self._probing.cancel()
+            await asyncio.gather(self._probing, return_exceptions=True)
+
+    def _probe_sometimes(self, network: Network, local: str) -> None:
+        running = self._probing is not None and not self._probing.done()
+        if not self._config.probe or running or time.monotonic() - self._probed_at < _PROBE_AGAIN_S:
+            return
+        own = [a.partition("/")[0] for a in network.addresses]
+        targets = probed(network, own)
+        if not targets or ":" in local:
+            return
+        self._probed_at = time.monotonic()
+        self._probing = asyncio.create_task(self._probe(targets, local), name="probe")
+
+    async def _probe(self, targets: Sequence[str], local: str) -> None:
+        """Knock at the peer API's port and hang up; nothing is said."""
+        _LOG.info("looking for members", network=self._config.id, addresses=len(targets), port=self._port)
+        free = asyncio.Semaphore(_PROBE_AT_ONCE)
+
+        async def knock(address: str) -> None:
+            async with free:
+                with contextlib.suppress(OSError, TimeoutError):
+                    async with asyncio.timeout(_PROBE_TIMEOUT_S):
+                        _, writer = await asyncio.open_connection(address, self._port, local_addr=(local, 0))
+                    writer.transport.abort()
+                    if address not in self._answered:
+                        self._answered.append(address)
+
+        async with asyncio.TaskGroup() as group:
+            for address in targets:
+                group.create_task(knock(address))
+                await asyncio.sleep(1 / _PROBE_RATE)
