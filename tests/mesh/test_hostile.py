@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from tests.mesh.asking import holds_for, random_file, sha256, unix_request, until
-from tests.mesh.conftest import MakeNode
+from tests.mesh.conftest import MakeMesh, MakeNode
 from tests.mesh.nodes import NAMES, Mesh, Subnet
 from tests.mesh.rogue import Rogue
 
@@ -38,6 +39,29 @@ def test_a_member_that_drives_its_own_cluster_destroys_nothing(attacked: Mesh, t
         until(lambda node=node: node.holders("heirloom.bin") == _ALL, f"{node} lists it again")
     attacked[0].do("get", "heirloom.bin", "-o", tmp_path / "back")
     assert sha256(tmp_path / "back") == sha256(file)
+
+
+def test_a_member_that_says_that_one_copy_is_enough_takes_none_away(
+    make_mesh: MakeMesh, tmp_path: Path
+) -> None:
+    """The list is anybody's to write; how many copies its owner asked for stands in the entry, which nobody can change."""
+    mesh = make_mesh(3, trash="5s")  # so each sweeps once a second
+    attic, barn, cellar = mesh
+    file = random_file(tmp_path / "heirloom.bin", 300_000)
+    entry = attic.pin(file)
+    only = json.loads(cellar.cluster_ctl("--enc=json", "id").out)["id"]
+    meta = {"name": "heirloom.bin", "root": entry["root"], "size": 300_000, "files": 1, "wanted": 1}
+    answer = cellar.cluster_ctl(
+        "pin", "add", "--no-status", "--name", "heirloom.bin", "--replication", "1", "--allocations", only,
+        *(f"--metadata={key}={value}" for key, value in meta.items()), entry["cid"],
+    )  # fmt: skip
+    assert answer.code == 0, answer
+    for node in mesh:
+        until(lambda node=node: node.entries("heirloom.bin")[0]["wanted"] == 1, f"{node} has heard of it")
+    holds_for(lambda: all(entry["cid"] in n.pinned() for n in mesh), "each keeps its copy", 4.0)
+    for node in (attic, barn):
+        node.collect_garbage()
+        assert node.has_block(entry["root"])
 
 
 def test_the_cluster_cannot_ask_kubo_for_anything_else(attacked: Mesh) -> None:
