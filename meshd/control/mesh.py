@@ -63,7 +63,7 @@ class MeshApi:
 
     async def invite(self, request: web.Request) -> web.StreamResponse:
         wanted = await read_request(request, wire.InviteRequest)
-        return json_answer(await self._store.issue_invite(wanted.expires_s, "static"))
+        return json_answer(await self._store.issue_invite(wanted.expires_s))
 
     async def revoke(self, request: web.Request) -> web.StreamResponse:
         await self._store.revoke(request.match_info["id"])

@@ -35,7 +35,7 @@ _COPY_AGAIN = "copy the whole line that meshctl invite printed, from meshd1. to 
 class Invitation:
     """What an invite line says.
 
-    overlay: "static" or "zerotier". addresses: "ip:port" of the issuer's peer API. fingerprint: the issuer's.
+    overlay: "static" or "zerotier", then with the network's id in `network`. addresses: "ip:port" of the issuer's peer API. fingerprint: the issuer's.
     token: 64 hex digits, single use, secret until it is used. expires: seconds since 1970, by the issuer's clock.
     """
 
@@ -47,6 +47,7 @@ class Invitation:
     invite_id: str
     token: str = field(repr=False)
     expires: float = 0.0
+    network: str = ""
 
 
 class _Body(BaseModel):
@@ -64,11 +65,12 @@ class _Body(BaseModel):
     n: Annotated[str, Field(pattern=r"^[0-9a-f]{8,32}$")]
     t: Annotated[str, Field(pattern=r"^[0-9a-f]{32,64}$")]
     e: Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
+    z: Annotated[str, Field(pattern=r"^([0-9a-f]{16})?$")] = ""
 
 
 def encode(invitation: Invitation) -> str:
     """The line that a person sends. Holds the token: never to be logged."""
-    body = {
+    body: dict[str, object] = {
         "m": invitation.mesh_name,
         "i": invitation.mesh_id,
         "o": invitation.overlay,
@@ -78,6 +80,8 @@ def encode(invitation: Invitation) -> str:
         "t": invitation.token,
         "e": invitation.expires,
     }
+    if invitation.network:
+        body["z"] = invitation.network
     raw = json.dumps(body, separators=(",", ":")).encode()
     framed = len(raw).to_bytes(2) + raw + hashlib.sha256(raw).digest()[:_CHECK]
     return _PREFIX + base64.urlsafe_b64encode(framed).decode().rstrip("=")
@@ -131,7 +135,7 @@ def _parse(raw: bytes) -> Invitation:
         body = _Body.model_validate_json(raw)
     except ValidationError:  # the checksum was right, so it was made this way
         raise _bad("what is in it is not an invite", _ASK_AGAIN) from None
-    return Invitation(body.m, body.i, body.o, tuple(body.a), body.f, body.n, body.t, body.e)
+    return Invitation(body.m, body.i, body.o, tuple(body.a), body.f, body.n, body.t, body.e, body.z)
 
 
 def token_hash(token: str) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from meshd import files
 from meshd.errors import Code, MeshError
@@ -34,7 +34,8 @@ class InviteRecord(BaseModel):
 class MeshState:
     """The mesh as this node knows it. entries: by fingerprint. created, joined: seconds since 1970.
 
-    secrets: digest of the secrets that belong to it, "" where an older meshd wrote the file.
+    secrets: digest of the secrets that belong to it, "" where an older meshd wrote the file. network: id of the ZeroTier
+    network that this node reaches it by, "" for another overlay.
     """
 
     name: str
@@ -44,6 +45,7 @@ class MeshState:
     entries: Mapping[str, Member]
     invites: Mapping[str, InviteRecord]
     secrets: str = ""
+    network: str = ""
 
 
 class _File(BaseModel):
@@ -57,6 +59,7 @@ class _File(BaseModel):
     roster: list[Member]
     invites: list[InviteRecord]
     secrets: str = ""
+    network: Annotated[str, Field(pattern=r"^([0-9a-f]{16})?$")] = ""
 
 
 def read(path: Path, fingerprint: str) -> MeshState | None:
@@ -92,7 +95,9 @@ def read(path: Path, fingerprint: str) -> MeshState | None:
     if fingerprint not in entries:
         raise unusable(path, "the file is another node's: this node's key is not among the members in it")
     invites = {record.id: record for record in held.invites}
-    return MeshState(held.name, held.id, held.created, held.joined, entries, invites, held.secrets)
+    return MeshState(
+        held.name, held.id, held.created, held.joined, entries, invites, held.secrets, held.network
+    )
 
 
 def write(path: Path, state: MeshState) -> None:
@@ -106,6 +111,7 @@ def write(path: Path, state: MeshState) -> None:
             "created": state.created,
             "joined": state.joined,
             "secrets": state.secrets,
+            "network": state.network,
             "roster": [state.entries[key].model_dump() for key in sorted(state.entries)],
             "invites": [state.invites[key].model_dump() for key in sorted(state.invites)],
         },

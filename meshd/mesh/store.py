@@ -121,8 +121,9 @@ class MeshStore:
 
     # -- becoming a member, and no longer being one ----------------------------------------------------------------
 
-    async def create(self, mesh_name: str, own: Joiner, secrets_digest: str = "") -> None:
-        """Found a mesh with this node as its only member. secrets_digest: of those that were saved for it.
+    async def create(self, mesh_name: str, own: Joiner, secrets_digest: str = "", network: str = "") -> None:
+        """Found a mesh with this node as its only member. secrets_digest: of those that were saved for it. network: id
+        of the ZeroTier network that it is on.
 
         Raises MeshError BAD_NAME, IN_OTHER_MESH, BAD_REQUEST.
         """
@@ -148,15 +149,15 @@ class MeshStore:
             )
             entries = {self._fingerprint: member}
             mesh_id = secrets.token_hex(16)
-            return MeshState(mesh_name, mesh_id, now, now, entries, {}, secrets_digest), None
+            return MeshState(mesh_name, mesh_id, now, now, entries, {}, secrets_digest, network), None
 
         await self._commit(change)
         self._own = own
 
-    async def adopt(self, admitted: Admitted, secrets_digest: str = "") -> bool:
+    async def adopt(self, admitted: Admitted, secrets_digest: str = "", network: str = "") -> bool:
         """Become what another node's answer says; False where this node was in that mesh already.
 
-        secrets_digest: of those that were saved for it.
+        secrets_digest, network: as `create` takes them.
 
         Raises MeshError IN_OTHER_MESH, BAD_REQUEST (the answer cannot be used). Save the secrets before.
         """
@@ -175,7 +176,8 @@ class MeshStore:
             if current is None:
                 now = self._now()
                 name, mesh_id = admitted.mesh_name, admitted.mesh_id
-                return MeshState(name, mesh_id, admitted.created, now, entries, {}, secrets_digest), True
+                state = MeshState(name, mesh_id, admitted.created, now, entries, {}, secrets_digest, network)
+                return state, True
             if current.id != admitted.mesh_id:
                 raise _in_a_mesh(current)
             return dataclasses.replace(
@@ -252,8 +254,8 @@ class MeshStore:
 
     # -- invites ---------------------------------------------------------------------------------------------------
 
-    async def issue_invite(self, expires_s: float, overlay: str, addresses: Iterable[str] = ()) -> Invite:
-        """A new invite, with its line in `invite` (this once). overlay: "static" or "zerotier".
+    async def issue_invite(self, expires_s: float, addresses: Iterable[str] = ()) -> Invite:
+        """A new invite, with its line in `invite` (this once); it carries the ZeroTier network that the mesh is on.
 
         addresses: "ip:port" where this node's peer API is; default: what its own statement says.
         Raises MeshError NO_MESH, FORGOTTEN.
@@ -267,12 +269,13 @@ class MeshStore:
                 invites.Invitation(
                     mesh_name=known.name,
                     mesh_id=known.id,
-                    overlay=overlay,
+                    overlay="zerotier" if known.network else "static",
                     addresses=tuple(addresses) or (invites.host_port(me.address, me.peer_port),),
                     fingerprint=self._fingerprint,
                     invite_id=record.id,
                     token=token,
                     expires=record.expires,
+                    network=known.network,
                 )
             )
             return changed, Invite(id=record.id, created=record.created, expires=record.expires, invite=line)

@@ -33,6 +33,7 @@ class Member(Wire):
     kubo_id: str
     cluster_id: str
     site: str = ""
+    zerotier: str = ""  # its ZeroTier address, 10 hex digits, where that is the overlay
     admitted_by: str = ""  # fingerprint
     admitted: float = 0.0
     stamp: float = 0.0
@@ -56,6 +57,7 @@ class Joiner(Request):
     kubo_id: str
     cluster_id: str
     site: str = ""
+    zerotier: str = ""
 
 
 class PeerJoinRequest(Request):

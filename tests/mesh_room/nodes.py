@@ -144,7 +144,7 @@ class Node:
         await self.store.create(mesh, self.joiner())
 
     async def invite(self, expires_s: float = 3600.0) -> str:
-        line = (await self.store.issue_invite(expires_s, "static")).invite
+        line = (await self.store.issue_invite(expires_s)).invite
         assert line is not None
         return line
 
@@ -168,13 +168,6 @@ class Node:
             self._watching = None
         await self.server.stop()
         await self.peers.close()
-
-
-async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    """Return when it holds; fail with its place where it does not come true."""
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 -- any condition, of any part
-            await asyncio.sleep(0.01)
 
 
 async def raw(

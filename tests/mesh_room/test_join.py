@@ -236,9 +236,7 @@ async def test_somebody_else_at_the_address_learns_nothing(make_node: MakeNode) 
         await node.start()
     await attic.found()
     await impostor.found()
-    line = (
-        await attic.store.issue_invite(60.0, "static", addresses=[f"{impostor.listen}:{impostor.port}"])
-    ).invite
+    line = (await attic.store.issue_invite(60.0, addresses=[f"{impostor.listen}:{impostor.port}"])).invite
     assert line is not None
     asked: list[object] = []
     impostor.server._routes.clear()
@@ -268,7 +266,7 @@ async def test_the_second_address_is_tried(make_node: MakeNode) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         dead = f"127.0.0.1:{closed.getsockname()[1]}"
     live = f"{attic.listen}:{attic.port}"
-    line = (await attic.store.issue_invite(60.0, "static", addresses=[dead, live])).invite
+    line = (await attic.store.issue_invite(60.0, addresses=[dead, live])).invite
     assert line is not None
     await barn.join(line)
 
