@@ -14,7 +14,8 @@ from meshd.errors import Code, MeshError
 from meshd.mesh import tls
 from meshd.mesh.identity import Identity
 from meshd.peer.call import Call
-from tests.mesh_room.nodes import Node, raw, refusal_of, until
+from tests.mesh_room.nodes import Node, raw, refusal_of
+from tests.waiting import until
 
 MakeNode = Callable[..., Node]
 Pair = tuple[Node, Node]
@@ -104,11 +105,21 @@ async def test_start_again_on_the_same_port(pair: Pair) -> None:
     await barn.peers.roster(barn.view_of(attic))
 
 
-async def test_a_kept_connection_that_ended_is_made_again(pair: Pair) -> None:
+async def test_a_connection_is_kept_and_one_that_ended_is_made_again(pair: Pair) -> None:
     attic, barn = pair
-    await barn.peers.beat(barn.view_of(attic), await barn.holder.beat())
+    for _ in range(2):
+        await barn.peers.beat(barn.view_of(attic), await barn.holder.beat())
+    kept = _connections(attic)
+    assert len(kept) == 1
     await attic.server.start(attic.listen, attic.port)
+    assert not _connections(attic)
     await barn.peers.beat(barn.view_of(attic), await barn.holder.beat())
+    assert len(_connections(attic) - kept) == 1
+
+
+def _connections(node: Node) -> set[object]:
+    assert node.server._connections is not None
+    return set(node.server._connections.connections)
 
 
 async def test_a_node_that_hangs_up_instead_of_answering_is_asked_again(pair: Pair) -> None:

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from meshd.errors import Code, MeshError
 from meshd.model import PeerState
 from meshd.wire import Beat, Member, Removal
-from tests.mesh_room.nodes import Node, until
+from tests.mesh_room.nodes import Node
+from tests.waiting import until
 
 MakeNode = Callable[..., Node]
 Pair = tuple[Node, Node]

@@ -20,6 +20,7 @@ from meshd.model import OverlayState
 from meshd.pins.keep import Emit
 from meshd.wire import Joiner, Member, Roster
 from tests.engines.machine import short_folder
+from tests.waiting import until
 
 # -- rounds --------------------------------------------------------------------------------------------------------
 
@@ -134,7 +135,7 @@ async def test_while_it_hands_over_it_takes_nothing_new_and_if_that_fails_it_doe
 ) -> None:
     refused: list[MeshError] = []
     open_upload = asyncio.create_task(_upload(node))
-    await asyncio.sleep(0)
+    await until(lambda: node.pins.uploads.count)
 
     async def drain(_: Emit) -> None:
         with pytest.raises(MeshError) as caught:
