@@ -27,11 +27,15 @@ BARN = "f1" * 32  # the owner of what `entry` makes
 LONG_AGO = 1_000_000.0
 
 
+@pytest.fixture(scope="module")
+def identity(tmp_path_factory: pytest.TempPathFactory) -> Identity:
+    return Identity.load_or_create(tmp_path_factory.mktemp("identity"))
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def store(node: Machine) -> MeshStore:
+async def store(node: Machine, identity: Identity, tmp_path_factory: pytest.TempPathFactory) -> MeshStore:
     """A mesh of this node alone."""
-    identity = Identity.load_or_create(node.state)
-    made = MeshStore(node.state, identity.fingerprint)
+    made = MeshStore(tmp_path_factory.mktemp("mesh"), identity.fingerprint)
     facts = {
         "name": "attic",
         "certificate": identity.certificate,
@@ -47,11 +51,11 @@ async def store(node: Machine) -> MeshStore:
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def pins(node: Machine, store: MeshStore) -> AsyncIterator[Pins]:
+async def pins(node: Machine, store: MeshStore, identity: Identity) -> AsyncIterator[Pins]:
     """Its trash is empty, and what is in it is let go after a second."""
     (node.state / "trash.json").unlink(missing_ok=True)
     text = f'[paths]\nstate = "{node.state}"\nrun = "{node.private}"\n[storage]\nreserve = "0B"\n[pins]\ntrash = "1s"\n'
-    peers = Peers(Identity.load_or_create(node.state), lambda: node.address)
+    peers = Peers(identity, lambda: node.address)
     made = Pins(
         Outside(
             config=config.parse(text, "the test"),
