@@ -61,26 +61,26 @@ def admit(
         raise _refused(Code.BAD_INVITE, "it was revoked")
     if now >= record.expires and not again:
         raise _refused(Code.INVITE_EXPIRED, "its time is over")
-    known = _not_forgotten(state, fingerprint)
+    member = known(state, fingerprint)
     _check_name_free(
         state,
         joiner.name,
         fingerprint,
         "choose another one; the invite is still good: meshctl join --name NAME",
     )
-    member = _statement(known, joiner, fingerprint, me, now)
-    if again and member is known:
-        return state, member, False
+    stated = _statement(member, joiner, fingerprint, me, now)
+    if again and stated is member:
+        return state, stated, False
     used = record.model_copy(update={"used_by": fingerprint})
-    entries = {**state.entries, fingerprint: member}
+    entries = {**state.entries, fingerprint: stated}
     changed = dataclasses.replace(state, entries=entries, invites={**state.invites, invite_id: used})
-    return changed, member, known is None
+    return changed, stated, member is None
 
 
 def check_asking(state: MeshState, joiner: Joiner) -> str:
     """The fingerprint of a node that asks without an invite. Raises MeshError as `admit_asked` does."""
     fingerprint = roster.check_joiner(joiner)
-    _not_forgotten(state, fingerprint)
+    known(state, fingerprint)
     _check_name_free(state, joiner.name, fingerprint, "choose another one: meshctl join NETWORK --name NAME")
     return fingerprint
 
@@ -91,12 +91,12 @@ def admit_asked(state: MeshState, joiner: Joiner, *, me: str, now: float) -> tup
     Raises MeshError NAME_TAKEN, FORGOTTEN, BAD_NAME, BAD_REQUEST.
     """
     fingerprint = check_asking(state, joiner)
-    known = state.entries.get(fingerprint)
-    member = _statement(known, joiner, fingerprint, me, now)
-    if member is known:
-        return state, member, False
-    entries = {**state.entries, fingerprint: member}
-    return dataclasses.replace(state, entries=entries), member, known is None
+    member = state.entries.get(fingerprint)
+    stated = _statement(member, joiner, fingerprint, me, now)
+    if stated is member:
+        return state, stated, False
+    entries = {**state.entries, fingerprint: stated}
+    return dataclasses.replace(state, entries=entries), stated, member is None
 
 
 def why_unusable(admitted: Admitted, *expected: str) -> str:
@@ -109,21 +109,22 @@ def why_unusable(admitted: Admitted, *expected: str) -> str:
     return "" if members.issuperset(expected) else "it is about other members"
 
 
-def _not_forgotten(state: MeshState, fingerprint: str) -> Member | None:
-    known = state.entries.get(fingerprint)
-    if known is not None and known.forgotten:
+def known(state: MeshState, fingerprint: str) -> Member | None:
+    """The live member of that key, None for a stranger. Raises MeshError FORGOTTEN."""
+    member = state.entries.get(fingerprint)
+    if member is not None and member.forgotten:
         raise MeshError(
             Code.FORGOTTEN,
             "cannot join",
             "the mesh has forgotten this node's key for good",
             "move the state folder of this machine away, start meshd again and join as a new node",
         )
-    return known
+    return member
 
 
-def _statement(known: Member | None, joiner: Joiner, fingerprint: str, me: str, now: float) -> Member:
-    if known is not None:
-        return roster.restated(known, joiner, now)
+def _statement(member: Member | None, joiner: Joiner, fingerprint: str, me: str, now: float) -> Member:
+    if member is not None:
+        return roster.restated(member, joiner, now)
     return roster.member_of(joiner, fingerprint, admitted_by=me, admitted=now, stamp=roster.next_stamp(now))
 
 

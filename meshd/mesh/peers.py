@@ -19,6 +19,10 @@ from meshd.mesh.identity import Identity, fingerprint_of
 from meshd.mesh.invites import host_port
 from meshd.wire import (
     Admitted,
+    Ask,
+    AskAnswer,
+    Asked,
+    AskingId,
     Beat,
     Challenge,
     Confirmed,
@@ -30,6 +34,7 @@ from meshd.wire import (
     ReleaseRequest,
     Removal,
     Removals,
+    Reveal,
     Roster,
 )
 
@@ -40,6 +45,7 @@ _REMOVALS_S = 30.0
 _CONFIRM_S = 30.0  # the other side may have to wait for its disk
 _RELEASE_S = 60.0
 _JOIN_S = 20.0
+_LOOK_S = 10.0
 
 
 @dataclass(slots=True)
@@ -117,6 +123,24 @@ class Peers:
     async def join(self, address: str, port: int, fingerprint: str, request: PeerJoinRequest) -> Admitted:
         """Ask to be admitted, the node of that fingerprint and no other: the token must reach nobody else."""
         return await self._ask(address, port, fingerprint, "POST", "/join", Admitted, _JOIN_S, request)
+
+    async def ask(self, address: str, port: int, fingerprint: str, request: Ask) -> Asked:
+        """Ask to be admitted without an invite; a person decides there. See `asking.ask` for the order of the calls."""
+        return await self._ask(address, port, fingerprint, "POST", "/ask", Asked, _JOIN_S, request)
+
+    async def reveal(self, address: str, port: int, fingerprint: str, request: Reveal) -> AskAnswer:
+        """Reveal what the request was committed to. It can be sent again where the answer was lost."""
+        return await self._ask(address, port, fingerprint, "POST", "/ask/reveal", AskAnswer, _JOIN_S, request)
+
+    async def look(self, address: str, port: int, fingerprint: str, request_id: str) -> AskAnswer:
+        """How the request stands. Raises MeshError NOT_FOUND where the member does not know it any more."""
+        body = AskingId(id=request_id)
+        return await self._ask(address, port, fingerprint, "POST", "/ask/look", AskAnswer, _LOOK_S, body)
+
+    async def withdraw(self, address: str, port: int, fingerprint: str, request_id: str) -> None:
+        """Take the request back."""
+        body = AskingId(id=request_id)
+        await self._ask(address, port, fingerprint, "POST", "/ask/withdraw", _Nothing, _LOOK_S, body)
 
     # -- sessions --------------------------------------------------------------------------------------------------
 

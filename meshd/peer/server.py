@@ -12,16 +12,19 @@ from aiohttp import web
 
 from meshd.errors import Code, MeshError
 from meshd.mesh import tls
+from meshd.mesh.approval import Approval
 from meshd.mesh.identity import Identity, fingerprint_of
 from meshd.mesh.secrets import Secrets
 from meshd.mesh.store import MeshStore
 from meshd.peer import listener
+from meshd.peer.asking import Asking
 from meshd.peer.call import Access, Call
 from meshd.peer.holder import Holder
 from meshd.peer.members import Members
 from meshd.peer.nonces import Nonces
 from meshd.peer.routes import table
 from meshd.peer.strangers import Strangers
+from meshd.peer.welcome import Welcome
 from meshd.wire import Beat, Member
 
 __all__ = ["Holder", "PeerServer"]
@@ -51,18 +54,24 @@ class PeerServer:
         on_joined: Callable[[Member], None] = lambda _: None,
         on_beat: Callable[[str, Beat], None] = lambda _, __: None,
         count_entries: Callable[[], Awaitable[int]] = _none,
+        approval: Approval | None = None,
         nonces: Nonces | None = None,
+        ask_nonces: Nonces | None = None,
         strangers_most: int = listener.STRANGERS_MOST,
         stranger_s: float = listener.STRANGER_S,
     ) -> None:
         """secrets: called when a node is admitted. on_joined(member), on_beat(fingerprint, beat): called in the loop.
 
+        approval: the requests to join without an invite, which people answer elsewhere; default: nobody can.
         strangers_most: connections without a certificate at one time; stranger_s: seconds that each may last.
         """
         self._identity = identity
         self._store = store
+        welcome = Welcome(store, secrets, count_entries)
+        self.approval = approval or Approval(store, secrets, on_joined=on_joined)
         routes = table(
-            Strangers(store, secrets, nonces or Nonces(), on_joined, count_entries),
+            Strangers(store, welcome, nonces or Nonces(), on_joined),
+            Asking(self.approval, welcome, ask_nonces or Nonces()),
             Members(store, holder, on_beat),
         )
         self._routes = {(route.method, route.path): route for route in routes}

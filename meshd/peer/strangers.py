@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 import structlog
 
 from meshd.errors import Code, MeshError
 from meshd.mesh import certificate, invites
-from meshd.mesh.protocol import PROTOCOL, speaks
-from meshd.mesh.secrets import Secrets
+from meshd.mesh.protocol import PROTOCOL
 from meshd.mesh.store import MeshStore
 from meshd.peer.call import Call
 from meshd.peer.nonces import Nonces
+from meshd.peer.welcome import Welcome, check_protocol
 from meshd.wire import Admitted, Challenge, Hello, Member, PeerJoinRequest
 
 _LOG = structlog.get_logger(part="peer-api")
@@ -24,20 +24,15 @@ class Strangers:
     def __init__(
         self,
         store: MeshStore,
-        secrets: Callable[[], Secrets],
+        welcome: Welcome,
         nonces: Nonces,
         on_joined: Callable[[Member], None],
-        count_entries: Callable[[], Awaitable[int]],
     ) -> None:
-        """secrets: those of the mesh, when somebody is admitted. on_joined: called in the loop for each new member.
-
-        count_entries: how many the pinset has; 0 where that cannot be seen now.
-        """
+        """on_joined: called in the loop for each new member."""
         self._store = store
-        self._secrets = secrets
+        self._welcome = welcome
         self._nonces = nonces
         self._on_joined = on_joined
-        self._count_entries = count_entries
 
     async def hello(self, call: Call) -> Hello:
         """All that a stranger may learn."""
@@ -53,13 +48,7 @@ class Strangers:
         Raises MeshError BAD_REQUEST, DENIED (nonce or signature), and what `MeshStore.admit` raises.
         """
         request = call.read(PeerJoinRequest)
-        if not speaks(request.protocol):
-            raise MeshError(
-                Code.BAD_REQUEST,
-                "cannot admit this node",
-                f"it speaks protocol {request.protocol} and this mesh {PROTOCOL}",
-                "update meshd on the older of the two machines, then again: meshctl join",
-            )
+        check_protocol(request.protocol)
         if not self._nonces.take(request.nonce):
             raise MeshError(
                 Code.DENIED,
@@ -68,25 +57,12 @@ class Strangers:
                 "type again: meshctl join",
             )
         self._check_signature(request)
-        secrets = self._secrets()  # before the token is spent: without them there is nothing to answer
+        secrets = self._welcome.secrets()  # before the token is spent: it takes them to answer
         member, new = await self._store.admit(request.invite_id, request.token, request.joiner)
-        mesh = self._store.mesh
-        if mesh is None:
-            raise MeshError(
-                Code.NO_MESH, "cannot admit this node", "the node that made the invite has just left the mesh"
-            )
         _LOG.info("member admitted", name=member.name, fingerprint=member.fingerprint, again=not new)
         if new:
             self._on_joined(member)
-        return Admitted(
-            mesh_name=mesh.name,
-            mesh_id=mesh.id,
-            created=mesh.created,
-            swarm_key=secrets.swarm_key,
-            cluster_secret=secrets.cluster_secret,
-            roster=self._store.roster(),
-            entries=await self._count_entries(),
-        )
+        return await self._welcome.answer(secrets)
 
     def _check_signature(self, request: PeerJoinRequest) -> None:
         signed = invites.statement(
