@@ -21,7 +21,6 @@ WHILE_STARTING_S = 0.25
 JUST_STARTED_S = 5.0
 WHILE_RUNNING_S = 20.0  # a look costs some milliseconds, more on a machine with many connections
 _FIRST_LOOKS = 4
-_CONFIG_EVERY = 3  # looks at the sockets for one at the config and the swarm
 _LOG = structlog.get_logger(part="audit")
 
 
@@ -55,21 +54,17 @@ class Audit:
         while True:
             for service in self._services.values():
                 await self._look_at_sockets(service)
-            self.open_files = tuple(
-                str(p) for p in self._secret_files() if p.exists() and p.stat().st_mode & 0o077
-            )
-            if self._services["kubo"].state.phase is not Phase.READY:
+            self.open_files = tuple(str(p) for p in self._secret_files() if _others_may_read(p))
+            kubo = self._services["kubo"].state
+            if kubo.phase is not Phase.READY:
                 self.drift = self.strangers = ()  # found in a program that is no more
-            elif looks % _CONFIG_EVERY == 0 or self.drift or self.strangers:
-                with contextlib.suppress(
-                    MeshError
-                ):  # a kubo that does not answer is the supervisor's to tell
+            elif not kubo.missed:  # one that does not answer is the supervisor's to tell
+                with contextlib.suppress(MeshError):
                     await self._look_at_kubo()
             starting = any(s.state.phase is Phase.STARTING for s in self._services.values())
             looks = 0 if starting else looks + 1
-            troubled = (
-                self.drift or self.strangers or self.open_files
-            )  # whoever mends it wants to see it mended
+            # Whoever mends something wants to see it mended.
+            troubled = self.drift or self.strangers or self.open_files
             calm = WHILE_RUNNING_S if looks > _FIRST_LOOKS and not troubled else JUST_STARTED_S
             await self._sleep(WHILE_STARTING_S if starting else calm)
 
@@ -108,3 +103,10 @@ class Audit:
         peers = await self._kubo.swarm_peers()
         known = self._member_ids()
         self.strangers = tuple(f"{i} at {where}" for i, where in sorted(peers.items()) if i not in known)
+
+
+def _others_may_read(path: Path) -> bool:
+    try:
+        return bool(path.stat().st_mode & 0o077)
+    except FileNotFoundError:  # not made yet, or gone with the mesh that was left
+        return False

@@ -12,12 +12,12 @@ def check(facts: Facts) -> Iterator[Condition]:
     if not facts.in_mesh or facts.overlay.address is None or facts.forgotten_by:
         return
     for service in facts.services.values():
-        if service.leak:
+        if leak := _leak(service):
             yield Condition(
                 "service-leak",
                 Severity.ERROR,
                 f"{service.name} had a socket where none may be",
-                service.leak,
+                leak,
                 f"meshctl logs {service.name}; it is tried again by itself",
                 service.name,
             )
@@ -39,6 +39,13 @@ def check(facts: Facts) -> Iterator[Condition]:
                 _what_helps(service),
                 service.name,
             )
+
+
+def _leak(service: ServiceState) -> str:
+    """What it had open; also while it is tried again after that, so that it is not told by turns as a leak and as down."""
+    if service.leak or service.phase is Phase.READY:
+        return service.leak
+    return service.last_exit.partition("it had a socket where none may be: ")[2]
 
 
 def _killed(service: ServiceState) -> bool:

@@ -13,11 +13,12 @@ _OFTEN = 3
 def check(facts: Facts) -> Iterator[Condition]:
     for name, count in facts.deaths.items():
         if count >= _OFTEN and facts.in_mesh and not facts.forgotten_by:
+            how = facts.services[name].last_exit.partition("; its last lines")[0]
             yield Condition(
                 "service-unstable",
                 Severity.WARNING,
                 f"{name} keeps dying",
-                f"{count} times in ten minutes; the last time: {facts.services[name].last_exit}",
+                f"{count} times in ten minutes; the last time: {how}",
                 f"free -h; df -h; dmesg | tail; meshctl logs {name}",
                 name,
             )

@@ -12,7 +12,7 @@ from meshd.model import Condition, Severity
 
 def check(facts: Facts) -> Iterator[Condition]:
     for peer in facts.peers:
-        if not peer.reachable or not peer.version or peer.version == __version__:
+        if not peer.reachable or peer.problem or not peer.version or peer.version == __version__:
             continue
         older = _numbers(peer.version) < _numbers(__version__)
         yield Condition(

@@ -176,6 +176,27 @@ def test_copies_that_are_missing_are_told_with_who_cannot_take_one() -> None:
     assert condition.cause.startswith("this node takes no more, barn is away, cellar takes no more; ")
 
 
+def test_a_leak_stays_told_while_the_service_is_tried_again_and_goes_once_it_is_ready() -> None:
+    board, heard = listened()
+    killed = "kubo was killed: it had a socket where none may be: UDP 0.0.0.0:1"
+    looks: list[dict[str, Any]] = [
+        {"phase": Phase.STARTING, "leak": "UDP 0.0.0.0:1"},
+        {"phase": Phase.BACKOFF, "leak": "UDP 0.0.0.0:1", "last_exit": killed},
+        {"phase": Phase.STARTING, "last_exit": killed},
+    ]
+    for now, look in enumerate(looks):
+        board.update(facts(float(now), **service(**look)))
+        assert [(c.code, c.cause) for c in board.conditions] == [("service-leak", "UDP 0.0.0.0:1")]
+    board.update(facts(9.0, **service(phase=Phase.READY, last_exit=killed)))
+    assert heard == [("raised", "service-leak"), ("cleared", "service-leak")]
+
+
+def test_a_node_of_another_protocol_is_told_that_and_not_its_version_too() -> None:
+    other = replace(HERE, version="9.9", problem="it speaks protocol 9 and this node 1")
+    (condition,) = told(facts(peers=(other,)))
+    assert condition.code == "peer-problem"
+
+
 # -- services that die again and again -----------------------------------------------------------------------------
 
 
