@@ -83,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
         return _tell(interrupted("cannot go on", "interrupted"), as_json=False)
     except OSError as error:
         _drop_output()
-        return _tell(MeshctlError("cannot go on", error.strerror or str(error)), as_json=False)
+        return _tell(_no_output(error), as_json=False)
     except Exception as error:  # noqa: BLE001 - a traceback never reaches a person
         return _tell(_bug(error), as_json=False)
 
@@ -234,6 +234,13 @@ def _tell(failure: MeshctlError, as_json: bool) -> int:
     from meshctl import render
 
     return render.tell(failure, as_json)
+
+
+def _no_output(error: OSError) -> MeshctlError:
+    """What is left to fail here is writing the answer: every other OSError is told where it comes up."""
+    full = error.errno == errno.ENOSPC
+    hint = "df -h, make room where its output goes" if full else "look where its output goes"
+    return MeshctlError("cannot go on", error.strerror or str(error), f"{hint}, then the same again")
 
 
 def _bug(error: Exception) -> MeshctlError:

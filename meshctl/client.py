@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import socket
+import stat
 import struct
 from collections.abc import Iterator
 from typing import Any
@@ -18,6 +19,7 @@ Document = dict[str, Any]
 Query = dict[str, str | int | None]
 
 SYSTEM_SOCKET = "/run/meshd/meshd.sock"
+SOCKET_PATH_BYTES = 107
 CONNECT_TIMEOUT_S = 5
 ANSWER_TIMEOUT_S = 60.0  # for what is answered at once; streams and content may take as long as they take
 LONG_ANSWER_TIMEOUT_S = 300.0  # rm asks every node, some of which may be away
@@ -26,7 +28,14 @@ _MIXED_VERSIONS = "meshctl version   (client and daemon should be of one version
 
 
 def socket_path(option: str | None) -> str:
-    """Where meshd listens: --socket, else MESHD_SOCKET, else the user's own daemon, else the system's."""
+    """Where meshd listens: --socket, else MESHD_SOCKET, else the user's own daemon, else the system's.
+
+    Raises MeshctlError (usage) for an option without a path.
+    """
+    if option == "":
+        raise usage(
+            "cannot reach meshd", "--socket was given no path", "meshctl --socket PATH, or leave it out"
+        )
     chosen = option or os.environ.get("MESHD_SOCKET")
     if chosen:
         return chosen
@@ -45,7 +54,7 @@ def route(*segments: str, query: Query | None = None) -> str:
     """
     for segment in segments:
         if segment in {"", ".", ".."}:
-            raise usage(f"cannot look for {segment!r}", "that is no name", "meshctl ls")
+            raise usage(f"cannot look for {segment!r}", "that is no name", "meshctl --help")
     target = "/v1/" + "/".join(_quoted(segment) for segment in segments)
     pairs = [f"{key}={_quoted(str(value))}" for key, value in (query or {}).items() if value is not None]
     return f"{target}?{'&'.join(pairs)}" if pairs else target
@@ -83,6 +92,12 @@ def _no_connection(path: str, error: OSError) -> MeshctlError:
     start = "systemctl start meshd   (or: meshd run --config FILE; or set MESHD_SOCKET to its socket)"
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         detail = f"there is no socket {path}"
+    elif len(os.fsencode(path)) > SOCKET_PATH_BYTES:
+        detail = f"a socket's path has at most {SOCKET_PATH_BYTES} bytes, and this has {len(os.fsencode(path))}: {path}"
+        start = "ln -s FOLDER /tmp/m, then: meshctl --socket /tmp/m/meshd.sock ...   (FOLDER: where meshd.sock is)"
+    elif os.path.exists(path) and not stat.S_ISSOCK(os.stat(path).st_mode):
+        detail = f"{path} is no socket"
+        start = "meshctl --socket PATH ..., or set MESHD_SOCKET to the daemon's socket"
     elif isinstance(error, ConnectionRefusedError):
         detail = f"nobody answers at {path}: the daemon is not running"
     elif isinstance(error, TimeoutError | BlockingIOError):
@@ -155,6 +170,8 @@ class Client:
             if isinstance(error, OSError | http.client.HTTPException):
                 raise lost("it closed the connection without an answer") from None
             raise
+        if connection.sock is not None:  # a daemon that means to keep it open; the response holds it until it is read
+            connection.sock.close()
         return self.checked(response)
 
     def checked(self, response: http.client.HTTPResponse) -> http.client.HTTPResponse:

@@ -57,6 +57,11 @@ class MeshctlError(Exception):
         self.hint = hint
         self.document = self.document | {"hint": hint}
 
+    def explain(self, detail: str) -> None:
+        """Another detail, where the client knows more."""
+        self.detail = detail
+        self.document = self.document | {"detail": detail}
+
     @classmethod
     def from_problem(cls, document: dict[str, Any]) -> MeshctlError:
         """The failure that the daemon described in an RFC 9457 document, which is kept whole for --json."""

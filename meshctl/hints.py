@@ -12,8 +12,19 @@ _LOOKING = frozenset({"doctor", "ls", "peers", "status", "trash", "version", "wa
 
 
 def quoted(text: object) -> str:
-    """One word of a command, quoted where a shell would take it apart."""
-    return shlex.quote(safe(text))
+    """One word of a command, quoted where a shell would take it apart; in $'...' what a terminal must not get."""
+    word = str(text)
+    if safe(word) == word:
+        return shlex.quote(word)
+    return f"$'{''.join(_in_dollars(character) for character in word)}'"
+
+
+def _in_dollars(character: str) -> str:
+    if safe(character) != character:
+        a_byte = "\udc80" <= character <= "\udcff"  # that is not UTF-8, as Python carries it
+        raw = character.encode(errors="surrogateescape" if a_byte else "surrogatepass")
+        return "".join(f"\\x{byte:02x}" for byte in raw)
+    return f"\\{character}" if character in "\\'" else character
 
 
 def path(text: object) -> str:

@@ -25,6 +25,12 @@ def free_or_refuse(target: str, ref: str) -> None:
             f"cannot write {safe(target)}", "it exists already", hints.command("get", ref, f"-o {other}")
         )
     parent = os.path.dirname(target) or "."
+    if os.path.lexists(parent) and not os.path.isdir(parent):
+        raise MeshctlError(
+            f"cannot write {safe(target)}",
+            f"{safe(parent)} is no folder",
+            hints.command("get", ref, "-o OTHER"),
+        )
     if not os.path.isdir(parent):
         raise MeshctlError(
             f"cannot write {safe(target)}",

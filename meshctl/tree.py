@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import unicodedata
@@ -39,12 +40,16 @@ class Part(NamedTuple):
 
 
 class Tree(NamedTuple):
-    """One entry to be. A directory stands before what is in it. size: None where it is not known before."""
+    """One entry to be. A directory stands before what is in it.
+
+    size: None where it is not known before. followed: where the path led, if it was a symlink.
+    """
 
     name: str
     directory: bool
     parts: list[Part]
     size: int | None
+    followed: str = ""
 
     @property
     def files(self) -> int:
@@ -77,6 +82,8 @@ def look(path: str, name: str | None) -> Tree:
 
     A symlink given as the path itself is followed; symlinks inside a directory are kept as they are.
     """
+    if not path:  # "$UNSET" would else be the folder that one is in
+        raise usage("cannot pin a path without a name", "it is empty", "meshctl pin PATH")
     chosen = name if name is not None else os.path.basename(os.path.abspath(path))
     problem = name_problem(chosen)
     if problem:
@@ -91,7 +98,8 @@ def look(path: str, name: str | None) -> Tree:
     walk.take(real, chosen, status)
     walk.check(path)
     size = sum(part.size for part in walk.parts)
-    return Tree(chosen, stat.S_ISDIR(status.st_mode), walk.parts, size)
+    followed = real if os.path.islink(path.rstrip("/")) else ""
+    return Tree(chosen, stat.S_ISDIR(status.st_mode), walk.parts, size, followed)
 
 
 def standard_input(name: str | None) -> Tree:
@@ -191,13 +199,21 @@ def _kind(mode: int) -> str:
 
 
 def _hint(why: str, path: str) -> str:
+    if why == os.strerror(errno.EACCES):
+        return f"sudo meshctl pin {hints.path(path)}   (or, if it is yours: chmod -R u+rX {hints.path(path)})"
     if "name" in why:
         return "rename it (mv), then the same again"
     if "which cannot be kept" in why:
         return "move it elsewhere, or pin its content: cat FILE | meshctl pin - --name NAME"
-    return f"sudo chmod -R a+rX {hints.path(path)}   (then the same again; or use sudo)"
+    return f"ls -l {hints.path(path)}"
 
 
 def _not_there(path: str, error: OSError) -> MeshctlError:
-    hint = "ls -l, and check how it is spelled" if isinstance(error, FileNotFoundError) else _hint("", path)
-    return MeshctlError(f"cannot pin {safe(path)}", f"{error.strerror or error}; nothing was sent", hint)
+    why, hint = error.strerror or str(error), "ls -l, and check how it is spelled"
+    missing = isinstance(error, FileNotFoundError)
+    if os.path.islink(path) and (missing or error.errno == errno.ELOOP):
+        why = f"it is a symlink to {os.readlink(path)}, {'which is not there' if missing else 'which leads back to it'}"
+        hint = f"ls -l {hints.path(path)}"
+    elif not missing:
+        hint = _hint(why, path)
+    return MeshctlError(f"cannot pin {safe(path)}", f"{why}; nothing was sent", hint)

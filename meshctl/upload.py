@@ -10,13 +10,13 @@ from __future__ import annotations
 import http.client
 import os
 import secrets
-import shlex
 import socket
 import stat
 import threading
 from collections.abc import Generator
 from urllib.parse import quote
 
+from meshctl import hints
 from meshctl.client import Client, Document, Query, connect, events, lost, route
 from meshctl.errors import MeshctlError
 from meshctl.render import safe
@@ -110,7 +110,12 @@ class Upload:
         try:
             file = os.open(part.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
-            raise _changed(part.path, error.strerror or str(error)) from None
+            why = (
+                "it is not there any more"
+                if isinstance(error, FileNotFoundError)
+                else error.strerror or str(error)
+            )
+            raise _changed(part.path, why) from None
         try:
             before = os.fstat(file)
             if not stat.S_ISREG(before.st_mode) or before.st_size != part.size:
@@ -122,17 +127,17 @@ class Upload:
                 except OSError as error:
                     raise _unreadable(part.path, error) from None
                 if not got:
-                    raise _changed(part.path, "it became shorter")
+                    raise _changed(part.path, "it became shorter while it was read")
                 connection.sendall(buffer[:got])
                 left -= got
             after = os.fstat(file)
             if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
-                raise _changed(part.path, "it was written to")
+                raise _changed(part.path, "it was written to while it was read")
             if os.readv(file, [buffer[:1]]):  # files of /proc say that they are empty, and are not
                 raise MeshctlError(
                     f"cannot pin {safe(part.path)}",
                     "it has more in it than its size says; nothing of this upload is pinned",
-                    f"cat {shlex.quote(part.path)} | meshctl pin - --name NAME",
+                    f"cat {hints.path(part.path)} | meshctl pin - --name NAME",
                 )
         finally:
             os.close(file)
@@ -198,7 +203,7 @@ def _shut(connection: socket.socket) -> None:
 
 
 def _changed(path: str, how: str) -> MeshctlError:
-    detail = f"{safe(how)} while it was read; nothing of this upload is pinned"
+    detail = f"{safe(how)}; nothing of this upload is pinned"
     return MeshctlError(f"cannot pin {safe(path)}", detail, "the same again, when nobody writes to it")
 
 

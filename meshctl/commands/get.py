@@ -8,7 +8,7 @@ import sys
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from meshctl import hints, landing, render
+from meshctl import hints, landing, refs, render
 from meshctl.client import Client, route
 from meshctl.errors import DONE, MeshctlError, interrupted, usage
 from meshctl.extract import CHUNK, Extracted, ends_properly, extract, write_all
@@ -60,8 +60,8 @@ def run(args: argparse.Namespace, client: Client) -> int:
         raise usage("cannot write to a path without a name", "", hints.command("get", args.ref, "-o PATH"))
     if args.output not in {None, STDOUT}:
         landing.free_or_refuse(_trimmed(args.output), args.ref)
-    ref, _, path = args.ref.partition("/")
-    target = route("pins", ref, "content", query={"path": path.strip("/")})
+    ref, path = refs.split(args.ref, "get")
+    target = route("pins", ref, "content", query={"path": path})
     progress = render.Progress(args.ref, None)
     try:
         with client.open("GET", target) as response:
@@ -182,7 +182,17 @@ def _to_stdout(response: http.client.HTTPResponse, content: Content) -> int:
     out = sys.stdout.fileno()
     got = zeros = 0
     while data := _read(response, CHUNK, PARTLY):
-        write_all(out, data)
+        try:
+            write_all(out, data)
+        except BrokenPipeError:
+            raise  # nobody reads any more, which is no failure
+        except OSError as error:
+            title, why = (
+                f"cannot write {render.safe(content.name)} to standard output",
+                error.strerror or str(error),
+            )
+            hint = "df -h, make room where its output goes, then the same again"
+            raise MeshctlError(title, f"{why}; {PARTLY}", hint) from None
         got += len(data)
         kept = len(data.rstrip(b"\0"))
         zeros = len(data) - kept + (zeros if kept == 0 else 0)

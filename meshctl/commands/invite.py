@@ -7,6 +7,7 @@ import argparse
 from meshctl import render
 from meshctl.client import Client, route
 from meshctl.errors import DONE
+from meshctl.numbers import whole
 
 _UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 
@@ -81,8 +82,8 @@ def _list(args: argparse.Namespace, client: Client) -> int:
 
 
 def _span_s(text: str) -> float:
-    number = text.rstrip("abcdefghijklmnopqrstuvwxyz")
-    unit = _UNITS.get(text[len(number) :])
-    if not number.isdecimal() or unit is None or not 0 < int(number) * unit <= 30 * 86400:
+    digits = text.rstrip("abcdefghijklmnopqrstuvwxyz")
+    number, unit = whole(digits), _UNITS.get(text[len(digits) :])
+    if number is None or unit is None or not 0 < number * unit <= 30 * 86400:
         raise argparse.ArgumentTypeError(f"{text!r} is no span up to 30d; spans look like 30min, 24h or 3d")
-    return float(int(number) * unit)
+    return float(number * unit)

@@ -8,6 +8,7 @@ import time
 from meshctl import render
 from meshctl.client import Client, route
 from meshctl.errors import DONE, INTERRUPTED, usage
+from meshctl.numbers import whole
 
 SERVICES = ("kubo", "cluster")
 
@@ -48,6 +49,7 @@ def run(args: argparse.Namespace, client: Client) -> int:
 
 
 def _count(text: str) -> int:
-    if not text.isdecimal():
+    number = whole(text)
+    if number is None:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of lines")
-    return int(text)
+    return number

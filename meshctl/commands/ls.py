@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from meshctl import hints, render
+from meshctl import hints, refs, render
 from meshctl.client import Client, Document, Query
 from meshctl.errors import DONE, usage
+from meshctl.numbers import whole
 from meshctl.pinning import no_copy
 
 Entry = dict[str, Any]
@@ -43,14 +44,14 @@ def run(args: argparse.Namespace, client: Client) -> int:
         return _list(args, client)
     if args.name is not None or args.owner is not None or args.limit is not None:
         raise usage("cannot filter inside one entry", "", hints.command("ls", args.ref))
-    ref, slash, path = args.ref.partition("/")
-    if not slash:
+    ref, path = refs.split(args.ref, "list")
+    if "/" not in args.ref:
         entry = client.get("pins", ref)
         if not entry.get("directory"):
             return _show_entry(entry, args.json)
         if not args.json:
             _note_copies(entry)
-    listing = client.get("pins", ref, "files", query={"path": path.strip("/")})
+    listing = client.get("pins", ref, "files", query={"path": path})
     if args.json:
         render.document(listing)
     else:
@@ -185,6 +186,7 @@ def _item_name(item: Document) -> str:
 
 
 def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
+    number = whole(text)
+    if not number:
         raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 up")
-    return int(text)
+    return number

@@ -8,6 +8,7 @@ from contextlib import closing
 from meshctl import hints, render
 from meshctl.client import Client, Document, Query, route
 from meshctl.errors import DONE, MeshctlError, interrupted, usage
+from meshctl.numbers import whole
 from meshctl.pinning import Follower
 from meshctl.tree import STDIN, Tree, look, standard_input
 from meshctl.upload import Upload
@@ -18,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Keep files and directories in the mesh. Returns when every copy that was asked for exists, and says where.\n"
         "Each PATH becomes one entry. A symlink given as PATH is followed; symlinks inside a directory stay symlinks.\n"
+        "All paths are looked at before anything is sent. If one fails later, those before it are kept.\n"
         "`-` is standard input and needs --name. Exits 6 if it is kept, but on fewer nodes than asked."
     )
     parser.epilog = (
@@ -42,9 +44,21 @@ def run(args: argparse.Namespace, client: Client) -> int:
     _check_usage(args)
     trees = [standard_input(args.name) if path == STDIN else look(path, args.name) for path in args.paths]
     code = DONE
-    for tree in trees:
-        code = _pin_tree(tree, args, client) or code
+    for number, tree in enumerate(trees):
+        try:
+            result = _pin_tree(tree, args, client)
+        except MeshctlError as failure:
+            _say_not_begun(failure, trees[number + 1 :])
+            raise
+        code = code or result
     return code
+
+
+def _say_not_begun(failure: MeshctlError, trees: list[Tree]) -> None:
+    """Of several paths those before the one that failed are kept, as was said of each; those behind it are not begun."""
+    if trees:
+        names = render.names([tree.name for tree in trees], limit=5)
+        failure.explain(f"{failure.detail or 'it failed'}; not begun: {names}")
 
 
 def _check_usage(args: argparse.Namespace) -> None:
@@ -67,6 +81,10 @@ def _pin_tree(tree: Tree, args: argparse.Namespace, client: Client) -> int:
         "directory": int(tree.directory),
         "detach": int(args.detach),
     }
+    if tree.followed:
+        render.note(
+            f"note: {render.safe(tree.name)} is a symlink; what it leads to is pinned: {render.safe(tree.followed)}"
+        )
     if tree.symlinks:
         links = render.count(tree.symlinks, "symlink is", "symlinks are")
         render.note(f"note: {links} kept in {render.safe(tree.name)} as such, not followed")
@@ -109,6 +127,7 @@ def _left(follower: Follower, *, sent: bool) -> MeshctlError:
 def _replicas(text: str) -> int | str:
     if text == "all":
         return text
-    if not text.isdecimal() or not 1 <= int(text) <= 1000:
+    number = whole(text)
+    if number is None or not 1 <= number <= 1000:
         raise argparse.ArgumentTypeError(f"{text!r} is neither a number from 1 to 1000 nor all")
-    return int(text)
+    return number

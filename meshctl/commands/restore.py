@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from meshctl import hints, render
+from meshctl import hints, refs, render
 from meshctl.client import Client, route
 from meshctl.errors import MeshctlError, interrupted
 from meshctl.pinning import Follower
@@ -19,9 +19,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, client: Client) -> int:
     """Restores one entry and shows its copies as they come."""
-    follower = Follower(args.ref, None, done="restored", detach=False, as_json=args.json)
+    ref = refs.whole(args.ref, "restore")
+    follower = Follower(ref, None, done="restored", detach=False, as_json=args.json)
     try:
-        return follower.follow(client.stream("POST", route("trash", args.ref, "restore")))
+        return follower.follow(client.stream("POST", route("trash", ref, "restore")))
     except MeshctlError as failure:
         if failure.code == "not-found" and failure.hint.startswith("meshctl ls"):
             failure.advise("meshctl trash")  # not the list of what is kept

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from meshctl import hints, render
+from meshctl import hints, refs, render
 from meshctl.client import LONG_ANSWER_TIMEOUT_S, Client, Document, route
 from meshctl.errors import DEGRADED, DONE, MeshctlError, interrupted
 
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace, client: Client) -> int:
 
 
 def _remove(ref: str, args: argparse.Namespace, client: Client) -> int:
-    target = route("pins", ref, query={"now": int(args.now), "force": int(args.force)})
+    target = route("pins", refs.whole(ref, "remove"), query={"now": int(args.now), "force": int(args.force)})
     removed = client.call("DELETE", target, timeout_s=LONG_ANSWER_TIMEOUT_S)
     outcomes: list[Outcome] = removed.get("nodes") or []
     if args.json:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shlex
+import shutil
 import signal
+import subprocess
 from urllib.parse import quote
 
 import pytest
@@ -33,7 +36,21 @@ def test_a_shell_takes_a_hint_apart_into_what_was_meant(name: str) -> None:
 
 
 def test_what_drives_a_terminal_is_escaped_in_a_hint_too() -> None:
-    assert hints.command("ls", "a\x1b[2J") == "meshctl ls 'a\\x1b[2J'"
+    assert hints.command("ls", "a\x1b[2J") == "meshctl ls $'a\\x1b[2J'"
+
+
+@pytest.mark.parametrize(
+    "name", [b"bell\x07", b"caf\xe9 it's \\", "\u202egpj.exe".encode(), b"\x1b2f", b"two\nlines"]
+)
+def test_what_cannot_be_shown_can_still_be_typed(name: bytes) -> None:
+    """In bash, zsh, ksh and busybox, as $'...'."""
+    shell = shutil.which("bash")
+    if shell is None:
+        pytest.skip("bash is not installed")
+    word = hints.quoted(os.fsdecode(name))
+    assert word.isprintable()
+    got = subprocess.run([shell, "-c", f"printf %s {word}"], capture_output=True, check=True).stdout
+    assert got == name
 
 
 def endless(asked: asyncio.Event, over: asyncio.Event) -> Handler:

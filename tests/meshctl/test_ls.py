@@ -139,12 +139,10 @@ async def test_a_ref_cannot_be_a_step_in_the_path(meshctl: Meshctl, meshd: FakeM
     ):
         result = await meshctl(verb, ref)
         assert result.code == 2, ref
-        assert result.err.startswith("meshctl: cannot look for ")
+        assert result.err.endswith("  try: meshctl ls\n")
     assert meshd.asked == []
     assert (await meshctl("rm", "a?b#c%2F")).code == 4
     assert meshd.last.path == "/v1/pins/a%3Fb%23c%252F"
-    assert (await meshctl("rm", b"caf\xe9")).code == 4
-    assert meshd.last.path == "/v1/pins/caf%E9"
 
 
 async def test_filters_make_no_sense_inside_one_entry(meshctl: Meshctl, meshd: FakeMeshd) -> None:
