@@ -1,10 +1,8 @@
-"""The nodes of tests/mesh, and what guards them."""
+"""The nodes of tests/mesh, and the watch over their sockets."""
 
 from __future__ import annotations
 
 from tests.mesh.conftest import (
-    _leaves_nothing,
-    _module_leaves_nothing,
     make_node,
     make_nodes,
     nothing_off_the_overlay,
@@ -14,8 +12,6 @@ from tests.mesh.conftest import (
 )
 
 __all__ = [
-    "_leaves_nothing",
-    "_module_leaves_nothing",
     "make_node",
     "make_nodes",
     "nothing_off_the_overlay",
