@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,10 @@ LONGEST_STEP_S = 0.5
 GRACE_S = 2.0  # what was told to end may take so long
 _LISTENS = "0A"  # state of a TCP socket in /proc/net/tcp
 _ACCEPTS = 0x10000  # flag of a Unix socket in /proc/net/unix: __SO_ACCEPTCON
+
+
+lives_on: list[Callable[[], Iterable[int]]] = []
+"""Each names, by pid, processes that outlive a test or a module on purpose, until somebody else ends them."""
 
 
 # -- what is there -------------------------------------------------------------------------------------------------
@@ -54,9 +58,14 @@ class Footprint:
         return cls(frozenset(children), frozenset(inodes), frozenset(loops))
 
     def children_since(self, before: Footprint) -> list[psutil.Process]:
-        """Those that were not there before; but what a process from before started is that one's own affair."""
-        older = {child.pid for child in before.children}
-        return [child for child in self.children - before.children if older.isdisjoint(_parents(child))]
+        """Those that were not there before; but what a process from before started is that one's own affair, and so is
+        what one does that lives on."""
+        others = {child.pid for child in before.children}.union(*(pids() for pids in lives_on))
+        return [
+            child
+            for child in self.children - before.children
+            if child.pid not in others and others.isdisjoint(_parents(child))
+        ]
 
     def left_since(self, before: Footprint) -> list[str]:
         """What is here and was not there before, as a person would say it."""

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
-import psutil
 import pytest
 
-from tests.guards import GRACE_S, Footprint, watchdog
-from tests.mesh.asking import until
+from tests.guards import lives_on
 from tests.mesh.nodes import ENGINES, NAMES, RUNNING, Mesh, Node, Subnet
 from tests.mesh.sampler import Sampler
 
@@ -19,42 +16,7 @@ MakeMesh = Callable[..., Mesh]
 MakeNode = Callable[..., Node]
 
 
-def _left_since(before: Footprint) -> list[str]:
-    """As tests/guards.py sees it, but for what nodes that still run have started: they restart their services."""
-    now = Footprint.now()
-    theirs: set[psutil.Process] = set()
-    for node in list(RUNNING):
-        with contextlib.suppress(psutil.Error):
-            if node.process is not None:
-                process = psutil.Process(node.process.pid)
-                theirs |= {process, *process.children(recursive=True)}
-    return dataclasses.replace(now, children=now.children - theirs).left_since(before)
-
-
-def _look(before: Footprint) -> None:
-    try:
-        until(lambda: not _left_since(before), "nothing is left behind", GRACE_S, every=0.02)
-    except AssertionError:
-        pytest.fail("left behind: " + "; ".join(_left_since(before)), pytrace=False)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _module_leaves_nothing() -> Iterator[None]:
-    """In place of the one in tests/guards.py, which does not know the mesh that outlives a module."""
-    before = Footprint.now()
-    yield
-    _look(before)
-
-
-@pytest.fixture(autouse=True)
-def _leaves_nothing() -> Iterator[None]:
-    """In place of the one in tests/guards.py, which does not know the mesh that outlives a test."""
-    before = Footprint.now()
-    watchdog.reports.clear()
-    yield
-    _look(before)
-    if watchdog.reports:
-        pytest.fail("the event loop was held up: " + "\n".join(watchdog.reports), pytrace=False)
+lives_on.append(lambda: [node.process.pid for node in RUNNING if node.process is not None])
 
 
 @pytest.fixture(scope="session")
@@ -93,9 +55,8 @@ def mesh(subnet: Subnet, sampler: Sampler) -> Iterator[Mesh]:
         standing.close()
 
 
-@pytest.fixture(scope="module")
-def make_nodes(subnet: Subnet, sampler: Sampler) -> Iterator[MakeNode]:
-    """Nodes that live until the module ends, not started."""
+@contextlib.contextmanager
+def _making(subnet: Subnet) -> Iterator[MakeNode]:
     made: list[Node] = []
 
     def make(name: str = "attic", **options: Any) -> Node:
@@ -105,20 +66,20 @@ def make_nodes(subnet: Subnet, sampler: Sampler) -> Iterator[MakeNode]:
 
     yield make
     Mesh(made).close()
+
+
+@pytest.fixture(scope="module")
+def make_nodes(subnet: Subnet, sampler: Sampler) -> Iterator[MakeNode]:
+    """Nodes that live until the module ends, not started."""
+    with _making(subnet) as make:
+        yield make
 
 
 @pytest.fixture
 def make_node(subnet: Subnet, sampler: Sampler) -> Iterator[MakeNode]:
     """Nodes for one test, not started."""
-    made: list[Node] = []
-
-    def make(name: str = "attic", **options: Any) -> Node:
-        node = Node(name, options.pop("address", None) or subnet.address(), **options)
-        made.append(node)
-        return node
-
-    yield make
-    Mesh(made).close()
+    with _making(subnet) as make:
+        yield make
 
 
 @pytest.fixture

@@ -103,6 +103,29 @@ def test_is_good_with_a_helper_that_starts_others(helper):
 """
 
 
+LIVING_ON = """
+import subprocess, sys
+from tests import guards
+
+kept = []
+guards.lives_on.append(lambda: [process.pid for process in kept])
+STARTS_ANOTHER = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'input()']); print(flush=True); input()"
+
+def test_is_good_and_starts_what_lives_on():
+    argv = [sys.executable, "-c", STARTS_ANOTHER]
+    kept.append(subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+    kept[0].stdout.readline()
+
+def test_leaves_another_process():
+    kept.append(subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE))
+    kept.pop()
+
+def test_is_good_and_ends_it():
+    with kept[0]:
+        kept[0].communicate(b"")
+"""
+
+
 @pytest.fixture(scope="module")
 def said(tmp_path_factory: pytest.TempPathFactory) -> str:
     """What pytest says of those tests, each run as all tests here are."""
@@ -110,6 +133,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> str:
     (folder / "test_misbehaving.py").write_text(MISBEHAVING)
     (folder / "test_module.py").write_text(MODULE)
     (folder / "test_helped.py").write_text(HELPED)
+    (folder / "test_living_on.py").write_text(LIVING_ON)
     (folder / "conftest.py").write_text("from tests import guards\n\nguards.GRACE_S = 0.2\n")
     (folder / "pytest.ini").write_text("[pytest]\nasyncio_mode = auto\n")
     arguments = ["-p", "tests.guards", "-p", "no:cacheprovider", "-rA", "--tb=short", "-W", "ignore"]
@@ -131,8 +155,9 @@ def fault(said: str, test: str) -> str:
     return match[1] if match else ""
 
 
-def test_a_process_that_is_left_is_found(said: str) -> None:
-    assert re.search(r"left behind: the process \d+ .*input\(\)", fault(said, "test_leaves_a_process"))
+@pytest.mark.parametrize("test", ["test_leaves_a_process", "test_leaves_another_process"])
+def test_a_process_that_is_left_is_found(said: str, test: str) -> None:
+    assert re.search(r"left behind: the process \d+ .*input\(\)", fault(said, test))
 
 
 def test_a_task_that_is_left_is_found_and_named(said: str) -> None:
@@ -170,6 +195,8 @@ def test_long_computing_in_the_loop_is_found(said: str, test: str) -> None:
         "test_is_good_too",
         "test_is_good_in_a_careless_module",
         "test_is_good_with_a_helper_that_starts_others",
+        "test_is_good_and_starts_what_lives_on",
+        "test_is_good_and_ends_it",
     ],
 )
 def test_a_test_that_cleans_up_passes_also_after_those_that_do_not(said: str, test: str) -> None:
