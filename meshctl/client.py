@@ -55,6 +55,12 @@ def route(*segments: str, query: Query | None = None) -> str:
     for segment in segments:
         if segment in {"", ".", ".."}:
             raise usage(f"cannot look for {segment!r}", "that is no name", "meshctl --help")
+        if any("\udc80" <= character <= "\udcff" for character in segment):
+            raise usage(
+                f"cannot look for {segment}",
+                "it is not valid UTF-8, so nothing has that name",
+                "meshctl --help",
+            )
     target = "/v1/" + "/".join(_quoted(segment) for segment in segments)
     pairs = [f"{key}={_quoted(str(value))}" for key, value in (query or {}).items() if value is not None]
     return f"{target}?{'&'.join(pairs)}" if pairs else target
@@ -170,7 +176,9 @@ class Client:
             if isinstance(error, OSError | http.client.HTTPException):
                 raise lost("it closed the connection without an answer") from None
             raise
-        if connection.sock is not None:  # a daemon that means to keep it open; the response holds it until it is read
+        if (
+            connection.sock is not None
+        ):  # a daemon that means to keep it open; the response holds it until it is read
             connection.sock.close()
         return self.checked(response)
 

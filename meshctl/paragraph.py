@@ -23,7 +23,7 @@ def lines(text: object, first: str, limit: int) -> list[str]:
 
     A word that is wider than a line stands alone on its own: half a path or command is of no use to anybody.
     """
-    shown = safe(text)
+    shown, first = safe(text), safe(first)
     if not limit or width(first) + width(shown) <= limit:
         return [first + shown]
     indent = " " * width(first)
