@@ -108,6 +108,7 @@ class Node:
             self.peer_server,
             self.pins.uploads.abort_all,
             self._recover,
+            self.pins.storage.full,
         )
         self.membership = Membership(
             config,

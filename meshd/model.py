@@ -94,6 +94,9 @@ class ServiceState:
     missed: int = 0  # questions in a row that it did not answer
     last_exit: str = ""  # how it ended the last time, with its own last words
     leak: str = ""  # a socket where none may be
+    starved: str = (
+        ""  # what it said when its disk was full; it may never write again, even once there is room
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,3 +157,4 @@ class Snapshot:
         None,
     )  # pids of kubo and the cluster at the last recovery
     under_way: dict[str, float] = field(default_factory=dict)  # action key -> since
+    disk_full: bool = False

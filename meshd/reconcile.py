@@ -4,6 +4,8 @@ Every rule about order and privacy is here:
 
 - nothing runs without an overlay address, outside a mesh, or once the mesh has forgotten this node;
 - what leaks is killed at once, and waits before its next try;
+- what could not write to a full disk is started anew once there is room: the cluster's leveldb never writes again after
+  one failed write, and says nothing of it (measured);
 - the cluster starts after kubo is ready and is stopped before it;
 - what runs with other settings than wanted is stopped, and started again by the next turn.
 """
@@ -129,6 +131,8 @@ def _service(snapshot: Snapshot, name: str, blocked: str) -> Action | None:
         return Fail(name, f"it had a socket where none may be: {state.leak}")
     if state.phase is Phase.READY and not state.healthy:
         return Fail(name, "it runs but does not answer")
+    if state.phase is Phase.READY and state.starved and not snapshot.disk_full:
+        return Stop(name, "its disk was full, which it does not get over by itself")
     wanted = snapshot.wanted_settings.get(name, "")
     if state.phase in (Phase.STARTING, Phase.READY) and state.settings != wanted:
         return Stop(name, "its settings have changed")

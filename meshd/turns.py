@@ -44,6 +44,7 @@ class Turns:
         peer_server: PeerServer,
         abort_uploads: Callable[[], Awaitable[None]],
         recover: Callable[[], Awaitable[None]],
+        disk_full: Callable[[], str],
     ) -> None:
         self._config = config
         self._store = store
@@ -53,6 +54,7 @@ class Turns:
         self._peer_server = peer_server
         self._abort_uploads = abort_uploads
         self._recover = recover
+        self._disk_full = disk_full
         self.services = {
             "kubo": Service(kubo_program, self.wake),
             "cluster": Service(cluster_program, self.wake),
@@ -135,6 +137,7 @@ class Turns:
             stopping=self._stopping,
             services={name: service.state for name, service in self.services.items()},
             wanted_settings=wanted,
+            disk_full=self._no_room(),
             links=frozenset(
                 f"{policy.multiaddr(m.address, m.swarm_port)}/p2p/{m.kubo_id}"
                 for m in self._store.peers()
@@ -146,6 +149,12 @@ class Turns:
             recovered_for=self._recovered_for,
             under_way=dict(self._since),
         )
+
+    def _no_room(self) -> bool:
+        try:
+            return bool(self._disk_full())
+        except MeshError:
+            return True  # it cannot even be asked
 
     async def all_stopped(self) -> None:
         """Return when no service runs."""

@@ -30,6 +30,15 @@ def check(facts: Facts) -> Iterator[Condition]:
                 f"meshctl logs {service.name}",
                 service.name,
             )
+        elif service.phase is Phase.READY and service.starved:
+            yield Condition(
+                "service-starved",
+                Severity.ERROR,
+                f"{service.name} could not write to its disk",
+                f"the disk was full; it said: {service.starved}",
+                "make room (df -h; meshctl trash shows what waits to go); it is then started anew by itself",
+                service.name,
+            )
         elif service.phase is Phase.BACKOFF or (service.phase is Phase.STARTING and service.last_exit):
             yield Condition(
                 "service-down",

@@ -101,6 +101,13 @@ class Keeper:
             await asyncio.sleep(0.1)
         nodes = self.candidates()
         count = place.target(pin.wanted, len(nodes))
+        chosen = place.choose(count, pin.cid, pin.size, nodes, first=self._store.fingerprint)
+        lacking = await self._await_metrics(chosen)
+        if not lacking:
+            return chosen
+        nodes = [
+            n for n in nodes if n.cluster_id not in lacking
+        ]  # the cluster would refuse the whole pin for them
         return place.choose(count, pin.cid, pin.size, nodes, first=self._store.fingerprint)
 
     def _starting(self, wanted: int) -> list[str]:
@@ -128,12 +135,14 @@ class Keeper:
             if not pin.allocations or m.cluster_id in pin.allocations:
                 continue
             s = states.get(m.fingerprint)
-            if s is None or not s.reachable:
+            if s is None or not s.reachable or s.problem:
                 why = f"it is away ({s.problem})" if s is not None and s.problem else "it is away"
             elif not s.ready:
                 why = "its kubo or cluster does not run"
             elif not s.accepts or s.free_bytes < pin.size:
                 why = f"it has no room ({s.free_bytes} bytes)"
+            elif len(pin.allocations) < place.target(pin.wanted, len(self._store.members())):
+                why = "its cluster has not said how much room it has; it gets a copy as soon as that is known"
             else:
                 why = "it was not needed"
             result.append(wire.Copy(node=self._store.name_of(m.fingerprint), state="missing", detail=why))
@@ -174,19 +183,28 @@ class Keeper:
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, 0.5)
 
-    async def _await_metrics(self, allocations: Collection[str]) -> None:
+    async def _await_metrics(self, allocations: Collection[str]) -> set[str]:
         """Wait a little until the cluster knows the free space of the nodes that were chosen: it would silently take
-        others instead. Once seen, a node is not asked about again for a while."""
+        others instead. Once seen, a node is not asked about again for a while. Returns those of which it is not known.
+
+        Nobody is waited for who missed his last beat: a node's metric ends seconds after it went, and it counts as away
+        only later.
+        """
         deadline = time.monotonic() + JUST_STARTED_S
-        while time.monotonic() < deadline:
-            if (
-                self._with_room.issuperset(allocations)
-                and time.monotonic() - self._with_room_at < _METRICS_FOR_S
-            ):
-                return
+        while True:
+            fresh = time.monotonic() - self._with_room_at < _METRICS_FOR_S
+            if fresh and self._with_room.issuperset(allocations):
+                return set()
             self._with_room, self._with_room_at = await self._cluster.with_room(), time.monotonic()
-            if not self._with_room.issuperset(allocations):
-                await asyncio.sleep(0.25)
+            lacking = set(allocations) - self._with_room
+            if not lacking or lacking <= self._missed_a_beat() or time.monotonic() > deadline:
+                return lacking
+            await asyncio.sleep(0.25)
+
+    def _missed_a_beat(self) -> set[str]:
+        """Cluster ids of those that did not answer the last time."""
+        members = {m.fingerprint: m.cluster_id for m in self._store.members()}
+        return {members[p.fingerprint] for p in self._peer_states() if p.problem and p.fingerprint in members}
 
     async def _post(self, pin: Pin, deadline: float) -> None:
         """A pin just after a join or a start is refused until every node's free space is known: some seconds."""
@@ -197,8 +215,10 @@ class Keeper:
             except MeshError as exc:
                 few = "not enough peers" in exc.detail
                 if not few or asyncio.get_running_loop().time() > deadline - COMMIT_TIMEOUT + 15:
-                    if few and len(pin.allocations) > 1:
-                        pin = dataclasses.replace(pin, allocations=pin.allocations[:1])
+                    known = await self._cluster.with_room() if few else set()
+                    fewer = tuple(a for a in pin.allocations if a in known) or pin.allocations[:1]
+                    if few and len(fewer) < len(pin.allocations):
+                        pin = dataclasses.replace(pin, allocations=fewer)
                         continue
                     raise
                 await asyncio.sleep(0.25)

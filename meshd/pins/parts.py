@@ -11,6 +11,7 @@ import structlog
 from meshd import files
 from meshd.cluster.rest import Cluster
 from meshd.config import Config
+from meshd.errors import MeshError
 from meshd.kubo.gate import Gate, GateRules
 from meshd.kubo.rpc import Kubo
 from meshd.mesh.peers import Peers
@@ -142,6 +143,6 @@ class Pins:
         await self.adder.stop()
         try:
             await self.journal.keep_time(at_once=True)
-        except OSError as exc:  # the trash then ages from the last time that was written
+        except MeshError as exc:  # the trash then ages from the last time that was written
             _LOG.warning("cannot write down how old the trash is", error=str(exc))
         await self.copies.stop()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
+from collections import OrderedDict
+from collections.abc import Collection
 
 import structlog
 
@@ -26,6 +28,8 @@ from meshd.pins.keep import Emit, Keeper
 from meshd.pins.trash import Journal
 
 _GONE_TIMEOUT = 15.0
+_EARLY_S = 2.0  # for all removals of one message: the pinset may be about to know them
+_EARLY_MOST = 1000
 _LOG = structlog.get_logger(part="remove")
 
 
@@ -62,6 +66,7 @@ class Remover:
         self._garbage = garbage
         self._disk = disk
         self._window_s = window_s
+        self._early: OrderedDict[str, tuple[wire.Removal, str]] = OrderedDict()  # told before the pinset knew
 
     async def remove(self, reference: str, *, now: bool = False, force: bool = False) -> wire.Removed:
         """Take an entry out of the pinset. now: and let its content go on every node, which only its owner may ask.
@@ -211,18 +216,23 @@ class Remover:
     async def take_removals(self, removals: list[wire.Removal], from_: str) -> None:
         """Record what another node tells of removals. Their times count from here: each node has its own window.
 
-        What this node's pinset still has is not recorded. `now` is heeded only where the owner itself says so.
+        What this node's pinset still has is not recorded but kept in mind, see `take_early`. `now` is heeded only where
+        the owner itself says so.
         """
         fresh = []
+        deadline = time.monotonic() + _EARLY_S
         for removal in removals:
             if not entries.is_cid(removal.cid):
                 _LOG.warning("a removal of what is no CID", told_by=from_)
                 continue  # kubo takes paths where a CID is meant: one could name what is not the teller's
             known = self._journal.get(removal.cid)
-            if self._journal.knows(removal.cid) and (known is None or known.by):
+            if self._journal.knows(removal.cid) and (known is None or (known.by and not removal.now)):
                 continue  # it is no news, or its content went already
-            if not await self._is_out(removal.cid, 2.0):
+            if not await self._is_out(removal.cid, max(0.0, deadline - time.monotonic())):
                 _LOG.info("a removal that the pinset does not know yet", cid=removal.cid, told_by=from_)
+                self._early[removal.cid] = (removal, from_)
+                while len(self._early) > _EARLY_MOST:
+                    self._early.popitem(last=False)
                 continue
             entry = await self.entry(removal.cid)
             if entry is not None:  # what the entry says of itself, not what was told
@@ -234,10 +244,33 @@ class Remover:
             fresh.append(told)
         await self._journal.record(fresh)
         for removal in removals:
-            if removal.now and from_ == removal.by and entries.is_cid(removal.cid):
-                known = self._journal.get(removal.cid)
-                if known is not None and known.owner == from_:
-                    await self.release(removal.cid, from_)
+            if removal.now and from_ == removal.by and removal.cid not in self._early:
+                await self._heed(removal.cid, from_)
+
+    async def _heed(self, cid: str, owner: str) -> None:
+        """The owner wants an entry let go that was removed."""
+        known = self._journal.get(cid)
+        if known is None or known.owner != owner:
+            return
+        if await self.entry(cid) is None and not await self._kubo.pinned([cid]):
+            await self._journal.mark_gone(
+                cid
+            )  # it never was here: nothing to go, nor to be restored from here
+        else:
+            await self.release(cid, owner)
+
+    async def take_early(self, cid: str) -> bool:
+        """The pinset is without `cid` now: take what was told of its removal before that was so. Whether there was any."""
+        told = self._early.pop(cid, None)
+        if told is None:
+            return False
+        await self.take_removals([told[0]], told[1])
+        return True
+
+    async def take_all_early(self, pinset: Collection[str]) -> None:
+        """`take_early` of all that the pinset is without."""
+        for cid in [c for c in self._early if c not in pinset]:
+            await self.take_early(cid)
 
     async def restore(self, reference: str, emit: Emit) -> None:
         """Put a removed entry back into the pinset, and see its copies. Raises MeshError NOT_FOUND."""

@@ -79,6 +79,8 @@ class Sweeper:
             if await self._cluster.allocation(cid) is not None:
                 return
             await asyncio.sleep(0.1)
+        if await self._remover.take_early(cid):
+            return
         pin: Pin | None = None
         try:
             pin = entries.from_node(cid, await self._kubo.get_node(cid, offline=True))
@@ -99,6 +101,7 @@ class Sweeper:
         foreign = {p.cid: p.size for p in mine if p.owner != me.fingerprint}
         self._storage.recount(sum(foreign.values()), foreign, self._fetching)
         await self._journal.drop_kept(pinset, known)
+        await self._remover.take_all_early(pinset)
         await self._empty_trash()
         moved = [
             p

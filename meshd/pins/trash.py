@@ -65,8 +65,9 @@ class Journal:
         self._dirty = False
 
     def _load(self) -> _File:
+        hint = f"move {self._path} away: what was removed then stays on this node until it is removed again"
         try:
-            return _File.model_validate(files.read_json(self._path))
+            return _File.model_validate(files.read_json(self._path, hint=hint))
         except FileNotFoundError:
             return _File()
         except ValidationError as exc:
@@ -74,7 +75,7 @@ class Journal:
                 Code.BAD_STATE,
                 f"cannot use {self._path}",
                 "it is not a journal of removals",
-                f"move {self._path} away: what was removed then stays on this node until it is removed again",
+                hint,
             ) from exc
 
     @property
@@ -110,7 +111,7 @@ class Journal:
         return wire.Removals(removals=[n.removal for n in part], total=total)
 
     async def record(self, removals: Iterable[wire.Removal]) -> list[wire.Removal]:
-        """Write down those that are new, and return them once they are durable. Raises OSError."""
+        """Write down those that are new, and return them once they are durable. Raises MeshError DISK_FLOOR, BAD_STATE."""
         new = []
         now, _ = self._clock.now()
         for removal in removals:
@@ -149,7 +150,7 @@ class Journal:
     async def keep_time(self, *, at_once: bool = False) -> None:
         """Write down how old everything is, if that was not done for an hour: a restart of the machine goes on there.
 
-        Not where the file was moved away, as `leave` does. Raises OSError.
+        Not where the file was moved away, as `leave` does. Raises MeshError DISK_FLOOR, BAD_STATE.
         """
         now, _ = self._clock.now()
         if self._by_cid and (at_once or now - self._file.clock > _KEEP_TIME_S) and self._path.exists():
@@ -169,8 +170,10 @@ class Journal:
             text = self._file.model_dump_json(indent=1)
             try:
                 await asyncio.to_thread(files.write_durably, self._path, text)
-            except BaseException:
+            except BaseException as exc:
                 self._dirty = True
+                if isinstance(exc, OSError):
+                    raise files.unusable(exc, "cannot record what was removed") from exc
                 raise
             self._written = last
 

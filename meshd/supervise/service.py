@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import re
 import time
 from collections import deque
 from collections.abc import Callable
@@ -22,6 +23,7 @@ HEALTHY_AGAIN = 30.0  # seconds of health after which the back-off starts anew
 ASK_EVERY = 5.0
 ASK_TIMEOUT = 5.0
 ASKS_MISSED = 3  # a frozen child counts as down after this many
+_FULL = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
 
 
 class Program(Protocol):
@@ -87,7 +89,13 @@ class Service:
                 return
             last_exit = self._state.last_exit if self._state.phase is Phase.BACKOFF else ""
             self._set(
-                phase=Phase.STARTING, settings=settings, healthy=True, missed=0, leak="", last_exit=last_exit
+                phase=Phase.STARTING,
+                settings=settings,
+                healthy=True,
+                missed=0,
+                leak="",
+                starved="",
+                last_exit=last_exit,
             )
             try:
                 launch = await self.program.prepare()
@@ -238,6 +246,8 @@ class Service:
         self.lines.append((now, line))
         level = "error" if "\tERROR\t" in line else "warning" if "\tWARN\t" in line else "info"
         getattr(self._log, level)("output", line=line)
+        if not self._state.starved and _FULL.search(line) and self._state.phase is Phase.READY:
+            self._set(starved=line[-300:])
         for listener in list(self.line_listeners):
             listener(now, line)
 

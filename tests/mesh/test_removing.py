@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.mesh.asking import random_file, sha256, until
-from tests.mesh.conftest import MakeNode
+from tests.mesh.conftest import MakeMesh, MakeNode
 from tests.mesh.nodes import Mesh
 
 pytestmark = pytest.mark.mesh
@@ -117,3 +117,18 @@ def test_the_trash_is_emptied_when_its_time_is_over_and_by_nobodys_hand(make_nod
     until(lambda: entry["cid"] not in alone.pinned(), "kubo lets go")
     until(lambda: not alone.has_block(entry["root"]), "its blocks go")
     assert hashlib.sha256(alone.content("kept.txt")).digest() == hashlib.sha256(b"still news").digest()
+
+
+def test_a_node_that_was_away_lets_go_when_it_returns(make_mesh: MakeMesh, tmp_path: Path) -> None:
+    attic, barn = make_mesh(2)
+    held = attic.pin(random_file(tmp_path / "held.bin", 50_000))
+    assert barn.has_block(held["root"])
+    barn.stop()
+    answer = attic.meshctl("rm", "--now", "--force", "held.bin")
+    assert answer.code == 6
+    assert "barn" in answer.err
+    barn.start().wait_ready()
+    until(lambda: held["cid"] not in barn.pinned(), "barn's kubo does not pin it", 60)
+    until(lambda: not barn.has_block(held["root"]), "barn's kubo has no block of it", 30)
+    assert "held.bin" not in barn.trash()
+    assert barn.meshctl("restore", "held.bin").code == 4

@@ -75,6 +75,17 @@ TABLE = [
     Row("the cluster waits while kubo is in back-off", snapshot(backoff("kubo", 5), "stopped"), ()),
     Row("the cluster waits while kubo stops", snapshot("stopping", "stopped"), ()),
     Row("the cluster starts once kubo is ready", snapshot("ready", "stopped"), (Start("cluster"),)),
+    # a disk that was full
+    Row(
+        "what could not write is left alone while there is no room",
+        snapshot(cluster=service("cluster", "ready", starved="no space left on device"), disk_full=True),
+        (),
+    ),
+    Row(
+        "what could not write is started anew once there is room",
+        snapshot(cluster=service("cluster", "ready", starved="no space left on device")),
+        (Stop("cluster", "its disk was full, which it does not get over by itself"),),
+    ),
     # why nothing may run
     Row("outside a mesh nothing starts", snapshot("stopped", "stopped", in_mesh=False), (Listen(None),)),
     Row("without an address nothing starts", snapshot("stopped", "stopped", **NO_ADDRESS), (Listen(None),)),

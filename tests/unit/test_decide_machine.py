@@ -59,6 +59,7 @@ class World(RuleBasedStateMachine):
         self.stopping = False
         self.links: frozenset[str] = frozenset()
         self.linked: frozenset[str] = frozenset()
+        self.disk_full = False
         self.listening: str | None = None
         self.listen_retry_at = 0.0
         self.recovered_for: tuple[int | None, int | None] = (None, None)
@@ -86,6 +87,7 @@ class World(RuleBasedStateMachine):
             self.listen_retry_at,
             self.recovered_for,
             {key: flight.since for key, flight in self.flights.items()},
+            self.disk_full,
         )
 
     def set(self, name: str, **changes: object) -> None:
@@ -185,6 +187,7 @@ class World(RuleBasedStateMachine):
                     settings=f"{name} on {self.address}",
                     healthy=True,
                     leak="",
+                    starved="",
                 )
             case Stop(name):
                 self.set(name, phase=Phase.STOPPING if self.services[name].pid else Phase.STOPPED)
@@ -250,6 +253,16 @@ class World(RuleBasedStateMachine):
         if self.services[name].phase is Phase.READY:
             self.set(name, healthy=False)
 
+    @rule(name=NAMES)
+    def the_disk_runs_full(self, name: str) -> None:
+        self.disk_full = True
+        if self.services[name].phase is Phase.READY:
+            self.set(name, starved="no space left on device")
+
+    @rule()
+    def there_is_room_again(self) -> None:
+        self.disk_full = False
+
     @precondition(lambda self: self.may_end)
     @rule()
     def meshd_is_told_to_stop(self) -> None:
@@ -264,6 +277,7 @@ class World(RuleBasedStateMachine):
     def teardown(self) -> None:
         """From here on nothing goes wrong: so all ends well, soon, and then nothing is left to do."""
         quiet_s = 0.0
+        self.disk_full = False
         for _ in range(100):
             decision = self.take_turn()
             quiet_s = 0.0 if decision.actions or self.flights else quiet_s + decision.look_again_s
@@ -284,7 +298,7 @@ class World(RuleBasedStateMachine):
             assert self.listening == (self.address if tells else None)
             return
         assert phases == {Phase.READY}
-        assert all(s.healthy and not s.leak for s in self.services.values())
+        assert all(s.healthy and not s.leak and not s.starved for s in self.services.values())
         assert all(s.settings == f"{s.name} on {self.address}" for s in self.services.values())
         assert self.listening == self.address
         assert self.linked == self.links

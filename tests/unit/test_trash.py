@@ -71,7 +71,7 @@ async def test_a_record_that_cannot_be_written_is_no_record(path: Path) -> None:
     await journal.record([removal("c1")])
     path.unlink()
     path.mkdir()  # nothing can be renamed over a folder
-    with pytest.raises(OSError, match="directory"):
+    with pytest.raises(MeshError, match="cannot record what was removed"):
         await journal.record([removal("c2")])
     assert journal.last == 1
     path.rmdir()
