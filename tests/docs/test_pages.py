@@ -16,6 +16,9 @@ from tests.docs.pages import DOCS, PAGES, ROOT, Line, anchors, commands_shown, l
 HOW_TO_CONDITIONS = DOCS / "how-to" / "read-what-is-wrong.md"
 _PLACEHOLDERS = {"VERB": "status", "N": "2"}
 _SHOWN = [line for page in PAGES for line in commands_shown(page)]
+_CONFIGURATIONS = [
+    (page, part.split("```")[0]) for page in PAGES for part in page.read_text().split("```toml\n")[1:]
+]
 
 
 class _ParsedError(Exception):
@@ -125,10 +128,18 @@ def test_the_configuration_in_the_reference_is_the_default() -> None:
             assert f"\n{key} = " in text or f"\n# {key}: " in text, f"{section}.{key}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_configuration_that_is_shown_is_valid(page: Path) -> None:
-    for part in page.read_text().split("```toml\n")[1:]:
-        config.parse(part.split("```")[0], str(page))
+def test_the_ways_to_a_private_network_are_shown_as_configurations() -> None:
+    pages = {page.name for page, _ in _CONFIGURATIONS}
+    assert pages >= {"README.md", "config.md", "add-a-machine.md", "use-wireguard-or-tailscale.md"}
+
+
+@pytest.mark.parametrize(
+    ("page", "text"),
+    _CONFIGURATIONS,
+    ids=[f"{page.relative_to(ROOT)}-{n}" for n, (page, _) in enumerate(_CONFIGURATIONS)],
+)
+def test_a_configuration_that_is_shown_is_valid(page: Path, text: str) -> None:
+    assert config.parse(text, str(page)) != config.parse("", "the defaults") or page.name == "config.md"
 
 
 def test_every_condition_is_explained() -> None:
