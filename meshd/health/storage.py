@@ -12,12 +12,15 @@ _SHOWN = 5
 
 def check(facts: Facts) -> Iterator[Condition]:
     if facts.full:
+        helps = "free some space, or lower [storage] reserve"
+        if "inodes" in facts.full:
+            helps = "remove small files (df -i shows where they are many)"
         yield Condition(
             "disk-floor",
             Severity.WARNING,
             "this node takes no more content",
             facts.full,
-            "free some space, or lower [storage] reserve; meshctl trash shows what waits to go",
+            f"{helps}; meshctl trash shows what waits to go",
         )
     if facts.lost:
         names = ", ".join(facts.lost[:_SHOWN]) + (" and more" if len(facts.lost) > _SHOWN else "")
@@ -29,24 +32,23 @@ def check(facts: Facts) -> Iterator[Condition]:
             "start a node that had them (meshctl ls NAME shows which); if it is gone for good: meshctl rm --force NAME",
         )
     if facts.short:
+        why = _why(facts)
         yield Condition(
             "copies-missing",
             Severity.WARNING,
             f"{_entries(facts.short)} fewer copies than there could be",
-            f"{why}copies are being made"
-            if (why := _why(facts))
-            else "a node was away or is new; copies are being made",
+            f"{why}; copies are being made",
             "meshctl ls shows them; meshctl peers shows who is away",
         )
 
 
 def _why(facts: Facts) -> str:
-    """`barn is away, cellar takes no more; ` of those that cannot take a copy now."""
+    """`barn is away, cellar takes no more`: those that cannot take a copy now."""
     away = [f"{p.name} is away" for p in facts.peers if not p.reachable]
     full = [f"{p.name} takes no more" for p in facts.peers if p.reachable and p.ready and not p.accepts]
     own = ["this node takes no more"] if facts.full else []
-    told = [*own, *away, *full]
-    return ", ".join(told[:_SHOWN]) + (" and more" if len(told) > _SHOWN else "") + "; " if told else ""
+    told = [*own, *away, *full] or ["a node was away, or is new"]
+    return ", ".join(told[:_SHOWN]) + (" and more" if len(told) > _SHOWN else "")
 
 
 def _entries(count: int) -> str:

@@ -14,6 +14,7 @@ from meshd.errors import Code, MeshError
 from meshd.health.board import Board
 from meshd.health.facts import Facts
 from meshd.model import Condition, OverlayState, PeerState, Phase, ServiceState, Severity
+from meshd.pins.storage import Room, why_full
 
 UP = OverlayState("10.0.0.1", "wg0")
 DOWN = OverlayState(problem=Condition("overlay-down", Severity.ERROR, "the address is gone", "c", "h"))
@@ -195,6 +196,21 @@ def test_a_node_of_another_protocol_is_told_that_and_not_its_version_too() -> No
     other = replace(HERE, version="9.9", problem="it speaks protocol 9 and this node 1")
     (condition,) = told(facts(peers=(other,)))
     assert condition.code == "peer-problem"
+
+
+@pytest.mark.parametrize(
+    ("full", "helps"),
+    [
+        (why_full(Room(10**9, 5, 1000, None)), "lower [storage] reserve"),
+        (why_full(Room(10**9, 10**8, 1000, 3)), "df -i"),
+    ],
+)
+def test_against_a_lack_of_inodes_another_thing_helps_than_against_a_lack_of_room(
+    full: str, helps: str
+) -> None:
+    (condition,) = told(facts(full=full))
+    assert helps in condition.hint
+    assert "meshctl trash" in condition.hint
 
 
 # -- services that die again and again -----------------------------------------------------------------------------
