@@ -1,0 +1,380 @@
+"""Joining without an invite, from the joiner's side: ask every member that is found, until a person admits this node.
+
+Whoever answers is a stranger, and may be anybody on the network. So nothing that it says is shown to a person as it came,
+and what admits it to trust is the code that people compare (see code.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from dataclasses import dataclass
+
+from meshd.errors import Code, MeshError
+from meshd.mesh import admission
+from meshd.mesh import code as codes
+from meshd.mesh.identity import Identity
+from meshd.mesh.invites import host_port
+from meshd.mesh.peers import Peers
+from meshd.mesh.protocol import PROTOCOL, speaks
+from meshd.wire import Admitted, Ask, AskAnswer, CodeEvent, Joiner, Reveal, StepEvent, Wire
+
+Address = tuple[str, int]
+Emit = Callable[[Wire], Awaitable[None]]
+
+TOTAL_S = 1800.0
+_MOST = 8  # members asked at one time
+_RETRY_MOST_S = 30.0
+_PATIENCE_S = 25.0  # a member keeps a request for 30 s after the last look
+_LASTED_S = 60.0  # a conversation that lasted so long was a good one: the next begins without delay
+_SETTLE_S = 3.0  # after a refusal, for others to be found
+_WITHDRAW_S = 3.0
+
+
+async def ask(
+    found: Callable[[], Iterable[Address]],
+    own: Joiner,
+    identity: Identity,
+    peers: Peers,
+    emit: Emit,
+    *,
+    again: str,
+    total_s: float = TOTAL_S,
+    look_s: float = 1.0,
+    settle_s: float = _SETTLE_S,
+) -> Admitted:
+    """Ask to be admitted at each address, and wait for the first member where a person says yes. Nothing is written.
+
+    found: the peer API addresses known by now; asked every `look_s` seconds, and it may grow. again: what a person types
+    to join again, as "meshctl join 8056c2e21c000001". Emits StepEvent, and CodeEvent for each member that
+    has heard this node. Cancelled, it takes its requests back.
+    Raises MeshError DENIED, NAME_TAKEN, FORGOTTEN, BAD_NAME, BAD_REQUEST where every member that was found refuses; NOT_READY
+    where nobody said yes in `total_s` seconds.
+    """
+    asking = _Asking(found, own, identity, peers, emit, again, look_s, settle_s)
+    limit = asyncio.timeout(total_s)
+    try:
+        async with limit:
+            return await asking.run()
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise asking.nobody(total_s) from None
+    finally:
+        await asking.close()
+
+
+class _RefusedError(Exception):
+    """A member's last word."""
+
+    def __init__(self, error: MeshError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    """A request that a member keeps."""
+
+    address: str
+    port: int
+    fingerprint: str
+    id: str
+
+
+class _Asking:
+    """One task an address, one conversation a member."""
+
+    def __init__(
+        self,
+        found: Callable[[], Iterable[Address]],
+        own: Joiner,
+        identity: Identity,
+        peers: Peers,
+        emit: Emit,
+        again: str,
+        look_s: float,
+        settle_s: float,
+    ) -> None:
+        self._found = found
+        self._own = own
+        self._identity = identity
+        self._peers = peers
+        self._emit = emit
+        self._again = again
+        self._look_s = look_s
+        self._settle_s = settle_s
+        self._loop = asyncio.get_running_loop()
+        self._tasks: dict[Address, asyncio.Task[None]] = {}
+        self._failed: dict[Address, str] = {}  # where the last attempt came to nothing, and why
+        self._asked: dict[str, None] = {}  # addresses that have shown a code, in that order
+        self._busy_with: set[str] = set()  # fingerprints
+        self._heard: dict[str, _Heard] = {}  # by fingerprint
+        self._refused: dict[str, MeshError] = {}  # by fingerprint
+        self._refused_at = 0.0
+        self._slots = asyncio.Semaphore(_MOST)
+        self._hellos = asyncio.Semaphore(_MOST)
+        self._emitting = asyncio.Lock()
+        self._admitted: asyncio.Future[tuple[Admitted, str]] = self._loop.create_future()
+
+    # -- the whole -------------------------------------------------------------------------------------------------
+
+    async def run(self) -> Admitted:
+        while not self._admitted.done():
+            for address in self._found():
+                if address not in self._tasks:
+                    self._tasks[address] = asyncio.create_task(self._follow(address), name="ask")
+            if self._all_refused():
+                raise list(self._refused.values())[-1]
+            await asyncio.wait([self._admitted], timeout=self._look_s)
+        admitted, how = self._admitted.result()
+        await self._say(how)
+        return admitted
+
+    async def close(self) -> None:
+        """Stop, and take back what other members still keep. Whoever cannot be reached forgets it by itself."""
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_WITHDRAW_S):
+                await asyncio.gather(*(self._withdraw(heard) for heard in self._heard.values()))
+        if self._admitted.done() and not self._admitted.cancelled():
+            self._admitted.exception()  # seen
+
+    def nobody(self, total_s: float) -> MeshError:
+        """That nobody said yes in that time."""
+        minutes = f"{total_s / 60:.0f} minutes" if total_s >= 120 else f"{total_s:.0f} seconds"
+        if self._asked:
+            return MeshError(
+                Code.NOT_READY,
+                "cannot join yet",
+                f"nobody approved this node within {minutes}; asked: {', '.join(self._asked)}",
+                f"type {self._again} here, and while it waits on one of those: meshctl approve {self._own.name}",
+            )
+        why = "; ".join(f"{host_port(*address)}: {reason}" for address, reason in self._failed.items())
+        return MeshError(
+            Code.NOT_READY,
+            "cannot join yet",
+            f"nobody approved this node within {minutes}: no member of a mesh was heard of"
+            + (f" ({why[:500]})" if why else ""),
+            "see that meshd runs on a member and is on this network (there: meshctl status); then again:"
+            f" {self._again}",
+        )
+
+    def _all_refused(self) -> bool:
+        """Whether nobody is left who may still say yes, and there was time to find others."""
+        settled = all(task.done() or address in self._failed for address, task in self._tasks.items())
+        return (
+            bool(self._refused)
+            and settled
+            and not self._busy_with
+            and self._loop.time() >= self._refused_at + self._settle_s
+        )
+
+    async def _withdraw(self, heard: _Heard) -> None:
+        with contextlib.suppress(MeshError):
+            await self._peers.withdraw(heard.address, heard.port, heard.fingerprint, heard.id)
+
+    async def _say(self, message: str) -> None:
+        await self._tell(StepEvent(message=message))
+
+    async def _tell(self, event: Wire) -> None:
+        async with self._emitting:
+            await self._emit(event)
+
+    # -- one address -----------------------------------------------------------------------------------------------
+
+    async def _follow(self, address: Address) -> None:
+        try:
+            await self._keep_asking(address)
+        except Exception as exc:  # noqa: BLE001 -- whatever it is ends the whole, and is raised there
+            if not self._admitted.done():
+                self._admitted.set_exception(exc)
+
+    async def _keep_asking(self, address: Address) -> None:
+        """Until somebody admits this node, or the member there has said its last word."""
+        delay = self._look_s
+        while not self._admitted.done():
+            began = self._loop.time()
+            try:
+                fingerprint = await self._who_is_at(address)
+                if fingerprint == self._identity.fingerprint or fingerprint in self._refused:
+                    return
+                self._failed.pop(address, None)
+                async with self._alone_with(fingerprint) as free:
+                    if free:
+                        await self._converse(*address, fingerprint)
+                    else:
+                        self._failed[address] = "it is asked at another address already"
+                if fingerprint in self._refused:
+                    return
+            except MeshError as exc:
+                await self._note(address, exc)
+            lasted = self._loop.time() - began
+            delay = self._look_s if lasted > _LASTED_S else min(delay * 2, _RETRY_MOST_S)
+            await asyncio.sleep(delay)
+
+    async def _who_is_at(self, address: Address) -> str:
+        async with self._hellos:
+            hello = await self._peers.hello(*address)
+        if not speaks(hello.protocol):
+            raise MeshError(
+                Code.PEER_UNREACHABLE,
+                f"cannot understand {host_port(*address)}",
+                f"it speaks protocol {hello.protocol} and this node {PROTOCOL}",
+                "update meshd on the older of the two machines",
+            )
+        return hello.fingerprint
+
+    @contextlib.asynccontextmanager
+    async def _alone_with(self, fingerprint: str) -> AsyncIterator[bool]:
+        """Whether this member is free to be asked: one that has two addresses is asked once."""
+        if fingerprint in self._busy_with:
+            yield False
+            return
+        self._busy_with.add(fingerprint)
+        try:
+            async with self._slots:
+                yield True
+        finally:
+            self._busy_with.discard(fingerprint)
+
+    async def _note(self, address: Address, exc: MeshError) -> None:
+        why = _WHY.get(exc.code) or _printable(exc.detail) or str(exc.code)
+        where = host_port(*address)
+        if self._failed.get(address) != why and where in self._asked:
+            await self._say(f"{where} does not answer: {why}; asking it again")
+        self._failed[address] = why
+
+    # -- one member ------------------------------------------------------------------------------------------------
+
+    async def _converse(self, address: str, port: int, fingerprint: str) -> None:
+        """From the question to the answer; returns also where the member has forgotten the question.
+
+        Raises MeshError where it is to be tried again.
+        """
+        where = host_port(address, port)
+        if where not in self._asked:
+            await self._say(f"asking {where} to admit this node")
+        try:
+            await self._to_the_end(address, port, fingerprint)
+        except _RefusedError as exc:
+            await self._refuse(where, fingerprint, exc.error)
+        except MeshError as exc:
+            heard = self._heard.pop(fingerprint, None)
+            if exc.code in _FINAL:
+                await self._refuse(where, fingerprint, self._refusal(exc.code))
+            elif exc.code is Code.NOT_FOUND:
+                await self._say(f"{where} has forgotten the question; asking it again")
+            else:
+                if heard is not None and exc.code is not Code.PEER_UNREACHABLE:
+                    await self._withdraw(heard)
+                raise
+
+    async def _refuse(self, where: str, fingerprint: str, error: MeshError) -> None:
+        self._refused[fingerprint] = error
+        self._refused_at = self._loop.time()
+        await self._say(f"{where} refuses: {error.detail}")
+
+    async def _to_the_end(self, address: str, port: int, fingerprint: str) -> None:
+        mine = self._identity.fingerprint
+        nonce = codes.new_nonce()
+        asked = await self._peers.ask(
+            address,
+            port,
+            fingerprint,
+            Ask(protocol=PROTOCOL, commitment=codes.commitment(mine, nonce), joiner=self._own),
+        )
+        heard = self._heard[fingerprint] = _Heard(address, port, fingerprint, asked.id)
+        signed = codes.statement(fingerprint, asked.nonce, nonce, self._own)
+        reveal = Reveal(id=asked.id, nonce=nonce, signature=self._identity.sign(signed).hex())
+        answer = await self._peers.reveal(address, port, fingerprint, reveal)
+        how = f"{host_port(address, port)} knows this node already"
+        if answer.state == "waiting":
+            code = codes.code(fingerprint, asked.nonce, mine, nonce, self._own)
+            how = f"admitted by {host_port(address, port)}, which showed the code {code}"
+            await self._show(host_port(address, port), code)
+            answer = await self._wait(heard)
+        del self._heard[fingerprint]
+        if answer.state == "denied":
+            raise _RefusedError(self._refusal(Code.DENIED))
+        self._take(answer, fingerprint, how)
+
+    async def _show(self, where: str, code: str) -> None:
+        first = not self._asked
+        self._asked[where] = None
+        await self._tell(CodeEvent(address=where, code=code))
+        if first:
+            await self._say(f"waiting for a member to type: meshctl approve {self._own.name}")
+
+    async def _wait(self, heard: _Heard) -> AskAnswer:
+        """The decision. A member that is away for a moment still knows the question when it comes back."""
+        answered = self._loop.time()
+        while True:
+            await asyncio.sleep(self._look_s)
+            try:
+                answer = await self._peers.look(heard.address, heard.port, heard.fingerprint, heard.id)
+            except MeshError as exc:
+                gone = exc.code is Code.NOT_FOUND or exc.code in _FINAL
+                if gone or self._loop.time() > answered + _PATIENCE_S:
+                    raise
+                continue
+            if answer.state != "waiting":
+                return answer
+            answered = self._loop.time()
+
+    def _take(self, answer: AskAnswer, fingerprint: str, how: str) -> None:
+        admitted = answer.admitted
+        why = "it is empty"
+        if admitted is not None:
+            why = admission.why_unusable(admitted, self._identity.fingerprint, fingerprint)
+        if admitted is None or why:
+            raise _RefusedError(
+                MeshError(
+                    Code.INTERNAL,
+                    "cannot join",
+                    f"the answer of the member that admitted this node cannot be used: {why}",
+                    "see that both machines run a meshd of about the same age: meshctl version",
+                )
+            )
+        if not self._admitted.done():
+            self._admitted.set_result((admitted, how))
+
+    def _refusal(self, code: Code) -> MeshError:
+        """In this node's own words: those of a stranger are not shown to a person."""
+        detail, hint = _FINAL[code]
+        return MeshError(code, "cannot join", detail, hint.format(again=self._again))
+
+
+_FINAL = {
+    Code.DENIED: (
+        "a member denied this node",
+        "ask the people of the mesh why; ten minutes after that it may ask again: {again}",
+    ),
+    Code.NAME_TAKEN: (
+        "another member has the name of this node",
+        "choose another one: {again} --name NAME",
+    ),
+    Code.FORGOTTEN: (
+        "the mesh has forgotten this node's key for good",
+        "move the state folder of this machine away, start meshd again, and join as a new node: {again}",
+    ),
+    Code.BAD_NAME: (
+        "a member cannot take the name of this node",
+        "choose another one: {again} --name NAME",
+    ),
+    Code.BAD_REQUEST: (
+        "a member does not understand this node",
+        "update meshd on the older of the two machines (meshctl version), then again: {again}",
+    ),
+}
+_WHY = {
+    Code.BUSY: "too many nodes ask it at this moment",
+    Code.NO_MESH: "it is in no mesh",
+}
+
+
+def _printable(text: str) -> str:
+    return "".join(letter if letter.isprintable() else "?" for letter in text[:200])
