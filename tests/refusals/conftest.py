@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.mesh.conftest import (
+    MakeNode,
     make_node,
     make_nodes,
     nothing_off_the_overlay,
@@ -10,6 +13,7 @@ from tests.mesh.conftest import (
     sampler,
     subnet,
 )
+from tests.mesh.nodes import Node
 
 __all__ = [
     "make_node",
@@ -19,3 +23,11 @@ __all__ = [
     "sampler",
     "subnet",
 ]
+
+
+@pytest.fixture(scope="module")
+def node(make_nodes: MakeNode) -> Node:
+    """One node in a mesh of its own, for tests that leave nothing behind."""
+    made = make_nodes(replicas=1)
+    made.start().do("init", "--name", "archive")
+    return made.wait_ready()

@@ -17,6 +17,8 @@ from tests.mesh.asking import random_file, until
 from tests.mesh.conftest import MakeNode
 from tests.mesh.nodes import Node
 
+pytestmark = pytest.mark.mesh
+
 TIMEOUT_S = 30.0
 FILE = b'Content-Disposition: form-data; name="file"; filename="%s"\r\nContent-Type: application/octet-stream\r\n\r\n'
 HUGE = 10**14
