@@ -87,27 +87,28 @@ def unix_request(
     headers: dict[str, str] | None = None,
 ) -> Reply:
     """One request, as curl --unix-socket makes it. body: bytes as they are, anything else as JSON. Raises OSError."""
-    connection = _UnixConnection(path, timeout)
-    try:
-        raw = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
-        connection.request(method, target, raw, headers or {})
-        answer = connection.getresponse()
-        return Reply(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
-    except http.client.HTTPException as exc:
-        raise ConnectionError(f"{method} {target}: {exc!r}") from exc
-    finally:
-        connection.close()
+    raw = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+    return _ask(_UnixConnection(path, timeout), method, target, raw, headers)
 
 
 def tcp_request(address: str, port: int, target: str, headers: dict[str, str] | None = None) -> Reply:
     """One GET over TCP. Raises OSError."""
-    connection = http.client.HTTPConnection(address, port, timeout=20.0)
+    return _ask(http.client.HTTPConnection(address, port, timeout=20.0), "GET", target, None, headers)
+
+
+def _ask(
+    connection: http.client.HTTPConnection,
+    method: str,
+    target: str,
+    body: bytes | None,
+    headers: dict[str, str] | None,
+) -> Reply:
     try:
-        connection.request("GET", target, headers=headers or {})
+        connection.request(method, target, body, headers or {})
         answer = connection.getresponse()
         return Reply(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
     except http.client.HTTPException as exc:
-        raise ConnectionError(f"GET {target}: {exc!r}") from exc
+        raise ConnectionError(f"{method} {target}: {exc!r}") from exc
     finally:
         connection.close()
 
