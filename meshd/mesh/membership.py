@@ -161,13 +161,16 @@ class Membership:
     @contextlib.asynccontextmanager
     async def _attempt(self, title: str) -> AsyncIterator[None]:
         """What becomes of it is a member, or a folder as it was before. Raises MeshError also for an OSError."""
-        attempt = await asyncio.to_thread(Attempt, self._config.state)
+        try:
+            attempt = await asyncio.to_thread(Attempt, self._config.state)
+        except OSError as exc:
+            raise files.unusable(exc, title) from exc
         try:
             yield
         except BaseException as exc:
             await self._store.settled()
             if self._store.mesh is None:
-                await asyncio.to_thread(attempt.undo)
+                await self._undo(attempt)
             if isinstance(exc, OSError) and not isinstance(exc, ConnectionError):  # that one is the caller's
                 raise files.unusable(exc, title) from exc
             if (
@@ -178,6 +181,12 @@ class Membership:
                 room = f"make room, then try again: df -h {self._config.state}; df -i {self._config.state}"
                 raise MeshError(exc.code, f"{title}: {exc.title}", why, room if full else _HINT) from exc
             raise
+
+    async def _undo(self, attempt: Attempt) -> None:
+        try:
+            await asyncio.to_thread(attempt.undo)
+        except OSError as exc:  # what it failed for is told; the next attempt takes this up
+            _LOG.warning("cannot clear away what was begun", error=str(exc))
 
     def _lock(self) -> asyncio.Lock:
         if self._one_at_a_time.locked():

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
+from tests.mesh.asking import until
 from tests.mesh.conftest import MakeNode
+from tests.mesh.nodes import ENGINES
 from tests.refusals.daemon import contents, fill, tmpfs
 
 pytestmark = pytest.mark.mesh
@@ -34,6 +37,29 @@ def test_two_inits_at_once(make_node: MakeNode) -> None:
         "meshctl: cannot begin now: another init or join is under way on this node\n"
         "  try: wait for it to end; see how it went: meshctl status\n",
     )
+
+
+def test_an_init_that_its_caller_gives_up(make_node: MakeNode, tmp_path: Path) -> None:
+    """Ctrl-C while the folders are made: they go again, and the next one works."""
+    engines = tmp_path / "engines"
+    engines.mkdir()
+    (engines / "ipfs").symlink_to(ENGINES / "ipfs")
+    slow = engines / "ipfs-cluster-service"
+    slow.write_text(f'#!/bin/sh\n[ "$1" = init ] && exec sleep 100\nexec {ENGINES / slow.name} "$@"\n')
+    slow.chmod(0o755)
+    node = make_node("attic", engines=engines).start()
+    before = contents(node.state)
+    beginning = node.popen("init")
+    try:
+        until(lambda: (node.state / "kubo" / "version").exists(), "kubo's folder is made")
+    finally:
+        beginning.kill()
+        beginning.communicate()
+    until(lambda: contents(node.state) == before, "it is as before")
+    assert node.status()["mesh"] is None
+    slow.unlink()
+    slow.symlink_to(ENGINES / slow.name)
+    node.do("init")
 
 
 def test_a_second_init(make_node: MakeNode) -> None:

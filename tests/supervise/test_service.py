@@ -122,10 +122,10 @@ async def test_one_that_does_not_get_ready_is_killed(service: Supervised) -> Non
 
 
 async def test_one_that_cannot_be_prepared_is_told_with_its_cause(service: Supervised) -> None:
-    service.script.refuses = MeshError(Code.BUSY, "cannot use port 4001", "nginx listens there")
+    service.script.refuses = MeshError(Code.BUSY, "cannot use port 4001", "nginx listens there", "stop nginx")
     await service.start("s")
     assert service.state.phase is Phase.BACKOFF
-    assert "nginx listens there" in service.state.last_exit
+    assert service.state.last_exit == "cannot use port 4001: nginx listens there; stop nginx"
 
 
 async def test_a_program_that_is_not_there_is_told(service: Supervised) -> None:

@@ -116,6 +116,20 @@ def test_kill_9_in_the_midst_leaves_the_old_content(step: str, tmp_path: Path) -
     assert path.read_text() == "newer"
 
 
+def test_a_write_that_the_kernel_refuses_names_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """write(2) and fsync(2) know no names."""
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        files.write_durably(tmp_path / "state", "new")
+    assert caught.value.filename == str(tmp_path / "state")
+
+
 def test_a_link_in_the_place_of_the_temporary_file_is_not_followed(tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("mine")
@@ -175,6 +189,38 @@ def test_a_folder_that_others_may_enter_is_closed(tmp_path: Path) -> None:
     (tmp_path / "open").mkdir()
     (tmp_path / "open").chmod(0o755)
     assert files.private_directory(tmp_path / "open").stat().st_mode & 0o777 == 0o700
+
+
+REFUSALS = [
+    (errno.ENOSPC, "make room, then try again: df -h {folder}; df -i {folder}"),
+    (errno.EDQUOT, "make room, then try again: df -h {folder}; df -i {folder}"),
+    (errno.EROFS, "findmnt -T {folder}"),
+    (errno.EACCES, "chmod u+rwx {folder}; or name another folder in [paths] state of the configuration"),
+    (errno.EPERM, "chmod u+rwx {folder}; or name another folder in [paths] state of the configuration"),
+    (errno.ENOTDIR, "move that file away, or name another folder in [paths] state of the configuration"),
+    (errno.ENOEXEC, "put a program for this machine there"),
+    (errno.EIO, "see what is wrong with it, then try again: ls -la {folder}"),
+]
+
+
+@pytest.mark.parametrize(("number", "hint"), REFUSALS, ids=[errno.errorcode[r[0]] for r in REFUSALS])
+def test_what_the_kernel_refuses_is_told_with_what_to_type(number: int, hint: str, tmp_path: Path) -> None:
+    """Of a path that is not there, what is there of it is looked at."""
+    path = tmp_path / "gone" / "lock"
+    error = files.unusable(OSError(number, os.strerror(number), str(path)), "cannot start", "[paths] state")
+    assert (error.title, error.detail) == ("cannot start", f"{os.strerror(number)}: {path}")
+    assert hint.format(folder=tmp_path) in error.hint
+    assert error.code is (Code.DISK_FLOOR if number in (errno.ENOSPC, errno.EDQUOT) else Code.BAD_STATE)
+
+
+def test_a_file_in_the_place_of_a_folder_is_told(tmp_path: Path) -> None:
+    state, run = tmp_path / "state", tmp_path / "run"
+    run.write_text("x")
+    with pytest.raises(MeshError) as caught:
+        files.prepare_folders(state, run, run / "private")
+    assert caught.value.title == f"cannot use {run}"
+    assert caught.value.detail == "Not a directory"
+    assert "[paths] run" in caught.value.hint
 
 
 # -- disk ----------------------------------------------------------------------------------------------------------
