@@ -20,6 +20,7 @@ from meshd.control.access import Gatekeeper
 from meshd.control.doctor import DoctorApi
 from meshd.control.mesh import MeshApi
 from meshd.control.pins import PinsApi
+from meshd.control.requests import RequestsApi
 from meshd.control.routes import table
 from meshd.control.server import ControlServer
 from meshd.control.status import StatusApi
@@ -34,20 +35,23 @@ from meshd.kubo.rpc import Kubo
 from meshd.kubo.service import KuboProgram
 from meshd.mesh import belongings
 from meshd.mesh import identity as identities
+from meshd.mesh.by_network import ByNetwork
 from meshd.mesh.identity import Identity
 from meshd.mesh.membership import Membership
+from meshd.mesh.network_admin import NetworkAdmin
 from meshd.mesh.peers import Peers
 from meshd.mesh.secrets import Secrets
 from meshd.mesh.store import MeshStore
 from meshd.mesh.watch import Watch
 from meshd.metrics import MetricsServer
-from meshd.overlay import static
+from meshd.overlay.follow import Overlay
+from meshd.overlay.zerotier import ZeroTier
 from meshd.peer.server import PeerServer
 from meshd.pins.parts import Outside, Pins
 from meshd.supervise import leftovers
 from meshd.turns import Turns
 
-_OVERLAY_EVERY_S = 2.0
+_ADDRESS_EVERY_S = 2.0
 _HEALTH_EVERY_S = 2.0
 _REPLICATE_EVERY_S = 5.0
 _REPLICATE_SHARE = 0.02  # a large catalogue is read less often
@@ -71,6 +75,7 @@ class Node:
         belongings.check(state, self.store.mesh, self.identity.fingerprint)
         kubo_repo = files.private_directory(state / "kubo")
         cluster_folder = files.private_directory(state / "cluster")
+        self.overlay = Overlay(config.overlay, ZeroTier(config.overlay.zerotier), self._network)
         self.kubo = Kubo(private / "kubo.sock")
         self.cluster = Cluster(private / "cluster.sock")
         self.peers = Peers(self.identity, lambda: self.turns.overlay.address)
@@ -119,6 +124,7 @@ class Node:
             self._create_engines,
             lambda: self.status.why_not_ready(),
             self.pins.catalogue.count,
+            ByNetwork(config, self.overlay),
         )
         self.board = Board()
         self.notices = Notices(state / "notices.json", self.store)
@@ -147,6 +153,7 @@ class Node:
             self.cluster,
             self.watch.states,
             lambda: {"kubo": self.kubo_program.version, "cluster": self.cluster_program.version},
+            self.overlay,
         )
         examination = Examination(
             self.turns.services,
@@ -160,9 +167,11 @@ class Node:
             self._secret_files,
             self.board,
         )
+        admin = NetworkAdmin(config, self.store, self.overlay)
         routes = table(
             self.status,
-            MeshApi(self.membership, pins.departure, self.store, self.status, self._leave),
+            MeshApi(self.membership, pins.departure, self.store, self.status, self._leave, admin),
+            RequestsApi(lambda: self.peer_server.approval, admin),
             PinsApi(pins.catalogue, pins.adder, pins.content, pins.remover),
             DoctorApi(examination),
         )
@@ -201,6 +210,9 @@ class Node:
             state / "cluster" / "identity.json",
         ]
 
+    def _network(self) -> str:
+        return self.store.mesh.network if self.store.mesh is not None else ""
+
     async def _create_engines(self) -> tuple[str, str]:
         return await self.kubo_program.create(), await self.cluster_program.create()
 
@@ -216,7 +228,7 @@ class Node:
 
         predecessor: the node that has left; it answers on the control socket until this one does.
         """
-        self._look_at_overlay()
+        self.turns.set_overlay(await self.overlay.look())
         await self.pins.gate.start()
         try:
             if self.metrics_port is not None:
@@ -241,7 +253,7 @@ class Node:
                 await self.metrics_port.stop()
             await self.peer_server.stop()
             await self.pins.gate.stop()
-            for client in (self.peers, self.kubo, self.cluster):
+            for client in (self.peers, self.kubo, self.cluster, self.overlay.zerotier):
                 await client.close()
 
     async def retire(self, *, replaced: bool) -> None:
@@ -267,7 +279,8 @@ class Node:
             self.audit.run(),
             pins.garbage.run(),
             memory.give_back(),
-            self._every(_OVERLAY_EVERY_S, self._follow_overlay),
+            self.overlay.run(self.turns.set_overlay),
+            self._every(_ADDRESS_EVERY_S, self.membership.follow_address),
             self._every(_HEALTH_EVERY_S, self._update_board),
             self._every(_REPLICATE_EVERY_S, self._when_ready(pins.replicator.turn), share=_REPLICATE_SHARE),
             self._every(pins.sweeper.interval_s, self._when_ready(pins.sweeper.sweep)),
@@ -297,13 +310,6 @@ class Node:
 
         return guarded
 
-    def _look_at_overlay(self) -> None:
-        self.turns.set_overlay(static.look(self.config.overlay))
-
-    async def _follow_overlay(self) -> None:
-        self._look_at_overlay()
-        await self.membership.follow_address()
-
     async def _update_board(self) -> None:
         mesh, store, pins = self.store.mesh, self.store, self.pins
         forgotten_by = ""
@@ -320,6 +326,7 @@ class Node:
                 services={name: s.state for name, s in self.turns.services.items()},
                 peers=self.watch.states(),
                 joined=self.notices.unread(),
+                asking=tuple((r.id, r.name, r.address) for r in self.peer_server.approval.views()),
                 full=pins.storage.full(),
                 drift=self.audit.drift,
                 strangers=self.audit.strangers,
@@ -332,7 +339,7 @@ class Node:
 
     # -- leaving ---------------------------------------------------------------------------------------------------
 
-    async def _leave(self, events: EventStream, force: bool) -> None:
+    async def _leave(self, events: EventStream, force: bool, network: bool) -> None:
         """Hand over, say goodbye, stop, and remove all that belonged to the mesh. Cut off anywhere, it can be repeated."""
         mesh = self.store.mesh
         if mesh is None:
@@ -354,10 +361,20 @@ class Node:
         await asyncio.to_thread(self._remove_content)
         await self.store.clear()
         await asyncio.to_thread(self._remove_identity)
+        if network and mesh.network:
+            await self._leave_network(mesh.network, events)
         self.left.set()
         async with asyncio.timeout(_STOP_S):
             await self._replaced.wait()  # so that whoever reads `done` finds the new node
         await events.emit(wire.LeftEvent(mesh=mesh.name))
+
+    async def _leave_network(self, network: str, events: EventStream) -> None:
+        try:
+            await self.overlay.zerotier.leave(network)
+            said = f"left the ZeroTier network {network}"
+        except MeshError as exc:
+            said = f"could not leave the ZeroTier network ({exc.detail}): sudo zerotier-cli leave {network}"
+        await events.emit(wire.StepEvent(message=said))
 
     async def _drain(self, events: EventStream) -> None:
         """Take nothing new, and see what is here on other nodes. Raises MeshError LAST_COPY; then all is as before."""

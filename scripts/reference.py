@@ -31,6 +31,7 @@ from meshd.control import openapi
 from meshd.control.doctor import DoctorApi
 from meshd.control.mesh import MeshApi
 from meshd.control.pins import PinsApi
+from meshd.control.requests import RequestsApi
 from meshd.control.routes import table
 from meshd.control.server import Route
 from meshd.control.status import StatusApi
@@ -47,7 +48,7 @@ def routes() -> list[Route]:
     def bare(kind: type[Any]) -> Any:
         return object.__new__(kind)
 
-    return table(bare(StatusApi), bare(MeshApi), bare(PinsApi), bare(DoctorApi))
+    return table(bare(StatusApi), bare(MeshApi), bare(RequestsApi), bare(PinsApi), bare(DoctorApi))
 
 
 # -- the command line ----------------------------------------------------------------------------------------------

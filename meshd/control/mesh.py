@@ -11,7 +11,9 @@ from meshd.control import query
 from meshd.control.server import json_answer, read_request
 from meshd.control.status import StatusApi
 from meshd.control.streams import EventStream, stream
+from meshd.errors import MeshError
 from meshd.mesh.membership import Membership
+from meshd.mesh.network_admin import NetworkAdmin
 from meshd.mesh.store import MeshStore
 from meshd.pins.depart import Departure
 
@@ -25,19 +27,21 @@ class MeshApi:
         departure: Departure,
         store: MeshStore,
         status: StatusApi,
-        leave: Callable[[EventStream, bool], Awaitable[None]],
+        leave: Callable[[EventStream, bool, bool], Awaitable[None]],
+        admin: NetworkAdmin,
     ) -> None:
         self._membership = membership
         self._departure = departure
         self._store = store
         self._status = status
         self._leave = leave
+        self._admin = admin
 
     async def init(self, request: web.Request) -> web.StreamResponse:
         wanted = await read_request(request, wire.InitRequest)
 
         async def work(events: EventStream) -> None:
-            await self._membership.init(wanted.name, events.emit)
+            await self._membership.init(wanted.name, (wanted.network or "").lower(), events.emit)
 
         return await stream(request, work)
 
@@ -45,16 +49,19 @@ class MeshApi:
         wanted = await read_request(request, wire.JoinRequest)
 
         async def work(events: EventStream) -> None:
-            await self._membership.join(wanted.invite or "", wanted.name, events.emit)
+            if wanted.network is not None:
+                await self._membership.join_network(wanted.network.lower(), wanted.name, events.emit)
+            else:
+                await self._membership.join(wanted.invite or "", wanted.name, events.emit)
 
         return await stream(request, work)
 
     async def leave(self, request: web.Request) -> web.StreamResponse:
-        """?force=1: also where content would be lost"""
-        force = query.flag(request, "force")
+        """?force=1: also where content would be lost; ?network=1: leave the ZeroTier network too"""
+        force, network = query.flag(request, "force"), query.flag(request, "network")
 
         async def work(events: EventStream) -> None:
-            await self._leave(events, force)
+            await self._leave(events, force, network)
 
         return await stream(request, work)
 
@@ -63,14 +70,32 @@ class MeshApi:
 
     async def invite(self, request: web.Request) -> web.StreamResponse:
         wanted = await read_request(request, wire.InviteRequest)
-        return json_answer(await self._store.issue_invite(wanted.expires_s))
+        made = await self._store.issue_invite(wanted.expires_s)
+        made.note = await self._onto_network(wanted.node)
+        return json_answer(made)
+
+    async def _onto_network(self, node: str | None) -> str:
+        """What is still to be done so that the invited machine gets onto the mesh's network, "" for nothing."""
+        network = self._admin.network
+        if not network:
+            return "" if node is None else "this mesh is on no ZeroTier network: nothing was to be authorized"
+        if node is None:
+            return (
+                f"the one who joins waits until it is authorized on the network {network}; with its ZeroTier address:"
+                " meshctl approve ADDRESS"
+            )
+        try:
+            await self._admin.authorize(node.lower())
+        except MeshError as exc:
+            return f"{node} is not authorized on the network {network} yet ({exc.detail}): {exc.hint}"
+        return f"{node} is authorized on the network {network}"
 
     async def revoke(self, request: web.Request) -> web.StreamResponse:
         await self._store.revoke(request.match_info["id"])
         return json_answer(wire.Invites(invites=self._store.invites()))
 
     async def peers(self, request: web.Request) -> web.StreamResponse:
-        return json_answer(wire.Peers(peers=self._status.peers()))
+        return json_answer(wire.Peers(peers=await self._status.peers()))
 
     async def forget(self, request: web.Request) -> web.StreamResponse:
         """?force=1: also where it holds the last copy of something"""

@@ -9,6 +9,7 @@ from meshd.control import openapi
 from meshd.control.doctor import DoctorApi
 from meshd.control.mesh import MeshApi
 from meshd.control.pins import PinsApi
+from meshd.control.requests import RequestsApi
 from meshd.control.server import Route
 from meshd.control.status import StatusApi
 
@@ -22,10 +23,14 @@ _PIN_EVENTS = (
     wire.ErrorEvent,
 )
 _MESH_EVENTS = (wire.StepEvent, wire.MeshResult, wire.ErrorEvent)
+_JOIN_EVENTS = (wire.StepEvent, wire.CodeEvent, wire.MeshResult, wire.ErrorEvent)
+_AUTHORIZE_EVENTS = (wire.StepEvent, wire.AuthorizedEvent, wire.ErrorEvent)
 _TEXT = "text/plain"
 
 
-def table(status: StatusApi, mesh: MeshApi, pins: PinsApi, doctor: DoctorApi) -> list[Route]:
+def table(
+    status: StatusApi, mesh: MeshApi, requests: RequestsApi, pins: PinsApi, doctor: DoctorApi
+) -> list[Route]:
     """Every route there is."""
     add = ("name", "directory", "replicas", "files", "bytes", "detach")
     listed = ("name", "owner", "limit", "after", "copies")
@@ -48,12 +53,23 @@ def table(status: StatusApi, mesh: MeshApi, pins: PinsApi, doctor: DoctorApi) ->
             "admin",
             mesh.leave,
             (wire.StepEvent, wire.LeftEvent, wire.ErrorEvent),
-            query=("force",),
+            query=("force", "network"),
         ),
-        Route("POST", "/v1/mesh/join", "admin", mesh.join, _MESH_EVENTS, wire.JoinRequest),
+        Route("POST", "/v1/mesh/join", "admin", mesh.join, _JOIN_EVENTS, wire.JoinRequest),
         Route("GET", "/v1/invites", "admin", mesh.invites, wire.Invites),
         Route("POST", "/v1/invites", "admin", mesh.invite, wire.Invite, wire.InviteRequest),
         Route("DELETE", "/v1/invites/{id}", "admin", mesh.revoke, wire.Invites),
+        Route("GET", "/v1/requests", "admin", requests.waiting, wire.JoinRequests),
+        Route("POST", "/v1/requests/{ref}/authorize", "admin", requests.authorize, _AUTHORIZE_EVENTS),
+        Route(
+            "POST",
+            "/v1/requests/{ref}/approve",
+            "admin",
+            requests.approve,
+            wire.Approved,
+            wire.ApproveRequest,
+        ),
+        Route("DELETE", "/v1/requests/{ref}", "admin", requests.deny, wire.JoinRequestView),
         Route("GET", "/v1/peers", "read", mesh.peers, wire.Peers),
         Route("DELETE", "/v1/peers/{name}", "admin", mesh.forget, wire.Forgotten, query=("force",)),
         Route("GET", "/v1/pins", "read", pins.list, wire.Entries, query=listed),

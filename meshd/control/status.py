@@ -22,6 +22,7 @@ from meshd.kubo.rpc import Kubo
 from meshd.mesh.membership import Membership
 from meshd.mesh.store import MeshStore
 from meshd.model import Condition, PeerState, Phase
+from meshd.overlay.follow import Overlay
 from meshd.pins.parts import Pins
 from meshd.turns import Turns
 
@@ -44,6 +45,7 @@ class StatusApi:
         cluster: Cluster,
         peer_states: Callable[[], tuple[PeerState, ...]],
         versions: Callable[[], dict[str, str]],
+        overlay: Overlay,
     ) -> None:
         self._config = config
         self._store = store
@@ -58,6 +60,7 @@ class StatusApi:
         self._cluster = cluster
         self._peer_states = peer_states
         self._versions = versions
+        self._overlay = overlay
         self._started = time.monotonic()
 
     async def healthz(self, request: web.Request) -> web.StreamResponse:
@@ -118,13 +121,16 @@ class StatusApi:
             ),
             mesh=mesh,
             overlay=wire.OverlayView(
-                kind=self._config.overlay.kind,
+                kind=self._overlay.kind,
                 address=overlay.address,
                 interface=overlay.interface,
                 why=overlay.why,
+                network=overlay.network,
+                network_status=overlay.network_status,
+                zerotier=overlay.node,
             ),
             services=self._services(),
-            peers=self.peers(),
+            peers=await self.peers(),
             conditions=[_condition(c) for c in self._board.conditions],
             storage=wire.Storage(
                 total=room.total,
@@ -177,13 +183,15 @@ class StatusApi:
             for name, s in self._turns.services.items()
         ]
 
-    def peers(self) -> list[wire.Peer]:
+    async def peers(self) -> list[wire.Peer]:
         """Every member, this node among them."""
+        ways = await self._overlay.ways()
         states = {p.fingerprint: p for p in self._peer_states()}
         result = []
         for m in self._store.members():
             this = m.fingerprint == self._store.fingerprint
             state = states.get(m.fingerprint) or PeerState(m.fingerprint, m.name, m.address)
+            way = ways.get(m.zerotier)
             result.append(
                 wire.Peer(
                     name=self._store.name_of(m.fingerprint),
@@ -201,6 +209,9 @@ class StatusApi:
                     problem=state.problem,
                     admitted_by=self._store.name_of(m.admitted_by),
                     admitted=m.admitted,
+                    path="" if way is None or this else "direct" if way.direct else "relayed",
+                    latency_ms=way.latency if way is not None and way.latency >= 0 else None,
+                    zerotier=m.zerotier,
                 )
             )
         return result

@@ -22,6 +22,7 @@ class Facts:
     deaths: dict[str, int] = field(default_factory=dict)  # see history.py; the board fills it in
     peers: tuple[PeerState, ...] = ()
     joined: tuple[tuple[str, str], ...] = ()
+    asking: tuple[tuple[str, str, str], ...] = ()  # (id, name, address) of nodes that ask to join
     room: Room | None = None
     full: str = ""
     drift: tuple[str, ...] = ()  # rules of the private swarm that the running kubo does not hold

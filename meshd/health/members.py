@@ -26,6 +26,15 @@ def check(facts: Facts) -> Iterator[Condition]:
         yield Condition(
             "member-joined", Severity.INFO, f"{name} joined, invited by {by}", "", "meshctl peers", name
         )
+    for handle, name, address in facts.asking:
+        yield Condition(
+            "join-request",
+            Severity.INFO,
+            f"{name} at {address} asks to join",
+            "a person must compare the code that it shows",
+            f"meshctl approve {handle}",
+            handle,
+        )
     if facts.overlay.address is None:
         return  # everybody is away then, and the cause is told already
     for peer in facts.peers:

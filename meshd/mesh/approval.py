@@ -189,6 +189,7 @@ class Approval:
         return JoinRequestView(
             id=request.handle,
             stage="mesh",
+            node=request.joiner.zerotier,
             name=request.joiner.name,
             address=request.source or request.joiner.address,
             fingerprint=request.fingerprint,

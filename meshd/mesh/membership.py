@@ -13,7 +13,9 @@ from meshd import files, wire
 from meshd.config import Config, check_node_name
 from meshd.errors import Code, MeshError
 from meshd.mesh import invites
+from meshd.mesh.asking import ask
 from meshd.mesh.belongings import Attempt
+from meshd.mesh.by_network import ByNetwork
 from meshd.mesh.identity import Identity
 from meshd.mesh.join import join
 from meshd.mesh.peers import Peers
@@ -45,6 +47,7 @@ class Membership:
         create_engines: CreateEngines,
         why_not_ready: Callable[[], str],
         count_entries: Callable[[], Awaitable[int]],
+        by_network: ByNetwork,
     ) -> None:
         self._config = config
         self._identity = identity
@@ -54,6 +57,7 @@ class Membership:
         self._create_engines = create_engines
         self._why_not_ready = why_not_ready
         self._count_entries = count_entries
+        self._by_network = by_network
         self._one_at_a_time = asyncio.Lock()
 
     def mesh(self) -> wire.Mesh | None:
@@ -69,20 +73,26 @@ class Membership:
             replicas=self._config.pins.replicas,
         )
 
-    async def init(self, name: str, emit: Emit) -> None:
-        """Found a mesh. In a mesh of that name already: says so. Raises MeshError IN_OTHER_MESH, NO_OVERLAY."""
+    async def init(self, name: str, network: str, emit: Emit) -> None:
+        """Found a mesh, on that ZeroTier network if one is given. In a mesh of that name already: says so.
+
+        Raises MeshError IN_OTHER_MESH, NO_OVERLAY, BAD_CONFIG.
+        """
         async with self._lock():
             current = self._store.mesh
             if current is not None:
-                if name not in (current.name, "mesh"):
+                if name not in (current.name, "mesh") or network not in (current.network, ""):
                     raise _in_other_mesh(current.name, f"begin {name}")
                 await self._done(emit, created=False)
                 return
-            async with self._attempt("cannot found a mesh"):
+            async with (
+                self._attempt("cannot found a mesh"),
+                self._by_network.on(network, emit, again=f"meshctl init --network {network}"),
+            ):
                 own = await self._own(self._config.node.name, emit)
                 secrets = Secrets.generate()
                 await asyncio.to_thread(secrets.save, self._config.state)
-                await self._store.create(name, own, secrets.digest())
+                await self._store.create(name, own, secrets.digest(), self._network())
             _LOG.info("mesh founded", mesh=name)
             await self._serve(emit)
 
@@ -98,16 +108,52 @@ class Membership:
                 return
             invites.decode(invite_text, time.time())  # nothing is begun for one whose time is over
             name = self._config.node.name if node_name is None else _checked(node_name)
-            async with self._attempt(f"cannot join {invitation.mesh_name}"):
+            async with (
+                self._attempt(f"cannot join {invitation.mesh_name}"),
+                self._by_network.on(invitation.network, emit, again="meshctl join"),
+            ):
                 own = await self._own(name, emit)
                 asked = ", ".join(invitation.addresses)
                 await emit(wire.StepEvent(message=f"asking {asked} to admit this node"))
                 admitted = await join(invite_text, own, self._identity, self._peers)
-                secrets = Secrets(admitted.swarm_key, admitted.cluster_secret)
-                await asyncio.to_thread(secrets.save, self._config.state)
-                await self._store.adopt(admitted, secrets.digest())
-            _LOG.info("mesh joined", mesh=admitted.mesh_name)
+                await self._become(admitted)
             await self._serve(emit, entries=admitted.entries)
+
+    async def join_network(self, network: str, node_name: str | None, emit: Emit) -> None:
+        """Join the mesh on a ZeroTier network: find its members, ask them, and wait until a person says yes.
+
+        In a mesh on it already: says so. Raises MeshError IN_OTHER_MESH, NO_OVERLAY, BAD_CONFIG, and what `ask` raises.
+        """
+        async with self._lock():
+            current = self._store.mesh
+            if current is not None:
+                if current.network != network:
+                    raise _in_other_mesh(current.name, f"join the mesh on {network}")
+                await self._done(emit, created=False)
+                return
+            name = self._config.node.name if node_name is None else _checked(node_name)
+            again = f"meshctl join {network}"
+            async with (
+                self._attempt(f"cannot join the mesh on {network}"),
+                self._by_network.on(network, emit, again=again),
+                self._by_network.seeker(network) as seeker,
+            ):
+                own = await self._own(name, emit)
+                await emit(wire.StepEvent(message="looking for members of a mesh on it"))
+                admitted = await ask(seeker.found, own, self._identity, self._peers, emit, again=again)
+                await self._become(admitted)
+            await self._serve(emit, entries=admitted.entries)
+
+    async def _become(self, admitted: wire.Admitted) -> None:
+        """A member of the mesh that said yes: the secrets first, then the state that makes it one."""
+        secrets = Secrets(admitted.swarm_key, admitted.cluster_secret)
+        await asyncio.to_thread(secrets.save, self._config.state)
+        await self._store.adopt(admitted, secrets.digest(), self._network())
+        _LOG.info("mesh joined", mesh=admitted.mesh_name)
+
+    def _network(self) -> str:
+        """The ZeroTier network that this node is on now, "" for another overlay."""
+        return self._overlay().network
 
     async def follow_address(self) -> None:
         """Say in the roster where this node is now, if that has changed."""
@@ -115,7 +161,7 @@ class Membership:
         if self._store.mesh is None or self._store.forgotten or state.address is None:
             return
         me = self._store.me()
-        own = self._joiner(me.name, me.kubo_id, me.cluster_id, state.address)
+        own = self._joiner(me.name, me.kubo_id, me.cluster_id, state)
         if await self._store.update_self(own):
             _LOG.info("the roster says where this node is", address=state.address)
 
@@ -211,14 +257,15 @@ class Membership:
             )
         await emit(wire.StepEvent(message="preparing kubo and the cluster"))
         kubo_id, cluster_id = await self._create_engines()
-        return self._joiner(name, kubo_id, cluster_id, state.address)
+        return self._joiner(name, kubo_id, cluster_id, state)
 
-    def _joiner(self, name: str, kubo_id: str, cluster_id: str, address: str) -> wire.Joiner:
+    def _joiner(self, name: str, kubo_id: str, cluster_id: str, state: OverlayState) -> wire.Joiner:
         ports = self._config.ports
         return wire.Joiner(
             name=name,
             certificate=self._identity.certificate,
-            address=address,
+            address=state.address or "",
+            zerotier=state.node,
             peer_port=ports.peer,
             swarm_port=ports.swarm,
             cluster_port=ports.cluster,

@@ -14,11 +14,12 @@ from meshd.model import OverlayState
 from meshd.overlay import static
 from meshd.overlay.addresses import addresses, on_this_machine
 from meshd.overlay.assess import Seen, assess
-from meshd.overlay.zerotier import Network, ZeroTier, ZeroTierError
+from meshd.overlay.zerotier import Network, Peer, ZeroTier, ZeroTierError
 
 QUICK_S = 0.5
 QUIET_S = 3.0  # what ZeroTier takes back is noticed by then
 _JOIN_AGAIN_S = 30.0
+_LOADING_S = 2.0  # the service answers 60 ms before it has read which networks it is on (measured)
 _LOG = structlog.get_logger(part="overlay")
 
 
@@ -33,8 +34,10 @@ class Overlay:
         self._chosen = ""  # while this node begins or joins a mesh
         self._awaited = 0
         self._asking_since: dict[str, float] = {}
+        self._not_joined_since: float | None = None
         self._joined_at: dict[str, float] = {}
         self._hurry = asyncio.Event()
+        self._looked = asyncio.Condition()
 
     # -- which network ---------------------------------------------------------------------------------------------
 
@@ -75,10 +78,29 @@ class Overlay:
         """Look for ever; `told` is called after each look, in the loop."""
         while True:
             self._hurry.clear()
-            told(await self.look())
+            try:
+                told(await self.look())
+            except Exception:  # noqa: BLE001 - a mistake in one look must not end the node; it is logged
+                _LOG.exception("a look at the overlay failed")
+            async with self._looked:
+                self._looked.notify_all()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._pause_s):
                     await self._hurry.wait()
+
+    async def ways(self) -> dict[str, Peer]:
+        """How ZeroTier reaches other nodes now, by their ZeroTier address; empty on another overlay, or unasked."""
+        if not self._on_zerotier:
+            return {}
+        try:
+            return {peer.address: peer for peer in await self.zerotier.peers()}
+        except ZeroTierError:
+            return {}  # the overlay's own condition says it
+
+    async def next_look(self) -> None:
+        """Return once it was looked again, and told."""
+        async with self._looked:
+            await self._looked.wait()
 
     @property
     def _pause_s(self) -> float:
@@ -98,6 +120,13 @@ class Overlay:
         try:
             status = await self.zerotier.status()
             networks = tuple(await self.zerotier.networks())
+            if self._may_be_loading(wanted, networks):
+                raise ZeroTierError(
+                    "zerotier-starting",
+                    "ZeroTier One has just started",
+                    "it is reading its networks",
+                    "wait a moment",
+                )
             await self._join_by_itself({n.id for n in networks})
         except ZeroTierError as exc:
             interfaces = await asyncio.to_thread(addresses)
@@ -118,6 +147,15 @@ class Overlay:
         if found.address is not None and not await asyncio.to_thread(on_this_machine, found.address):
             return found.having(problem=static.not_on_this_machine(found.address))
         return found
+
+    def _may_be_loading(self, wanted: str, networks: tuple[Network, ...]) -> bool:
+        """Whether a network that is missing may only not be there yet: it must be missing for a while."""
+        if not wanted or any(n.id == wanted for n in networks):
+            self._not_joined_since = None
+            return False
+        now = time.monotonic()
+        self._not_joined_since = self._not_joined_since or now
+        return now - self._not_joined_since < _LOADING_S
 
     def _requesting_s(self, wanted: str, networks: tuple[Network, ...]) -> float:
         asking = {n.id for n in networks if n.status in ("REQUESTING_CONFIGURATION", "")}

@@ -25,6 +25,7 @@ _PROBE_AT_ONCE = 16
 _PROBE_RATE = 64  # a second
 _PROBE_TIMEOUT_S = 1.0
 _PROBE_AGAIN_S = 60.0
+_LOOK_EVERY_S = 2.0
 _LOG = structlog.get_logger(part="overlay")
 
 
@@ -77,52 +78,62 @@ def _inside(address: str, network: Network) -> bool:
 
 
 class Seeker:
-    """Looks on one network; `addresses` may be asked again and again, and grows as answers come."""
+    """Looks on one network while it is entered as a context; `found` is what is known by now, and grows."""
 
     def __init__(
         self, config: Config, zerotier: ZeroTier, overlay: Callable[[], OverlayState], port: int
     ) -> None:
-        """port: of the members' peer API."""
+        """port: of the members' peer API, which is taken to be this node's own."""
         self._config = config
         self._zerotier = zerotier
         self._overlay = overlay
         self._port = port
+        self._sure: list[str] = []
         self._answered: list[str] = []
-        self._probed_at = float("-inf")
+        self._looking: asyncio.Task[None] | None = None
         self._probing: asyncio.Task[None] | None = None
+        self._probed_at = float("-inf")
 
-    async def addresses(self) -> list[str]:
+    async def __aenter__(self) -> Seeker:
+        self._looking = asyncio.create_task(self._look_again_and_again(), name="seek")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in (self._looking, self._probing):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+
+    def found(self) -> list[tuple[str, int]]:
         """Where to ask, the most likely first. Empty while this node has no address there itself."""
+        return [(a, self._port) for a in dict.fromkeys([*self._sure, *self._answered])]
+
+    async def _look_again_and_again(self) -> None:
+        while True:
+            try:
+                await self._look()
+            except ZeroTierError as exc:  # the overlay's condition says it; what was found is good still
+                _LOG.info("cannot look for members now", error=str(exc))
+            await asyncio.sleep(_LOOK_EVERY_S)
+
+    async def _look(self) -> None:
         state = self._overlay()
         if state.address is None or state.network != self._config.id:
-            return []
-        try:
-            network = await self._zerotier.network(self._config.id)
-            peers = await self._zerotier.peers()
-        except ZeroTierError:
-            return list(self._answered)  # the overlay's condition says it
+            return
+        network = await self._zerotier.network(self._config.id)
         if network is None:
-            return []
-        sure = known(self._config, network, state.node, peers)
-        self._probe_sometimes(network, state.address)
-        return list(dict.fromkeys([*sure, *self._answered]))
-
-    async def close(self) -> None:
-        """End the probe."""
-        if self._probing is not None:
-            self._probing.cancel()
-            await asyncio.gather(self._probing, return_exceptions=True)
+            return
+        self._sure = known(self._config, network, state.node, await self._zerotier.peers())
+        if self._config.probe and (self._probing is None or self._probing.done()):
+            self._probe_sometimes(network, state.address)
 
     def _probe_sometimes(self, network: Network, local: str) -> None:
-        running = self._probing is not None and not self._probing.done()
-        if not self._config.probe or running or time.monotonic() - self._probed_at < _PROBE_AGAIN_S:
+        if time.monotonic() - self._probed_at < _PROBE_AGAIN_S or ":" in local:
             return
-        own = [a.partition("/")[0] for a in network.addresses]
-        targets = probed(network, own)
-        if not targets or ":" in local:
-            return
-        self._probed_at = time.monotonic()
-        self._probing = asyncio.create_task(self._probe(targets, local), name="probe")
+        targets = probed(network, [a.partition("/")[0] for a in network.addresses])
+        if targets:
+            self._probed_at = time.monotonic()
+            self._probing = asyncio.create_task(self._probe(targets, local), name="probe")
 
     async def _probe(self, targets: Sequence[str], local: str) -> None:
         """Knock at the peer API's port and hang up; nothing is said."""
@@ -131,12 +142,14 @@ class Seeker:
 
         async def knock(address: str) -> None:
             async with free:
-                with contextlib.suppress(OSError, TimeoutError):
+                try:
                     async with asyncio.timeout(_PROBE_TIMEOUT_S):
                         _, writer = await asyncio.open_connection(address, self._port, local_addr=(local, 0))
-                    writer.transport.abort()
-                    if address not in self._answered:
-                        self._answered.append(address)
+                except OSError:  # nobody there; TimeoutError is one too
+                    return
+                writer.transport.abort()
+                if address not in self._answered:
+                    self._answered.append(address)
 
         async with asyncio.TaskGroup() as group:
             for address in targets:

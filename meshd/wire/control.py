@@ -48,10 +48,16 @@ class Mesh(Wire):
 
 
 class OverlayView(Wire):
+    """network, network_status, zerotier: on ZeroTier the network's id, what the service says of it, and this machine's
+    ZeroTier address."""
+
     kind: str
     address: str | None
     interface: str
     why: str
+    network: str = ""
+    network_status: str = ""
+    zerotier: str = ""
 
 
 class Storage(Wire):
@@ -64,6 +70,9 @@ class Storage(Wire):
 
 
 class Peer(Wire):
+    """path: "direct" or "relayed" as ZeroTier says, "" where it does not, or where it is not the overlay. latency_ms: by
+    ZeroTier's measure."""
+
     name: str
     fingerprint: str
     address: str
@@ -79,6 +88,9 @@ class Peer(Wire):
     problem: str
     admitted_by: str
     admitted: float
+    path: Literal["", "direct", "relayed"] = ""
+    latency_ms: int | None = None
+    zerotier: str = ""
 
 
 class PinCounts(Wire):

@@ -1,0 +1,116 @@
+"""/v1/requests: nodes that ask to be let in, on the mesh's ZeroTier network and into the mesh."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable
+
+from aiohttp import web
+
+from meshd import wire
+from meshd.control.server import json_answer, read_request
+from meshd.control.streams import EventStream, stream
+from meshd.errors import Code, MeshError
+from meshd.mesh.approval import Approval
+from meshd.mesh.network_admin import NetworkAdmin
+
+HELLO_S = 300.0  # an authorized node asks its controller again within seconds, and then looks for members
+_ZEROTIER = re.compile(r"[0-9a-f]{10}")
+
+
+class RequestsApi:
+    """approval: the requests to join the mesh that this member has heard."""
+
+    def __init__(self, approval: Callable[[], Approval], admin: NetworkAdmin) -> None:
+        self._approval = approval
+        self._admin = admin
+
+    async def waiting(self, request: web.Request) -> web.StreamResponse:
+        """Who waits, on the network and for the mesh"""
+        waiting = self._approval().views()
+        why = ""
+        try:
+            waiting += await self._on_network({r.node for r in waiting})
+        except MeshError as exc:
+            why = f"{exc.title}: {exc.detail}" if exc.detail else exc.title
+        return json_answer(wire.JoinRequests(requests=waiting, why_no_network=why))
+
+    async def authorize(self, request: web.Request) -> web.StreamResponse:
+        """Let a node onto the network, and wait until it asks to join the mesh; nothing is admitted by that"""
+        ref = request.match_info["ref"]
+
+        async def work(events: EventStream) -> None:
+            asking = self._asking(ref)
+            if asking is None:
+                if not _ZEROTIER.fullmatch(ref.lower()):
+                    raise _unknown(ref)
+                asking = await self._let_onto_network(ref.lower(), events)
+            await events.emit(wire.AuthorizedEvent(request=asking))
+
+        return await stream(request, work)
+
+    async def approve(self, request: web.Request) -> web.StreamResponse:
+        """Admit the node whose code was compared"""
+        wanted = await read_request(request, wire.ApproveRequest)
+        ref = request.match_info["ref"]
+        asking = self._asking(ref)
+        return json_answer(await self._approval().approve(asking.id if asking else ref, wanted.code))
+
+    async def deny(self, request: web.Request) -> web.StreamResponse:
+        """Tell a node that it is not let into the mesh"""
+        ref = request.match_info["ref"]
+        asking = self._asking(ref)
+        return json_answer(self._approval().deny(asking.id if asking else ref))
+
+    # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _asking(self, ref: str) -> wire.JoinRequestView | None:
+        """The request of that id, name or ZeroTier address."""
+        views = self._approval().views()
+        for key in ("id", "node", "name"):
+            found = [v for v in views if getattr(v, key).casefold() == ref.casefold()]
+            if len(found) == 1:
+                return found[0]
+        return None
+
+    async def _on_network(self, asking: set[str]) -> list[wire.JoinRequestView]:
+        return [
+            wire.JoinRequestView(id=m.address, stage="network", node=m.address, name=m.name)
+            for m in await self._admin.waiting()
+            if m.address not in asking
+        ]
+
+    async def _let_onto_network(self, node: str, events: EventStream) -> wire.JoinRequestView:
+        network = self._admin.network
+        if not network:
+            raise _unknown(node)
+        if self._admin.has_right:
+            await events.emit(wire.StepEvent(message=f"authorizing {node} on the network {network}"))
+            await self._admin.authorize(node)
+        else:
+            message = f"this node may not authorize on {network}: authorize {node} in its admin page ({self._admin.page})"
+            await events.emit(wire.StepEvent(message=message))
+        await events.emit(wire.StepEvent(message=f"waiting for {node} to ask to join"))
+        deadline = asyncio.get_running_loop().time() + HELLO_S
+        while True:
+            asking = self._asking(node)
+            if asking is not None:
+                return asking
+            if asyncio.get_running_loop().time() > deadline:
+                raise MeshError(
+                    Code.NOT_READY,
+                    f"cannot approve {node} yet",
+                    f"it has not asked to join within {HELLO_S / 60:.0f} minutes",
+                    f"on that machine type: meshctl join {network}; then here again: meshctl approve {node}",
+                )
+            await asyncio.sleep(0.2)
+
+
+def _unknown(ref: str) -> MeshError:
+    return MeshError(
+        Code.NOT_FOUND,
+        f"cannot find a request of {ref}",
+        "no node of that id, name or ZeroTier address asks",
+        "meshctl requests",
+    )

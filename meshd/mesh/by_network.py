@@ -1,0 +1,107 @@
+"""Getting onto a ZeroTier network, and finding there whom to ask: each step said to the person who waits."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import structlog
+
+from meshd import wire
+from meshd.config import Config
+from meshd.errors import Code, MeshError
+from meshd.model import Condition
+from meshd.overlay.follow import Overlay
+from meshd.overlay.seek import Seeker
+
+WAIT_S = 1800.0  # for a person to authorize this machine
+HOPELESS_S = 15.0  # what waiting does not mend is waited for so long, as it may be of the moment
+_HOPELESS = (
+    "zerotier-not-found",
+    "zerotier-port-error",
+    "zerotier-too-old",
+    "zerotier-no-address",
+    "overlay-down",
+)
+_LOG = structlog.get_logger(part="membership")
+
+Emit = Callable[[wire.Wire], Awaitable[None]]
+
+
+class ByNetwork:
+    """What `init --network`, `join NETWORK` and an invite that carries a network do before anything else."""
+
+    def __init__(self, config: Config, overlay: Overlay) -> None:
+        self._config = config
+        self._overlay = overlay
+
+    @contextlib.asynccontextmanager
+    async def on(self, network: str, emit: Emit, *, again: str) -> AsyncIterator[None]:
+        """This machine is on that network, with an address; "" asks for none. again: what to type to go on later.
+
+        A network that turns out not to be there is left again; else the machine stays on it, so that who authorizes it
+        later does not do it in vain. Raises MeshError BAD_CONFIG, NO_OVERLAY (a ZeroTierError among them).
+        """
+        if not network:
+            yield
+            return
+        if self._config.overlay.kind == "static":
+            raise MeshError(
+                Code.BAD_CONFIG,
+                f"cannot use the ZeroTier network {network}",
+                'the configuration says [overlay] kind = "static"',
+                'take that out of /etc/meshd/meshd.toml, or set kind = "zerotier"; then: systemctl restart meshd',
+            )
+        zerotier = self._overlay.zerotier
+        joined = await zerotier.network(network) is not None
+        if not joined:
+            await emit(wire.StepEvent(message=f"joining the ZeroTier network {network}"))
+            await zerotier.join(network)
+        with self._overlay.choosing(network):
+            try:
+                await self._until_there(network, emit, again)
+            except MeshError as exc:
+                if not joined and exc.code is Code.NOT_FOUND:
+                    await zerotier.leave(network)
+                raise
+            yield
+
+    async def _until_there(self, network: str, emit: Emit, again: str) -> None:
+        loop = asyncio.get_running_loop()
+        began, said, since = loop.time(), "", loop.time()
+        while True:
+            state = self._overlay.state
+            problem = state.problem if state.network == network else None
+            if state.network == network and state.address is not None:
+                await emit(wire.StepEvent(message=f"on {state.why} as {state.address}"))
+                return
+            if problem is not None and (line := _told(problem)) != said:
+                said, since = line, loop.time()
+                await emit(wire.StepEvent(message=line))
+            if problem is not None and problem.code in _HOPELESS and loop.time() - since > HOPELESS_S:
+                code = Code.NOT_FOUND if problem.code == "zerotier-not-found" else Code.NO_OVERLAY
+                raise MeshError(
+                    code, f"cannot get on the network {network}: {problem.title}", problem.cause, problem.hint
+                )
+            if loop.time() - began > WAIT_S:
+                raise MeshError(
+                    Code.NOT_READY,
+                    f"cannot get on the network {network}",
+                    f"{problem.title}: {problem.cause}" if problem else "ZeroTier says nothing of it",
+                    f"{problem.hint if problem else 'zerotier-cli info'}; then again: {again}",
+                )
+            await self._overlay.next_look()
+
+    def seeker(self, network: str) -> Seeker:
+        """Looks for members there while it is entered."""
+        return Seeker(
+            self._config.overlay.zerotier.network(network),
+            self._overlay.zerotier,
+            lambda: self._overlay.state,
+            self._config.ports.peer,
+        )
+
+
+def _told(problem: Condition) -> str:
+    return f"{problem.title} ({problem.cause}); {problem.hint}"
