@@ -24,7 +24,9 @@ VERBS: dict[str, dict[str, str]] = {
     "mesh": {
         "init": "start a mesh with this node as its first",
         "invite": "print the line that admits one more node",
-        "join": "join a mesh with an invite",
+        "join": "join a mesh with an invite, or by its ZeroTier network",
+        "requests": "list the nodes that ask to be let in",
+        "approve": "let a node in that asks",
         "leave": "take this node out of its mesh",
         "peers": "list the nodes of the mesh",
         "forget": "shut a node out of the mesh",

@@ -19,4 +19,7 @@ def follow(events: Iterable[Event], as_json: bool) -> Event:
             render.document(event)
         elif event.get("event") == "step":
             render.note(f"  {render.safe(event.get('message'))}")
+        elif event.get("event") == "code":
+            render.note(f"  the member at {render.safe(event.get('address'))} must show this code:")
+            render.note(f"      {render.safe(event.get('code'))}")
     return last

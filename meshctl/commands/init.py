@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 
 from meshctl import render, steps
-from meshctl.client import Client, route
+from meshctl.client import Client, Document, route
 from meshctl.errors import DONE, interrupted
+
+NETWORK_ID_LENGTH = 16  # hex digits
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,14 +16,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Start a mesh with this node as its first. Where it has one already, that is said; exits 0."
     )
-    parser.epilog = "example:\n  meshctl init --name archive"
+    parser.epilog = "examples:\n  meshctl init --name archive\n  meshctl init --network 8056c2e21c000001"
     parser.add_argument("--name", default="mesh", help="what to call the mesh (default: %(default)s)")
+    parser.add_argument(
+        "--network",
+        type=network_id,
+        metavar="ID",
+        help="the ZeroTier network to be on: 16 hex digits; it is joined first",
+    )
 
 
 def run(args: argparse.Namespace, client: Client) -> int:
     """Makes the mesh, or says that this node is in it already."""
+    body: Document = {"name": args.name}
+    if args.network is not None:
+        body["network"] = args.network
     try:
-        done = steps.follow(client.stream("POST", route("mesh"), {"name": args.name}), args.json)
+        done = steps.follow(client.stream("POST", route("mesh"), body), args.json)
     except KeyboardInterrupt:
         raise interrupted("cannot tell whether the mesh was made", "interrupted", "meshctl status") from None
     if args.json:
@@ -34,3 +45,12 @@ def run(args: argparse.Namespace, client: Client) -> int:
         render.say(f"This node, {node}, is in the mesh {mesh} already; nothing was changed.")
     render.note("To admit the next node: meshctl invite")
     return DONE
+
+
+def network_id(text: str) -> str:
+    """A ZeroTier network's id, in lower case."""
+    if len(text) != NETWORK_ID_LENGTH or not all(digit in "0123456789abcdefABCDEF" for digit in text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no network id; one has 16 hex digits: 8056c2e21c000001"
+        )
+    return text.lower()

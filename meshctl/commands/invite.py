@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from meshctl import render
-from meshctl.client import Client, route
+from meshctl.client import Client, Document, route
 from meshctl.errors import DONE
 from meshctl.numbers import whole
 
@@ -22,7 +22,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "examples:\n"
         "  meshctl invite\n"
         "  meshctl invite --expires 3d | ssh attic meshctl join\n"
+        "  meshctl invite --for a1b2c3d4e5\n"
         "  meshctl invite --list"
+    )
+    parser.add_argument(
+        "--for",
+        dest="node",
+        metavar="ADDRESS",
+        help="the new machine's ZeroTier address (zerotier-cli info), to let it onto the network at once",
     )
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
@@ -47,7 +54,10 @@ def run(args: argparse.Namespace, client: Client) -> int:
         else:
             render.say(f"The invite {render.safe(args.revoke)} admits nobody any more.")
         return DONE
-    answer = client.call("POST", route("invites"), {"expires_s": args.expires})
+    body: Document = {"expires_s": args.expires}
+    if args.node is not None:
+        body["node"] = args.node
+    answer = client.call("POST", route("invites"), body)
     if args.json:
         render.document(answer)
         return DONE
@@ -55,6 +65,8 @@ def run(args: argparse.Namespace, client: Client) -> int:
     until = render.when(float(answer.get("expires") or 0))
     render.note(f"It admits one node, until {until}. Who has it can join: send it as you would send a key.")
     render.note("On the new machine: meshctl join   and paste the line.")
+    if answer.get("note"):
+        render.note(render.safe(answer["note"]))
     render.note(f"To take it back: meshctl invite --revoke {render.safe(answer.get('id'))}")
     return DONE
 

@@ -20,11 +20,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `meshctl join`."""
     parser.description = (
         "Join a mesh with the line that `meshctl invite` printed on one of its nodes.\n"
-        "Without INVITE it is asked for, so that it stays out of the shell's history; or it is read from a pipe."
+        "Without INVITE it is asked for, so that it stays out of the shell's history; or it is read from a pipe.\n"
+        "With the id of a ZeroTier network (16 hex digits): join that network, find the mesh on it, show a code, and\n"
+        "wait until somebody on a member approves this node."
     )
-    parser.epilog = "examples:\n  meshctl join\n  meshctl join --name attic < invite.txt"
+    parser.epilog = (
+        "examples:\n  meshctl join\n  meshctl join --name attic < invite.txt\n  meshctl join 8056c2e21c000001"
+    )
     parser.add_argument(
-        "invite", metavar="INVITE", nargs="*", help="the line; spaces and line breaks do not matter"
+        "invite",
+        metavar="INVITE",
+        nargs="*",
+        help="the line (spaces and line breaks do not matter), or a network's id",
     )
     parser.add_argument("--name", metavar="NODE", help="what to call this node (default: the name it has)")
 
@@ -32,13 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, client: Client) -> int:
     """Joins, showing what it waits for."""
     invite = "".join("".join(args.invite).split()) or _ask()
-    if len(invite) == NETWORK_ID_LENGTH and all(digit in "0123456789abcdefABCDEF" for digit in invite):
-        raise usage(
-            f"cannot join by network id {invite}",
-            "this version joins by invite only",
-            "meshctl invite   on a node of the mesh, then here: meshctl join",
-        )
-    body: Document = {"invite": invite}
+    by_network = len(invite) == NETWORK_ID_LENGTH and all(d in "0123456789abcdefABCDEF" for d in invite)
+    body: Document = {"network": invite.lower()} if by_network else {"invite": invite}
     if args.name is not None:
         body["name"] = args.name
     try:

@@ -17,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.epilog = "example:\n  meshctl leave"
     parser.add_argument("--force", action="store_true", help="even if what only this node holds is lost")
+    parser.add_argument("--network", action="store_true", help="leave the ZeroTier network too")
     parser.add_argument("--yes", action="store_true", help="do not ask")
 
 
@@ -29,7 +30,8 @@ def run(args: argparse.Namespace, client: Client) -> int:
             "cannot leave the mesh", "you did not say yes; nothing was changed", "meshctl leave --yes"
         )
     try:
-        steps.follow(client.stream("DELETE", route("mesh", query={"force": int(args.force)})), args.json)
+        query: dict[str, str | int | None] = {"force": int(args.force), "network": int(args.network)}
+        steps.follow(client.stream("DELETE", route("mesh", query=query)), args.json)
     except KeyboardInterrupt:
         raise interrupted("cannot tell whether this node left", "interrupted", "meshctl status") from None
     if not args.json:

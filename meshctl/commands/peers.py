@@ -57,8 +57,11 @@ def _seen(peer: dict[str, Any]) -> str:
         return f"this node{state}"
     if not peer.get("reachable"):
         return f"not reached, {_last(peer)}"
-    rtt_s = peer.get("rtt_s")
-    took = f", {rtt_s * 1000:.0f} ms" if isinstance(rtt_s, int | float) else ""
+    rtt_s, latency_ms, path = peer.get("rtt_s"), peer.get("latency_ms"), peer.get("path")
+    if path:  # what ZeroTier measures between the machines, without meshd's own time
+        took = f", {render.safe(path)}" + (f", {latency_ms} ms" if isinstance(latency_ms, int) else "")
+    else:
+        took = f", {rtt_s * 1000:.0f} ms" if isinstance(rtt_s, int | float) else ""
     return f"reachable{took}{state}"
 
 
