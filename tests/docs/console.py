@@ -8,6 +8,7 @@ import re
 import select
 import signal
 import subprocess
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -80,6 +81,28 @@ def commands(page: Path) -> list[Typed]:
     return found
 
 
+_NODES = r"\b(attic|cellar|desk|laptop)\b"
+_LETTERS = str.maketrans("0123456789", "abcdefghij")
+
+
+def _mask(line: str) -> str:
+    """A line without what is another on each machine: numbers, the order of nodes, who is first, how wide a table is.
+    How many copies there are, and of how many, stays."""
+    words = re.sub(rf"{_NODES}(, {_NODES})*", "NODE", line)
+    words = re.sub(r"\bmeshd1\.\S+", "INVITE", re.sub(r"\b(?=\w*\d)[0-9a-f]{8}\b", "ID", words))
+    words = re.sub(r"/\S*/meshd-tutorial", "HOME", re.sub(r"~/meshd-tutorial", "HOME", words))
+    words = re.sub(r"\b\d+/\d+\b|\b\d+ (of \d+ )?copies\b", lambda found: found[0].translate(_LETTERS), words)
+    words = re.sub(r"\d+(\.\d+)*", "0", words)
+    words = re.sub(r"\b0 (s|min|h|d|days?|ms)\b|\bnow\b|\bjust now\b", "AGO", words)
+    return " ".join(words.split())
+
+
+def missing(typed: Typed, printed: str) -> list[str]:
+    """Lines that the page shows and that were not printed, in that order. `...` is any number of lines."""
+    left = iter(_mask(line) for line in printed.splitlines())
+    return [line for line in typed.shown if line != "..." and _mask(line) not in left]
+
+
 class Shell:
     """One bash for a whole page. `close` ends it and all that it started."""
 
@@ -87,8 +110,10 @@ class Shell:
         self._output = home / ".terminal"
         taken, self._commands = os.pipe()
         self._codes, given = os.pipe()
+        # Inherited, not opened by name: the shell leads a session and would take it as its own terminal.
+        self._keyboard, self._terminal = os.openpty()
         loop = _LOOP.replace("TAKEN", str(taken)).replace("GIVEN", str(given))
-        with self._output.open("wb") as output:
+        with self._output.open("ab") as output:
             self._process = subprocess.Popen(
                 ["bash", "--norc", "--noprofile", "-c", loop],
                 stdin=subprocess.DEVNULL,
@@ -96,21 +121,37 @@ class Shell:
                 stderr=output,
                 cwd=home,
                 env=environment,
-                pass_fds=(taken, given),
+                pass_fds=(taken, given, self._terminal),
                 start_new_session=True,
             )
         os.close(taken)
         os.close(given)
         self._seen = 0
 
-    def type(self, text: str, seconds: float) -> Result:
-        """Run it to its end. Raises TimeoutError with what was printed so far."""
+    def type(self, text: str, seconds: float, *, asked: str = "", answer: str = "") -> Result:
+        """Run it to its end. Where `asked` is given it sits at a terminal, and `answer` is typed once that was asked.
+
+        Raises TimeoutError with what was printed so far.
+        """
+        if asked:
+            text = f"{{ {text}\n}} <&{self._terminal}"
         os.write(self._commands, text.encode() + b"\0")
+        if asked:
+            self._await(asked, seconds, text)
+            os.write(self._keyboard, f"{answer}\n".encode())
+            with self._output.open("ab") as output:  # as a terminal shows what is typed
+                output.write(f"{answer}\n".encode())
         if not select.select([self._codes], [], [], seconds)[0]:
             raise TimeoutError(f"after {seconds:g} s: {text}\n{self._printed()}")
         answer = os.read(self._codes, 16).decode()
         assert answer, f"the shell ended: {text}\n{self._printed()}"
         return Result(int(answer), self._printed())
+
+    def _await(self, asked: str, seconds: float, text: str) -> None:
+        deadline = time.monotonic() + seconds
+        while asked.encode() not in self._output.read_bytes()[self._seen :]:
+            if select.select([self._codes], [], [], 0.05)[0] or time.monotonic() > deadline:
+                raise TimeoutError(f"not asked {asked!r}: {text}\n{self._printed()}")
 
     def _printed(self) -> str:
         with self._output.open("rb") as output:
@@ -133,4 +174,5 @@ class Shell:
         psutil.wait_procs(started, timeout=10)
         os.close(self._commands)
         self._process.wait(10)
-        os.close(self._codes)
+        for descriptor in (self._codes, self._keyboard, self._terminal):
+            os.close(descriptor)
