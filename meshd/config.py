@@ -8,10 +8,11 @@ import re
 import socket
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from meshd.config_zerotier import ZeroTier
 from meshd.errors import Code, MeshError
 
 DEFAULT_FILE = Path("/etc/meshd/meshd.toml")
@@ -147,15 +148,18 @@ class Paths(_Section):
 class Overlay(_Section):
     """[overlay]"""
 
-    kind: Literal["auto", "static"] = Field("auto", description="static: the address or interface below")
+    kind: Literal["auto", "static", "zerotier"] = Field(
+        "auto", description="static: the address or interface below; zerotier: a network of ZeroTier One"
+    )
     address: Words = Field("", description="static: this private address")
     interface: Words = Field("", max_length=15, description="static: the private address of this interface")
+    zerotier: ZeroTier = Field(default_factory=ZeroTier)
 
     @model_validator(mode="after")
     def _one_of(self) -> Overlay:
         if self.kind == "static" and bool(self.address) == bool(self.interface):
             raise ValueError('kind "static" takes either address = "10.1.2.3" or interface = "wg0"')
-        if self.kind == "auto" and (self.address or self.interface):
+        if self.kind != "static" and (self.address or self.interface):
             raise ValueError('address and interface belong to kind = "static"')
         if self.address:
             try:
@@ -320,7 +324,10 @@ def _explain(error: Any) -> str:
     if error["type"] == "extra_forbidden":
         model: Any = Config
         for part in error["loc"][:-1]:
-            model = model.model_fields[part].annotation
+            if isinstance(part, int):
+                (model,) = get_args(model)  # list[Section]
+            else:
+                model = model.model_fields[part].annotation
         known = ", ".join(model.model_fields)
         return f"{where}: unknown key; expected one of {known}"
     message = _EXPECTED.get(error["type"], error["msg"].removeprefix("Value error, "))

@@ -318,7 +318,7 @@ class Node:
         self.board.update(
             Facts(
                 now=time.time(),
-                settled=time.monotonic() - self._built > _SETTLED_S,
+                settled=time.monotonic() - max(self._built, self.turns.address_since) > _SETTLED_S,
                 in_mesh=mesh is not None,
                 mesh_name=mesh.name if mesh else "",
                 forgotten_by=forgotten_by,

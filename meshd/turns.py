@@ -60,6 +60,7 @@ class Turns:
             "cluster": Service(cluster_program, self.wake),
         }
         self.overlay = OverlayState()
+        self.address_since = time.monotonic()
         self.listen_error: MeshError | None = None
         self._stopping = False
         self._linked: frozenset[str] = frozenset()
@@ -81,6 +82,7 @@ class Turns:
     def set_overlay(self, state: OverlayState) -> None:
         if state != self.overlay:
             if state.address != self.overlay.address:
+                self.address_since = time.monotonic()
                 _LOG.info("overlay", address=state.address, interface=state.interface, why=state.why)
             self.overlay = state
             self.wake()

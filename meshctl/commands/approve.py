@@ -31,6 +31,8 @@ def run(args: argparse.Namespace, client: Client) -> int:
     """Authorizes, shows, asks, admits."""
     try:
         done = steps.follow(client.stream("POST", route("requests", args.ref, "authorize")), as_json=False)
+        if done.get("member"):
+            return _again(str(done["member"]), args, done)
         request = done.get("request") or {}
         code = str(request.get("code") or "")
         if args.code is None:
@@ -46,6 +48,14 @@ def run(args: argparse.Namespace, client: Client) -> int:
     else:
         render.say(f"{render.safe(answer.get('name'))} is a member of the mesh now.")
         render.note("To see it: meshctl peers")
+    return DONE
+
+
+def _again(member: str, args: argparse.Namespace, done: dict[str, object]) -> int:
+    if args.json:
+        render.document(done)
+    else:
+        render.say(f"{render.safe(member)} is a member already; it may be on the network again.")
     return DONE
 
 

@@ -43,9 +43,13 @@ class RequestsApi:
         async def work(events: EventStream) -> None:
             asking = self._asking(ref)
             if asking is None:
-                if not _ZEROTIER.fullmatch(ref.lower()):
+                if not _ZEROTIER.fullmatch(ref.lower()) or not self._admin.network:
                     raise _unknown(ref)
-                asking = await self._let_onto_network(ref.lower(), events)
+                await self._let_onto_network(ref.lower(), events)
+                if member := self._admin.member(ref.lower()):
+                    await events.emit(wire.AuthorizedEvent(member=member))
+                    return
+                asking = await self._until_it_asks(ref.lower(), events)
             await events.emit(wire.AuthorizedEvent(request=asking))
 
         return await stream(request, work)
@@ -81,16 +85,16 @@ class RequestsApi:
             if m.address not in asking
         ]
 
-    async def _let_onto_network(self, node: str, events: EventStream) -> wire.JoinRequestView:
+    async def _let_onto_network(self, node: str, events: EventStream) -> None:
         network = self._admin.network
-        if not network:
-            raise _unknown(node)
         if self._admin.has_right:
             await events.emit(wire.StepEvent(message=f"authorizing {node} on the network {network}"))
             await self._admin.authorize(node)
         else:
             message = f"this node may not authorize on {network}: authorize {node} in its admin page ({self._admin.page})"
             await events.emit(wire.StepEvent(message=message))
+
+    async def _until_it_asks(self, node: str, events: EventStream) -> wire.JoinRequestView:
         await events.emit(wire.StepEvent(message=f"waiting for {node} to ask to join"))
         deadline = asyncio.get_running_loop().time() + HELLO_S
         while True:
@@ -102,7 +106,7 @@ class RequestsApi:
                     Code.NOT_READY,
                     f"cannot approve {node} yet",
                     f"it has not asked to join within {HELLO_S / 60:.0f} minutes",
-                    f"on that machine type: meshctl join {network}; then here again: meshctl approve {node}",
+                    f"on that machine type: meshctl join {self._admin.network}; then here again: meshctl approve {node}",
                 )
             await asyncio.sleep(0.2)
 

@@ -39,8 +39,8 @@ def check(facts: Facts) -> Iterator[Condition]:
         return  # everybody is away then, and the cause is told already
     for peer in facts.peers:
         if not peer.reachable:
-            new = not facts.settled or facts.now - peer.admitted < _NEW_S
-            if new and not peer.last_seen:
+            new = facts.now - peer.admitted < _NEW_S and not peer.last_seen
+            if new or not facts.settled:
                 continue
             if is_long(peer, facts.now):
                 continue

@@ -37,6 +37,13 @@ class NetworkAdmin:
         """Whether this node may authorize others there."""
         return self._admin() is not None
 
+    def member(self, node: str) -> str:
+        """The name of the member with that ZeroTier address, "" for none."""
+        for member in self._store.members():
+            if member.zerotier == node:
+                return self._store.name_of(member.fingerprint)
+        return ""
+
     async def waiting(self) -> list[Member]:
         """Nodes that asked to be on the network and may not yet. Raises MeshError DENIED where that cannot be seen."""
         if not self.network:

@@ -92,10 +92,14 @@ class CodeEvent(Wire):
 
 
 class AuthorizedEvent(Wire):
-    """The last event of `authorize`: the node is on the network and asks; nothing has been admitted yet."""
+    """The last event of `authorize`: the node is on the network and asks; nothing has been admitted yet.
+
+    member: instead, the name of the member that it is already, and which was let onto the network again.
+    """
 
     event: Literal["done"] = "done"
-    request: JoinRequestView
+    request: JoinRequestView | None = None
+    member: str = ""
 
 
 class Approved(Wire):
