@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import pwd
 from collections.abc import Callable
@@ -113,8 +114,7 @@ class ZeroTier:
 
     async def networks(self) -> list[Network]:
         """All that are joined."""
-        answer = (await self._call("GET", "/network"))[1]
-        return [_read(Network, one) for one in answer if isinstance(answer, list)]
+        return [_read(Network, one) for one in await self._list("/network")]
 
     async def network(self, network_id: str) -> Network | None:
         """One network, None where it is not joined."""
@@ -134,8 +134,7 @@ class ZeroTier:
 
     async def peers(self) -> list[Peer]:
         """The nodes that the service talks to."""
-        answer = (await self._call("GET", "/peer"))[1]
-        return [_read(Peer, one) for one in answer if isinstance(answer, list)]
+        return [_read(Peer, one) for one in await self._list("/peer")]
 
     async def controller(self, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, Any]:
         """A call to the controller in the same service: status and answer. path: below /controller."""
@@ -189,6 +188,13 @@ class ZeroTier:
         if not token or not token.isprintable():
             raise _no_token(path, "no token stands in it", "sudo systemctl restart zerotier-one")
         return token
+
+    async def _list(self, path: str) -> list[Any]:
+        """An answer that is no list is no empty list: each network would be taken for left."""
+        answer = (await self._call("GET", path))[1]
+        if not isinstance(answer, list):
+            raise _strange(f"its answer to GET {path} is no list")
+        return answer
 
     async def _call(self, method: str, path: str, *, body: dict[str, Any] | None = None) -> tuple[int, Any]:
         token = await asyncio.to_thread(self._token)
@@ -283,7 +289,9 @@ def _let_read(path: Path) -> str:
 
 def _reason(exc: BaseException) -> str:
     found = exc.os_error if isinstance(exc, aiohttp.ClientConnectorError) else exc
-    return (found.strerror if isinstance(found, OSError) else "") or str(exc) or type(exc).__name__
+    if isinstance(found, OSError) and found.errno is not None and found.errno in errno.errorcode:
+        return os.strerror(found.errno)  # asyncio's own words name the address once more and not the cause
+    return str(exc) or type(exc).__name__
 
 
 def _not_installed(home: Path) -> ZeroTierError:

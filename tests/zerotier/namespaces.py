@@ -9,6 +9,7 @@ import os
 import socket
 import subprocess
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 _CLONE_NEWNET = 0x40000000
@@ -16,13 +17,22 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def connect(namespace: str, port: int) -> socket.socket:
-    """A connection to 127.0.0.1 in that namespace. A socket stays in the namespace in which it was made, whoever holds it.
+    """A connection to 127.0.0.1 in that namespace. Raises OSError where nobody listens."""
+    return _inside(namespace, lambda: socket.create_connection(("127.0.0.1", port), timeout=5))
 
-    Raises OSError where nobody listens.
-    """
+
+def listen(namespace: str, port: int = 0) -> socket.socket:
+    """A socket that listens on 127.0.0.1 in that namespace; "" for the one we are in. Raises OSError."""
+    if not namespace:
+        return socket.create_server(("127.0.0.1", port))
+    return _inside(namespace, lambda: socket.create_server(("127.0.0.1", port)))
+
+
+def _inside(namespace: str, make: Callable[[], socket.socket]) -> socket.socket:
+    """A socket stays in the namespace in which it was made, whoever holds it."""
     answer: list[socket.socket | OSError] = []
 
-    def inside() -> None:  # a thread of its own: it is the thread that moves, and it ends there
+    def enter() -> None:  # a thread of its own: it is the thread that moves, and it ends there
         try:
             fd = os.open(f"/run/netns/{namespace}", os.O_RDONLY | os.O_CLOEXEC)
             try:
@@ -31,11 +41,11 @@ def connect(namespace: str, port: int) -> socket.socket:
                     raise OSError(code, os.strerror(code))
             finally:
                 os.close(fd)
-            answer.append(socket.create_connection(("127.0.0.1", port), timeout=5))
+            answer.append(make())
         except OSError as exc:
             answer.append(exc)
 
-    thread = threading.Thread(target=inside, name=f"into {namespace}")
+    thread = threading.Thread(target=enter, name=f"into {namespace}")
     thread.start()
     thread.join()
     if isinstance(answer[0], OSError):
