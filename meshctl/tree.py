@@ -88,7 +88,7 @@ def look(path: str, name: str | None) -> Tree:
     problem = name_problem(chosen)
     if problem:
         hint = hints.command("pin", path, "--name NAME") if name is None else "another --name"
-        raise usage(f"cannot pin {safe(path)} as {safe(chosen)!r}", problem, hint)
+        raise usage(f"cannot pin {safe(path)} as '{safe(chosen)}'", problem, hint)
     try:
         real = os.path.realpath(path, strict=True)
         status = os.lstat(real)
@@ -108,7 +108,7 @@ def standard_input(name: str | None) -> Tree:
         raise usage("cannot pin standard input", "it has no name", "meshctl pin - --name NAME")
     problem = name_problem(name)
     if problem:
-        raise usage(f"cannot pin standard input as {safe(name)!r}", problem, "another --name")
+        raise usage(f"cannot pin standard input as '{safe(name)}'", problem, "another --name")
     return Tree(name, False, [Part(FILE, name, STDIN)], None)
 
 

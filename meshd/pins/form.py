@@ -51,6 +51,11 @@ class Form:
     def directory(self) -> bool:
         return self._kinds.get(self.top) in ("directory", "implied")
 
+    @property
+    def closed(self) -> bool:
+        """Whether the closing boundary came."""
+        return self._where == self._after
+
     def feed(self, chunk: bytes) -> None:
         """Raises MeshError BAD_REQUEST, BAD_NAME."""
         data, at = self._rest + chunk, 0
@@ -60,7 +65,7 @@ class Form:
 
     def finish(self) -> None:
         """It has come to its end. Raises MeshError UPLOAD_CUT_OFF where that is not the form's, BAD_REQUEST for none."""
-        if self._where != self._after:
+        if not self.closed:
             raise MeshError(
                 Code.UPLOAD_CUT_OFF,
                 "cannot pin that upload",

@@ -154,7 +154,7 @@ class Uploads:
         else:
             if seen.error is not None:
                 raise seen.error
-            return await self._verify(seen, form, declared)
+            return await self._verify(seen, form)
         finally:
             self._names.discard(pin_name)
 
@@ -183,17 +183,14 @@ class Uploads:
             elif "/" not in path:
                 seen.tops[path] = event["Hash"]
 
-    async def _verify(self, seen: _Seen, form: Form, declared: Declared) -> Added:
-        """kubo acknowledges what it got; whether that is all, the counts say: what was announced, sent and taken."""
+    async def _verify(self, seen: _Seen, form: Form) -> Added:
+        """kubo acknowledges what it got; whether that is all, the counts of the form say."""
         size, files = sum(seen.sizes.values()), len(seen.sizes)
-        problems = _differences(form, declared)
-        if (size, files) != (form.size, form.files) or len(seen.tops) != 1:
-            # The reason is in a trailer of kubo's answer, which aiohttp does not show.
-            problems.append(f"kubo took {size} of {form.size} bytes and {files} of {form.files} files")
-        if problems:
+        if (size, files) != (form.size, form.files) or len(seen.tops) != 1 or not form.closed:
             for root in seen.tops.values():
                 await self.unpin(root)
-            raise _mismatch("; ".join(problems))
+            # The reason is in a trailer of kubo's answer, which aiohttp does not show.
+            raise _mismatch(f"kubo took {size} of {form.size} bytes and {files} of {form.files} files")
         added = Added(next(iter(seen.tops.values())), size, files, form.directory)
         self._roots[added.root] += 1
         return added
@@ -219,9 +216,10 @@ class Uploads:
     ) -> AsyncIterator[bytes]:
         """The body, chunk by chunk; it raises, which cuts the connection to kubo, where it must not be acknowledged.
 
-        kubo answers 200 for a body without its closing boundary, and pins it (measured).
+        kubo answers 200 for a body without its closing boundary, and pins it (measured). It answers as soon as it has
+        that boundary, so it gets it last, when all has come and all of it was checked.
         """
-        unchecked = _CHECK_EVERY
+        last, unchecked = b"", _CHECK_EVERY
         try:
             async for chunk in body:
                 unchecked += len(chunk)
@@ -231,8 +229,14 @@ class Uploads:
                 form.feed(chunk)
                 if declared.size is not None and form.size > declared.size:
                     raise _mismatch(f"{declared.size} bytes were announced and more came")
-                yield chunk
+                if form.closed:
+                    last = last or chunk  # only ends of lines may follow, which kubo need not have
+                else:
+                    yield chunk
             form.finish()
+            if problems := _differences(form, declared):
+                raise _mismatch("; ".join(problems))
+            yield last
         except MeshError as exc:
             seen.error = exc
             raise

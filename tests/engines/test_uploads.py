@@ -357,7 +357,7 @@ async def test_one_of_two_uploads_of_the_same_bytes_does_not_take_the_pin_from_t
     await machine.uploads.release(one.root)
     assert await machine.kubo.pinned([two.root]) == {two.root}
     with pytest.raises(MeshError, match="announced"):
-        await machine.add(Part("c", data), declared=declared(1, 1))
+        await machine.add(Part("c", data), declared=declared(101, 1))
     assert await machine.kubo.pinned([two.root]) == {two.root}
     await machine.uploads.release(two.root)
     assert await machine.kubo.pinned([two.root]) == set()
