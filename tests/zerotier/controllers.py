@@ -142,6 +142,10 @@ class Controllers:
             "broadcast": found["enableBroadcast"],
         }
 
+    def may_talk(self, member: str) -> bool:
+        """Whether any network lets it in."""
+        return any(members.get(member, {}).get("authorized") for members in self._members.values())
+
     def acquainted(self, one: str, other: str) -> bool:
         """Whether the two talk: as members of a network, or as member and controller."""
         for network, members in self._members.items():

@@ -16,9 +16,9 @@ _CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def connect(namespace: str, port: int) -> socket.socket:
-    """A connection to 127.0.0.1 in that namespace. Raises OSError where nobody listens."""
-    return _inside(namespace, lambda: socket.create_connection(("127.0.0.1", port), timeout=5))
+def connect(namespace: str, port: int, address: str = "127.0.0.1", seconds: float = 5.0) -> socket.socket:
+    """A connection out of that namespace. Raises OSError where nobody listens."""
+    return _inside(namespace, lambda: socket.create_connection((address, port), timeout=seconds))
 
 
 def listen(namespace: str, port: int = 0) -> socket.socket:

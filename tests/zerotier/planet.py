@@ -12,6 +12,7 @@ import secrets
 import socket
 import socketserver
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ class Planet(Controllers):
         """Nodes to which nobody has a path of his own."""
         self.moon = ""
         """The service that is a root of this planet's own: everybody talks to it."""
+        self.wire: Callable[[str, bool], None] | None = None
+        """Called with a member and whether others still take its packets: the others hear at once who is out."""
         self._running: dict[str, dict[str, str]] = {}  # services, by address: their endpoint and version
         self._forced: dict[tuple[str, str], dict[str, Any]] = {}
         self._kept_off: set[str] = set()
@@ -51,6 +54,12 @@ class Planet(Controllers):
             else:
                 self._forced[network, member] = {"status": status, "url": url}
             self.changed(network, member)
+
+    def change_member(self, network: str, member: str, changes: dict[str, Any]) -> dict[str, Any]:
+        said = super().change_member(network, member, changes)
+        if self.wire is not None and "authorized" in changes:
+            self.wire(member, self.may_talk(member))
+        return said
 
     def keep_off_interface(self, member: str, *, kept: bool = True) -> None:
         """OK, with addresses, and they are not on the interface (ZeroTierOne#809)."""

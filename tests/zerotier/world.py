@@ -75,6 +75,7 @@ class World:
             self.places.append(place)
             place.start()
         self.planet.moon = self.places[0].address
+        self.planet.wire = self._switch
 
     def close(self) -> None:
         for place in self.places:
@@ -83,6 +84,20 @@ class World:
             self._cables.remove()
         self.planet.stop()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _switch(self, member: str, on: bool) -> None:
+        """Others take its packets or do not; its interface sees nothing of it."""
+        for place in self.places:
+            if place.address == member:
+                hub, number = place.namespace.rsplit("-", 1)  # as tests/mesh/cables.py names them
+                _ip(
+                    "-n",
+                    f"{hub}-hub",
+                    "link",
+                    "set",
+                    f"port{number}",
+                    *(["master", "west"] if on else ["nomaster"]),
+                )
 
     # -- knobs; what only the planet knows how to do is done on `planet` -------------------------------------------------
 
@@ -113,12 +128,13 @@ class World:
 
 def make_interface(namespace: str) -> None:
     """The cable's end, as the service finds it: without a name of its own, without addresses, down."""
-    for words in (
-        ["addr", "flush", "dev", "eth0"],
-        ["link", "set", "eth0", "down"],
-        ["link", "set", "eth0", "name", "zt0"],
-    ):
-        subprocess.run(["ip", "-n", namespace, *words], check=True, capture_output=True, timeout=20)
+    _ip("-n", namespace, "addr", "flush", "dev", "eth0")
+    _ip("-n", namespace, "link", "set", "eth0", "down")
+    _ip("-n", namespace, "link", "set", "eth0", "name", "zt0")
+
+
+def _ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True, capture_output=True, timeout=20)
 
 
 @pytest.fixture
