@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import signal
 import time
 from collections.abc import Awaitable, Callable, Coroutine
@@ -55,6 +54,7 @@ _ADDRESS_EVERY_S = 2.0
 _HEALTH_EVERY_S = 2.0
 _REPLICATE_EVERY_S = 5.0
 _REPLICATE_SHARE = 0.02  # a large catalogue is read less often
+_ROUND_MOST_S = 60.0
 _SETTLED_S = 15.0  # after a start nobody is called away who was not asked yet
 _STOP_S = 60.0
 _LOG = structlog.get_logger(part="daemon")
@@ -291,17 +291,18 @@ class Node:
         """Do `work` again and again, `seconds` apart, and longer where it would take more than `share` of the time."""
         said = ""
         while True:
-            began = time.monotonic()
+            began, took = time.monotonic(), 0.0
             try:
                 await work()
                 said = ""
+                took = time.monotonic() - began  # one that failed says nothing of how long one takes
             except MeshError as exc:
                 if str(exc) != said:  # the same fault is told once
                     said = str(exc)
                     _LOG.warning("cannot finish a round", error=said)
             except Exception:  # noqa: BLE001 - a mistake, or a full disk, ends the round and not the node
                 _LOG.exception("a round failed")
-            await asyncio.sleep(max(seconds, (time.monotonic() - began) / share))
+            await asyncio.sleep(max(seconds, min(took / share, _ROUND_MOST_S)))
 
     def _when_ready(self, work: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
         async def guarded() -> None:
@@ -389,8 +390,8 @@ class Node:
     def _remove_content(self) -> None:
         """The content first: a mesh that is joined later must not be served from it."""
         for folder in ("kubo", "cluster"):
-            shutil.rmtree(self.config.state / folder)
-        for name in ("trash.json", "notices.json"):
+            files.empty(self.config.state / folder)
+        for name in ("trash.json", "notices.json", "pending.json"):
             (self.config.state / name).unlink(missing_ok=True)
 
     def _remove_identity(self) -> None:

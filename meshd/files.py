@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import pwd
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -70,6 +71,15 @@ def read_json(path: Path, *, hint: str = "") -> object:
             hint
             or f"restore it from a backup; or move {path.parent} away and join the mesh again as a new node",
         ) from exc
+
+
+def empty(folder: Path) -> None:
+    """Remove all that is in it. The folder itself stays: it may be a mount point. Raises OSError."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=path.name == "lost+found")
+        else:
+            path.unlink()
 
 
 def sync_directory(path: Path) -> None:

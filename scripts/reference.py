@@ -164,6 +164,10 @@ def _kind(field: FieldInfo) -> str:
             return _KINDS[name]
     if get_origin(field.annotation) is Literal:
         return " or ".join(f'`"{value}"`' for value in get_args(field.annotation))
+    if field.annotation is bool:
+        return "`true` or `false`"
+    if get_origin(field.annotation) is list:
+        return "list of texts"
     if field.annotation is int:
         bounds = {type(bound).__name__: bound for bound in field.metadata}
         return f"whole number from {bounds['Ge'].ge} to {bounds['Le'].le}"
@@ -183,6 +187,8 @@ def _in_units(value: float, units: tuple[tuple[str, int], ...]) -> str:
 def _default(field: FieldInfo) -> str:
     """The default as TOML; "" where it depends on the machine or the key is left out."""
     kind, value = _kind(field), field.default
+    if field.is_required():
+        return ""
     if field.default_factory is not None or (value is None and "size" not in kind):
         return ""
     if value is None:
@@ -191,15 +197,26 @@ def _default(field: FieldInfo) -> str:
         return f'"{_in_units(value, _SIZES)}"'
     if kind.startswith("duration"):
         return f'"{_in_units(value, _SPANS)}"'
+    if isinstance(value, bool):
+        return json.dumps(value)
     return str(value) if isinstance(value, int) else json.dumps(str(value))
 
 
-def _sections() -> Iterator[tuple[str, type[BaseModel]]]:
-    for name, field in Config.model_fields.items():
-        model = field.annotation
-        assert isinstance(model, type)  # noqa: S101 - every section is a model
-        assert issubclass(model, BaseModel)  # noqa: S101
-        yield name, model
+def _section_in(field: FieldInfo) -> type[BaseModel] | None:
+    """The model of a key that is a section, or a list of sections, of its own."""
+    inner = get_args(field.annotation)[0] if get_origin(field.annotation) is list else field.annotation
+    return inner if isinstance(inner, type) and issubclass(inner, BaseModel) else None
+
+
+def _sections(
+    model: type[BaseModel] = Config, under: str = ""
+) -> Iterator[tuple[str, type[BaseModel], bool]]:
+    """Name, model, and whether there may be many of it."""
+    for name, field in model.model_fields.items():
+        section = _section_in(field)
+        if section is not None:
+            yield f"{under}{name}", section, get_origin(field.annotation) is list
+            yield from _sections(section, f"{under}{name}.")
 
 
 def config() -> str:
@@ -213,18 +230,21 @@ def config() -> str:
         "A change takes effect when the daemon is started again.\n",
     ]
     example = []
-    for name, model in _sections():
-        about = (model.__doc__ or "").partition("]")[2].strip(" ,")
-        lines.append(f"## [{name}]\n")
+    for name, model, many in _sections():
+        about = (model.__doc__ or "").partition("]")[2].strip("], :")
+        heading, mute = (f"[[{name}]]", "# ") if many else (f"[{name}]", "")
+        lines.append(f"## {heading}\n")
         if about:
             lines.append(f"{about[0].upper()}{about[1:]}.\n")
         lines.append("| key | type | default | |\n| --- | --- | --- | --- |")
-        example.append(f"[{name}]")
+        example.append(f"{mute}{heading}")
         for key, field in model.model_fields.items():
+            if _section_in(field) is not None:
+                continue  # it has a heading of its own
             default = _default(field)
             shown = f"`{default}`" if default else "–"
             lines.append(f"| `{key}` | {_cell(_kind(field))} | {shown} | {_cell(field.description or '')} |")
-            example.append(f"{key} = {default}" if default else f"# {key}: {field.description}")
+            example.append(f"{mute}{key} = {default}" if default else f"# {key}: {field.description}")
         lines.append("")
         example.append("")
     lines += ["## All of it\n", "The whole file with its defaults:\n", "```toml", *example[:-1], "```", ""]

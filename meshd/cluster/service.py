@@ -10,7 +10,7 @@ from meshd import files
 from meshd.cluster import config
 from meshd.cluster.rest import Cluster
 from meshd.errors import Code, MeshError
-from meshd.kubo.service import check_version, find_engine, run_once
+from meshd.kubo.service import check_version, find_engine, gone, restore, run_once
 from meshd.supervise import sockets
 from meshd.supervise.child import Launch
 
@@ -66,10 +66,18 @@ class ClusterProgram:
         return str(self._read("identity.json")["id"])
 
     def _read(self, name: str) -> dict[str, Any]:
-        document = files.read_json(self.folder / name)
+        path = self.folder / name
+        try:
+            document = files.read_json(path)
+        except FileNotFoundError:
+            raise gone(path) from None
         if not isinstance(document, dict):
+            hint = f"move {path} away: meshd makes it anew" if name == "service.json" else ""
             raise MeshError(
-                Code.BAD_STATE, f"cannot use {self.folder / name}", "it is not a file of ipfs-cluster"
+                Code.BAD_STATE,
+                f"cannot use {path}",
+                "it is not a file of ipfs-cluster",
+                hint or restore(path),
             )
         return document
 
@@ -78,7 +86,8 @@ class ClusterProgram:
         if self.place is None:
             raise MeshError(Code.NO_OVERLAY, "cannot start the cluster", "there is no overlay address")
         binary = await self.find()
-        await self.create()
+        self._read("identity.json")  # never made anew here: another one would be a stranger to the mesh
+        await self.create()  # service.json may be missing
         sockets.check_free(self.place.address, self.place.port, "the cluster")
         current = self._read("service.json")
         if "leveldb" not in current.get("datastore", {}):
@@ -86,7 +95,7 @@ class ClusterProgram:
                 Code.BAD_STATE,
                 f"cannot use {self.folder}",
                 "its datastore is not leveldb, and a change of datastore is a migration",
-                f"move {self.folder} away; the catalogue comes back from the other nodes",
+                f"move {self.folder / 'service.json'} away; the catalogue comes back from the other nodes",
             )
         wanted = config.apply(current, self.place)
         if wanted != current:

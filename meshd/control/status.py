@@ -30,6 +30,8 @@ Happened = Literal["condition-raised", "condition-cleared"]
 LINES, LINES_MOST = 100, 500  # of a log
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
+_ENGINE_S = 2.0  # who asks what is wrong is not kept waiting for an engine that is frozen
+
 
 class StatusApi:
     def __init__(
@@ -146,16 +148,18 @@ class StatusApi:
 
     async def _content_size(self) -> int:
         try:
-            return (await self._kubo.repo_stat()).size
-        except MeshError:
-            return 0  # kubo is down, which the services say
+            async with asyncio.timeout(_ENGINE_S):
+                return (await self._kubo.repo_stat()).size
+        except (MeshError, TimeoutError):
+            return 0  # kubo is down or frozen, which the services say
 
     async def _pin_counts(self) -> wire.PinCounts | None:
         if not self._turns.ready:
             return None
         try:
-            pins = await self._cluster.allocations()
-        except MeshError:
+            async with asyncio.timeout(_ENGINE_S):
+                pins = await self._cluster.allocations()
+        except (MeshError, TimeoutError):
             return None
         trash = self._journal.all()
         return wire.PinCounts(

@@ -15,7 +15,9 @@ class Facts:
 
     now: float
     in_mesh: bool
-    settled: bool = True  # False just after the start, or after the address came back: the peers are not asked yet
+    settled: bool = (
+        True  # False just after the start, or after the address came back: the peers are not asked yet
+    )
     forgotten_by: str = ""  # a name; empty while this node is a member
     overlay: OverlayState = field(default_factory=OverlayState)
     services: dict[str, ServiceState] = field(default_factory=dict)

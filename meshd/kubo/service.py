@@ -65,9 +65,22 @@ def check_version(name: str, found: str, supported: tuple[str, ...]) -> None:
         raise MeshError(
             Code.ENGINE_MISSING,
             f"cannot use {name} {found}",
-            f"meshd is made for {' or '.join(s + 'x' for s in supported)}",
+            f"meshd is made for {' or '.join(s + 'x' if s.endswith('.') else s for s in supported)}",
             "install that version, or name its folder in [paths] engines of the configuration; from a checkout: make setup",
         )
+
+
+def gone(path: Path) -> MeshError:
+    """A file of an engine that must be there is not."""
+    return MeshError(Code.BAD_STATE, f"cannot use {path}", "the file is missing", restore(path))
+
+
+def restore(path: Path) -> str:
+    """What to type where a file of an engine in the state folder is lost."""
+    folder = path.parent.parent
+    return (
+        f"restore {folder} as a whole from a backup; or begin anew: meshctl leave --force, then meshctl join"
+    )
 
 
 class KuboProgram:
@@ -114,11 +127,13 @@ class KuboProgram:
         return str(self._config()["Identity"]["PeerID"])
 
     def _config(self) -> dict[str, Any]:
-        config = files.read_json(self.repo / "config")
+        path = self.repo / "config"
+        try:
+            config = files.read_json(path)
+        except FileNotFoundError:
+            raise gone(path) from None
         if not isinstance(config, dict) or "Identity" not in config:
-            raise MeshError(
-                Code.BAD_STATE, f"cannot use {self.repo / 'config'}", "it is not a config of kubo"
-            )
+            raise MeshError(Code.BAD_STATE, f"cannot use {path}", "it is not a config of kubo", restore(path))
         return config
 
     async def prepare(self) -> Launch:
@@ -126,9 +141,8 @@ class KuboProgram:
         if self.place is None:
             raise MeshError(Code.NO_OVERLAY, "cannot start kubo", "there is no overlay address")
         binary = await self.find()
-        await self.create()
+        config = self._config()  # never made anew here: another identity would be a stranger to the mesh
         sockets.check_free(self.place.address, self.place.port, "kubo's swarm")
-        config = self._config()
         wanted = policy.apply(config, self.place)
         if wanted != config:
             files.write_durably(self.repo / "config", json.dumps(wanted, indent=2))

@@ -7,7 +7,6 @@ one: the others would hold links and trust for a node that is not there any more
 from __future__ import annotations
 
 import hmac
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -84,9 +83,9 @@ class Attempt:
         self._folder = folder
         kubo, cluster = folder / "kubo", folder / "cluster"
         if (folder / _KUBO_CONFIG).exists() and not (folder / _LAST_OF_KUBO).exists():
-            _empty(kubo)
+            files.empty(kubo)
         if not (folder / _CLUSTER_IDENTITY).exists() or not (folder / _CLUSTER_CONFIG).exists():
-            _empty(cluster)
+            files.empty(cluster)
         self._were_empty = [path for path in (kubo, cluster) if path.is_dir() and not any(path.iterdir())]
         self._had_secrets = Secrets.swarm_key_file(folder).exists()
 
@@ -95,13 +94,4 @@ class Attempt:
         if not self._had_secrets:
             Secrets.erase(self._folder)
         for path in self._were_empty:
-            _empty(path)
-
-
-def _empty(folder: Path) -> None:
-    """The folder itself stays: it may be a mount point."""
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=path.name == "lost+found")
-        else:
-            path.unlink()
+            files.empty(path)

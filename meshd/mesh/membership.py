@@ -170,7 +170,7 @@ class Membership:
         member = self._store.by_name(name)
         if member is None:
             raise MeshError(
-                Code.NOT_FOUND, f"cannot forget {name}", "no member has that name", "meshctl peers"
+                Code.NOT_FOUND, f"cannot forget {name!a}", "no member has that name", "meshctl peers"
             )
         if member.fingerprint == self._store.fingerprint:
             raise MeshError(Code.BAD_REQUEST, f"cannot forget {name}", "it is this node", "meshctl leave")

@@ -88,7 +88,7 @@ class _Central:
 
     async def members(self) -> list[Member]:
         answer = await self._call("GET", "/member")
-        listed = answer.get("data", answer.get("members")) if isinstance(answer, dict) else answer
+        listed = answer.get("items") if isinstance(answer, dict) else answer  # v2 wraps some of its lists so
         if not isinstance(listed, list):
             raise self._cannot("its list of members is not what it was known to be", "")
         return [m for m in map(_member, listed) if m is not None]
@@ -190,7 +190,7 @@ async def _whole(response: aiohttp.ClientResponse) -> bytes:
 
 
 def _member(document: object) -> Member | None:
-    """v1 has nodeId, name and config.authorized; what else may come is read where it is plain."""
+    """v1 has nodeId, name and config.authorized, v2 deviceId; what else may come is read where it is plain."""
     if not isinstance(document, dict):
         return None
     inner = document.get("config")
@@ -198,7 +198,7 @@ def _member(document: object) -> Member | None:
     address = next(
         (
             v[-10:]
-            for k in ("nodeId", "address", "id")
+            for k in ("nodeId", "deviceId", "address", "id")
             if isinstance(v := document.get(k, config.get(k)), str) and _ADDRESS.fullmatch(v[-10:])
         ),
         None,

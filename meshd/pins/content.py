@@ -38,7 +38,10 @@ class Content:
         parts = [part for part in path.split("/") if part]
         if any(part in (".", "..") for part in parts):
             raise MeshError(
-                Code.BAD_REQUEST, f"cannot look for {path}", "a path inside an entry has no '.' or '..'"
+                Code.BAD_REQUEST,
+                f"cannot look for {path}",
+                "a path inside an entry has no '.' or '..'",
+                f"meshctl ls {quoted(numbered.reference + '/')}",
             )
         ipfs_path = "/".join(["", "ipfs", numbered.pin.root, *parts])
         try:

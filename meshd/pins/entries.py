@@ -6,6 +6,8 @@ person who adds the same bytes would overwrite the first one's name and take the
 
 from __future__ import annotations
 
+import base64
+import binascii
 import re
 import secrets
 import shlex
@@ -47,7 +49,7 @@ def check_name(name: str) -> str:
         problem = "it has a '/', which separates an entry from a path inside it"
     elif len(name.encode("utf-8", "surrogateescape")) > 255:
         problem = "it is longer than 255 bytes"
-    elif any(unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp") for c in name):
+    elif any(unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp") for c in name):
         problem = "it has characters that do not show (control, direction or zero-width marks)"
     if problem:
         raise MeshError(
@@ -60,8 +62,18 @@ def check_name(name: str) -> str:
 
 
 def is_cid(text: str) -> bool:
-    """Whether it looks like a CID; whether it is one, kubo says."""
-    return _CID.fullmatch(text) is not None
+    """Whether it looks like a CID, in its one spelling; whether it is one, kubo says."""
+    return _CID.fullmatch(text) is not None and (text.startswith("Q") or _spelled_as_usual(text))
+
+
+def _spelled_as_usual(text: str) -> bool:
+    """base32 has letters of which not every bit counts: kubo takes all spellings, and here they would be two names."""
+    letters = text[1:].upper()
+    try:
+        raw = base64.b32decode(letters + "=" * (-len(letters) % 8))
+    except binascii.Error:
+        return False
+    return base64.b32encode(raw).decode().rstrip("=") == letters
 
 
 def to_node(pin: Pin) -> dict[str, Any]:

@@ -96,12 +96,14 @@ class Machine:
 
     async def start_kubo(self) -> None:
         self.place_kubo()
+        await self.kubo_program.create()
         await self.kubo_service.start("s")
         assert self.kubo_service.state.phase is Phase.READY, self.kubo_service.state.last_exit
 
     async def start_cluster(self) -> None:
         await self.gate.start()
         self.place_cluster()
+        await self.cluster_program.create()
         await self.cluster_service.start("s")
         assert self.cluster_service.state.phase is Phase.READY, self.cluster_service.state.last_exit
 

@@ -11,6 +11,7 @@ import pytest
 import pytest_asyncio
 
 from meshd.errors import Code, MeshError
+from meshd.files import private_directory
 from meshd.mesh.identity import Identity
 from meshd.mesh.peers import Peers
 from meshd.mesh.store import MeshStore
@@ -33,8 +34,9 @@ class Library:
 
     def __init__(self, node: Machine) -> None:
         self.node = node
-        self.identity = Identity.load_or_create(node.state)
-        self.store = MeshStore(node.state, self.identity.fingerprint)
+        own = private_directory(node.state.parent / "own")  # no key is made beside engines that are there already
+        self.identity = Identity.load_or_create(own)
+        self.store = MeshStore(own, self.identity.fingerprint)
         self.peers = Peers(self.identity, lambda: node.address)
         self.copies = Copies(node.gate, self.store, self.peers)
         self.catalogue = Catalogue(node.cluster, self.store, self.copies, lambda: ())

@@ -74,6 +74,7 @@ async def test_a_start_writes_the_rules_back_where_somebody_changed_them() -> No
         address = own_address()
         program.place = policy.Place(address, free_port(address), folder / "k.sock")
         program.swarm_key = "key"
+        await program.create()
         await program.prepare()
         config = folder / "kubo" / "config"
         config.write_text(config.read_text().replace('"Type": "none"', '"Type": "auto"'))
@@ -90,6 +91,21 @@ async def test_a_repository_without_an_identity_is_told() -> None:
         with pytest.raises(MeshError) as caught:
             await KuboProgram(folder / "kubo", Kubo(folder / "k.sock"), ENGINES, folder).create()
         assert caught.value.code is Code.BAD_STATE
+
+
+async def test_an_identity_that_is_lost_is_told_and_never_made_anew() -> None:
+    with short_folder() as folder:
+        program = KuboProgram(folder / "kubo", Kubo(folder / "k.sock"), ENGINES, folder)
+        address = own_address()
+        program.place = policy.Place(address, free_port(address), folder / "k.sock")
+        await program.create()
+        (folder / "kubo" / "config").unlink()
+        with pytest.raises(MeshError) as caught:
+            await program.prepare()
+        assert caught.value.code is Code.BAD_STATE
+        assert str(folder / "kubo" / "config") in caught.value.title
+        assert "from a backup" in caught.value.hint
+        assert not (folder / "kubo" / "config").exists()
 
 
 # -- pins ----------------------------------------------------------------------------------------------------------

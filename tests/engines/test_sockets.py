@@ -73,6 +73,7 @@ async def test_a_port_that_is_in_use_is_told_and_not_shared(machine: Machine) ->
         second = Machine(folder)
         second.address, second.kubo_port = machine.address, machine.kubo_port
         second.place_kubo()
+        await second.kubo_program.create()
         with pytest.raises(MeshError) as caught:
             await second.kubo_program.prepare()
     assert caught.value.code is Code.BUSY

@@ -127,7 +127,7 @@ MISTAKES = [
     ("metrics on a name", '[metrics]\nlisten = "localhost:4011"', "metrics.listen", "loopback"),
     ("metrics without a port", '[metrics]\nlisten = "127.0.0.1"', "metrics.listen", "loopback"),
     ("metrics on port 0", '[metrics]\nlisten = "127.0.0.1:0"', "metrics.listen", "loopback"),
-    ("an unknown kind of overlay", '[overlay]\nkind = "carrier"', "overlay.kind", "'auto' or 'static'"),
+    ("an unknown kind of overlay", '[overlay]\nkind = "carrier"', "overlay.kind", "'auto', 'static' or 'zerotier'"),
     ("static without an address", '[overlay]\nkind = "static"', "overlay", 'interface = "wg0"'),
     (
         "static with both",
