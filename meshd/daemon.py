@@ -92,7 +92,13 @@ class Node:
             )
         )
         duties = self.pins.duties
-        self.watch = Watch(self.store, self.peers, duties.beat, on_removals=duties.fetch_removals)
+        self.watch = Watch(
+            self.store,
+            self.peers,
+            duties.beat,
+            on_removals=duties.fetch_removals,
+            seen_file=state / "seen.json",
+        )
         self.peer_server = PeerServer(
             self.identity,
             self.store,
@@ -136,6 +142,7 @@ class Node:
             self.turns.kubo_place,
             self._kubo_ids,
             self._secret_files,
+            state,
         )
         self._build_control()
 
@@ -288,7 +295,10 @@ class Node:
 
     @staticmethod
     async def _every(seconds: float, work: Callable[[], Awaitable[None]], *, share: float = 1.0) -> None:
-        """Do `work` again and again, `seconds` apart, and longer where it would take more than `share` of the time."""
+        """Do `work` again and again, `seconds` apart, and longer where it would take more than `share` of the time.
+
+        A round that fails says nothing about that: it may have waited for an engine that hangs.
+        """
         said = ""
         while True:
             began, took = time.monotonic(), 0.0
@@ -329,6 +339,8 @@ class Node:
                 joined=self.notices.unread(),
                 asking=tuple((r.id, r.name, r.address) for r in self.peer_server.approval.views()),
                 full=pins.storage.full(),
+                trash=len(pins.journal.all()),
+                unwritable=self.audit.unwritable,
                 drift=self.audit.drift,
                 strangers=self.audit.strangers,
                 open_files=self.audit.open_files,
@@ -391,7 +403,7 @@ class Node:
         """The content first: a mesh that is joined later must not be served from it."""
         for folder in ("kubo", "cluster"):
             files.empty(self.config.state / folder)
-        for name in ("trash.json", "notices.json", "pending.json"):
+        for name in ("trash.json", "notices.json", "pending.json", "seen.json"):
             (self.config.state / name).unlink(missing_ok=True)
 
     def _remove_identity(self) -> None:

@@ -93,6 +93,7 @@ class ServiceState:
     unhealthy_since: float = 0.0
     missed: int = 0  # questions in a row that it did not answer
     last_exit: str = ""  # how it ended the last time, with its own last words
+    advice: str = ""  # what to type about that
     leak: str = ""  # a socket where none may be
     starved: str = (
         ""  # what it said when its disk was full; it may never write again, even once there is room
@@ -116,6 +117,7 @@ class PeerState:
     free_bytes: int = 0  # above its reserve and within its offer
     roster_digest: str = ""
     version: str = ""
+    ahead_s: float = 0.0  # of this node's clock; negative: behind
     swarm_connected: bool = False
     problem: str = ""
     admitted: float = 0.0  # wall clock seconds

@@ -97,6 +97,8 @@ class StatusApi:
             state = service.state
             if state.phase is not Phase.READY:
                 return f"waiting for {name}" + (f": {state.last_exit}" if state.last_exit else "")
+            if not state.healthy:
+                return f"{name} runs but does not answer"
         if self._turns.listen_error is not None:
             return str(self._turns.listen_error)
         return ""

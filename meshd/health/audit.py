@@ -10,6 +10,7 @@ from pathlib import Path
 
 import structlog
 
+from meshd import files
 from meshd.errors import MeshError
 from meshd.kubo import policy
 from meshd.kubo.rpc import Kubo
@@ -36,6 +37,7 @@ class Audit:
         kubo_place: Callable[[str], policy.Place],
         member_ids: Callable[[], set[str]],
         secret_files: Callable[[], list[Path]],
+        state: Path,
     ) -> None:
         self._services = services
         self._ports = ports
@@ -44,9 +46,11 @@ class Audit:
         self._kubo_place = kubo_place
         self._member_ids = member_ids
         self._secret_files = secret_files
+        self._state = state
         self.drift: tuple[str, ...] = ()
         self.strangers: tuple[str, ...] = ()
         self.open_files: tuple[str, ...] = ()
+        self.unwritable = ""
 
     async def run(self) -> None:
         """For as long as the daemon lives."""
@@ -55,6 +59,7 @@ class Audit:
             for service in self._services.values():
                 await self._look_at_sockets(service)
             self.open_files = tuple(str(p) for p in self._secret_files() if _others_may_read(p))
+            self.unwritable = await asyncio.to_thread(why_unwritable, self._state)
             kubo = self._services["kubo"].state
             if kubo.phase is not Phase.READY:
                 self.drift = self.strangers = ()  # found in a program that is no more
@@ -64,7 +69,7 @@ class Audit:
             starting = any(s.state.phase is Phase.STARTING for s in self._services.values())
             looks = 0 if starting else looks + 1
             # Whoever mends something wants to see it mended.
-            troubled = self.drift or self.strangers or self.open_files
+            troubled = self.drift or self.strangers or self.open_files or self.unwritable
             calm = WHILE_RUNNING_S if looks > _FIRST_LOOKS and not troubled else JUST_STARTED_S
             await self._sleep(WHILE_STARTING_S if starting else calm)
 
@@ -103,6 +108,17 @@ class Audit:
         peers = await self._kubo.swarm_peers()
         known = self._member_ids()
         self.strangers = tuple(f"{i} at {where}" for i, where in sorted(peers.items()) if i not in known)
+
+
+def why_unwritable(folder: Path) -> str:
+    """Why nothing can be written into `folder` now, or "". A small file is made and removed."""
+    probe = folder / ".writable"
+    try:
+        files.write_atomically(probe, b"")
+        probe.unlink()
+    except OSError as exc:
+        return exc.strerror or str(exc)
+    return ""
 
 
 def _others_may_read(path: Path) -> bool:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 import structlog
 
 from meshd.health import (
+    clocks,
+    early,
     long_away,
     members,
     overlay,
@@ -17,6 +19,7 @@ from meshd.health import (
     taking_part,
     unstable,
     versions,
+    writing,
 )
 from meshd.health.facts import Facts
 from meshd.health.history import History
@@ -32,6 +35,9 @@ CHECKS: tuple[Callable[[Facts], Iterator[Condition]], ...] = (
     taking_part.check,
     versions.check,
     storage.check,
+    early.check,
+    writing.check,
+    clocks.check,
 )
 _LOG = structlog.get_logger(part="health")
 # Seconds that it must last until it is told, for what is no trouble while it is short: a node that starts is not ready.

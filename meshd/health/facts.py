@@ -27,6 +27,8 @@ class Facts:
     asking: tuple[tuple[str, str, str], ...] = ()  # (id, name, address) of nodes that ask to join
     room: Room | None = None
     full: str = ""
+    trash: int = 0  # removed entries that can be restored here
+    unwritable: str = ""  # why the state folder takes no writes
     drift: tuple[str, ...] = ()  # rules of the private swarm that the running kubo does not hold
     strangers: tuple[str, ...] = ()  # swarm peers outside the roster, as `id at address`
     open_files: tuple[str, ...] = ()  # secrets that others may read

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import structlog
 
+from meshd import files
 from meshd.errors import Code, MeshError
 from meshd.mesh.peers import Peers
 from meshd.mesh.protocol import PROTOCOL, speaks
@@ -19,6 +22,7 @@ from meshd.model import PeerState
 from meshd.wire import Beat, Member
 
 _MISSED = 3  # beats until a peer counts as not reachable
+_WRITE_SEEN_EVERY_S = 600.0
 _JITTER = 0.2  # of the interval, so that the nodes of a mesh do not beat in step
 _EXCHANGE_AGAIN_S = (
     60.0  # two rosters that stay apart although they were exchanged (a newer node's) are left so long
@@ -38,6 +42,7 @@ class _Watched:
     last_seen: float = 0.0
     seen_at: float | None = None
     rtt_s: float | None = None
+    ahead_s: float = 0.0
     beat: Beat | None = None
     problem: str = ""
     removals_taken: int = 0
@@ -56,6 +61,7 @@ class Watch:
         beat: Callable[[], Awaitable[Beat]],
         *,
         on_removals: OnRemovals | None = None,
+        seen_file: Path | None = None,
         interval: float = 5.0,
         now: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
@@ -73,6 +79,9 @@ class Watch:
         self._now = now
         self._monotonic = monotonic
         self._watched: dict[str, _Watched] = {}
+        self._seen_file = seen_file
+        self._seen = _read_seen(seen_file)
+        self._seen_written = 0.0
         self._changed = asyncio.Event()
         self._subscribers: list[Callable[[], None]] = []
         store.subscribe(self._roster_changed)
@@ -126,6 +135,7 @@ class Watch:
             free_bytes=watched.beat.free,
             roster_digest=watched.beat.roster_digest,
             version=watched.beat.version,
+            ahead_s=watched.ahead_s,
         )
 
     def _reachable(self, watched: _Watched) -> bool:
@@ -147,7 +157,8 @@ class Watch:
                     self._watched.pop(gone, None)
                 self._peers.keep_only(peers)
                 for fingerprint, member in peers.items():
-                    watched = self._watched.setdefault(fingerprint, _Watched(member))
+                    known = _Watched(member, last_seen=self._seen.get(fingerprint, 0.0))
+                    watched = self._watched.setdefault(fingerprint, known)
                     watched.member = member
                     watched.wake.set()
                     if fingerprint not in tasks:
@@ -194,10 +205,25 @@ class Watch:
         watched.seen_at = self._monotonic()
         watched.rtt_s = watched.seen_at - began
         watched.last_seen = self._now()
+        if theirs.now:
+            watched.ahead_s = theirs.now - (watched.last_seen - watched.rtt_s / 2)
         watched.beat = theirs
         watched.problem = "" if speaks(theirs.protocol) else _other_protocol(theirs.protocol)
         self._tell(watched)
+        await self._remember()
         await self._exchange_rosters(watched, theirs)
+
+    async def _remember(self) -> None:
+        """Write down who was seen when, so that a restart does not forget who has been away for weeks."""
+        if self._seen_file is None or self._now() - self._seen_written < _WRITE_SEEN_EVERY_S:
+            return
+        self._seen_written = self._now()
+        self._seen |= {key: w.last_seen for key, w in self._watched.items() if w.last_seen}
+        text = json.dumps(self._seen)
+        try:
+            await asyncio.to_thread(files.write_atomically, self._seen_file, text)
+        except OSError as exc:  # a full disk: it is told elsewhere, and the beat goes on
+            _LOG.warning("cannot remember who was seen", error=str(exc))
 
     async def _exchange_rosters(self, watched: _Watched, theirs: Beat) -> None:
         pair = (self._store.digest(), theirs.roster_digest)
@@ -246,6 +272,18 @@ class Watch:
         )
         for callback in self._subscribers:
             callback()
+
+
+def _read_seen(file: Path | None) -> dict[str, float]:
+    """Fingerprint -> wall clock seconds. What cannot be read is not known, which does no harm."""
+    if file is None:
+        return {}
+    try:
+        document = files.read_json(file)
+    except (OSError, MeshError):
+        return {}
+    known = document.items() if isinstance(document, dict) else ()
+    return {str(k): float(v) for k, v in known if isinstance(v, int | float)}
 
 
 def _other_protocol(theirs: int) -> str:

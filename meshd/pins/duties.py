@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from meshd import __version__
@@ -51,6 +52,7 @@ class Duties:
             free=self._storage.free(),
             accepts=ready and self._storage.accepts(),
             ready=ready,
+            now=time.time(),
         )
 
     async def confirm(self, cids: list[str]) -> Confirmed:

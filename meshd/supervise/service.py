@@ -222,7 +222,8 @@ class Service:
             phase=Phase.BACKOFF,
             pid=None,
             retry_at=self._clock() + wait,
-            last_exit=f"{error}; {error.hint}" if _says_more(error, self.program.name) else str(error),
+            last_exit=str(error),
+            advice=error.hint,
             restarts=self._state.restarts + 1,
             healthy=True,
             missed=0,
@@ -254,8 +255,3 @@ class Service:
 
 def _tail(child: Child) -> str:
     return " | ".join(list(child.last_lines)[-5:]) or "(none)"
-
-
-def _says_more(error: MeshError, name: str) -> bool:
-    """Whether its hint is more than to look at the output: what keeps a program from being started at all."""
-    return bool(error.hint) and error.hint != f"meshctl logs {name}"

@@ -92,6 +92,7 @@ class Beat(Wire):
     free: int
     accepts: bool
     ready: bool
+    now: float = 0.0  # wall clock, seconds; 0 from a node that does not say
 
 
 class ConfirmRequest(Request):

@@ -58,6 +58,8 @@ TROUBLE: list[tuple[str, str, dict[str, Any]]] = [
     ("peer-version", "barn", {"peers": (replace(HERE, version="0.0.1"),)}),
     ("disk-floor", "", {"full": "the disk has 5 bytes free"}),
     ("copies-missing", "", {"short": 3}),
+    ("state-unwritable", "", {"unwritable": "Read-only file system"}),
+    ("clock-apart", "barn", {"peers": (replace(HERE, ahead_s=-61.0),)}),
 ]
 
 
@@ -175,6 +177,30 @@ def test_copies_that_are_missing_are_told_with_who_cannot_take_one() -> None:
     found = told(facts(short=2, full="full", peers=(AWAY, full)))
     (condition,) = (c for c in found if c.code == "copies-missing")
     assert condition.cause.startswith("this node takes no more, barn is away, cellar takes no more; ")
+
+
+def test_a_full_disk_says_that_what_was_removed_goes_early() -> None:
+    assert [c.code for c in told(facts(full="full", trash=0))] == ["disk-floor"]
+    assert [c.code for c in told(facts(trash=2))] == []
+    (early,) = (c for c in told(facts(full="full", trash=2)) if c.code == "trash-early")
+    assert "2 removed entries" in early.cause
+    assert "meshctl restore" in early.hint
+
+
+@pytest.mark.parametrize(
+    ("ahead_s", "how"), [(59.0, ""), (-59.0, ""), (61.0, "61 s ahead of"), (-90.0, "90 s behind")]
+)
+def test_clocks_that_are_more_than_a_minute_apart_are_told(ahead_s: float, how: str) -> None:
+    found = told(facts(peers=(replace(HERE, ahead_s=ahead_s),)))
+    assert [c.code for c in found] == (["clock-apart"] if how else [])
+    assert all(how in c.cause for c in found)
+
+
+def test_a_service_that_meshd_refused_to_start_is_told_with_what_helps_against_that() -> None:
+    (condition,) = told(
+        facts(**service(phase=Phase.BACKOFF, last_exit="cannot find ipfs", advice="install it"))
+    )
+    assert condition.hint == "install it; it is tried again by itself"
 
 
 def test_a_leak_stays_told_while_the_service_is_tried_again_and_goes_once_it_is_ready() -> None:
