@@ -138,9 +138,9 @@ class Shell:
         os.write(self._commands, text.encode() + b"\0")
         if asked:
             self._await(asked, seconds, text)
-            os.write(self._keyboard, f"{answer}\n".encode())
             with self._output.open("ab") as output:  # as a terminal shows what is typed
                 output.write(f"{answer}\n".encode())
+            os.write(self._keyboard, f"{answer}\n".encode())
         if not select.select([self._codes], [], [], seconds)[0]:
             raise TimeoutError(f"after {seconds:g} s: {text}\n{self._printed()}")
         answer = os.read(self._codes, 16).decode()
@@ -173,6 +173,10 @@ class Shell:
                 process.kill()
         psutil.wait_procs(started, timeout=10)
         os.close(self._commands)
-        self._process.wait(10)
+        try:
+            self._process.wait(3)
+        except subprocess.TimeoutExpired:  # a loop that waits for something in vain
+            self._process.kill()
+            self._process.wait(10)
         for descriptor in (self._codes, self._keyboard, self._terminal):
             os.close(descriptor)

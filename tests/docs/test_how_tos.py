@@ -161,6 +161,7 @@ def test_a_dead_machine_is_replaced_and_a_lost_one_forgotten(
     page.instead["e6054d1d"] = unused.split()[0]
     page.rest()
     page.sit_down_at(new)
+    until(lambda: "forgotten" in new.conditions(), "the machine learns that it was forgotten", 60)
     code, printed = shell.type(AT_A_TERMINAL, 60, asked="[y/N] ", answer="y")  # it was found
     assert code == 0, printed
 

@@ -49,3 +49,15 @@ def test_a_shell_keeps_what_was_typed_before(home: Path, shell: Shell) -> None:
     assert shell.type("cat", 10) == (0, "")
     assert shell.type("tail -f /dev/null &", 10).code == 0
     assert shell.type("kill %1; wait", 10).code in (0, 143)
+
+
+def test_a_shell_that_waits_in_vain_is_ended(home: Path, environment: dict[str, str]) -> None:
+    shell = Shell(home, environment)
+    with pytest.raises(TimeoutError):
+        shell.type("until false; do sleep 0.1; done", 0.3)
+    shell.close()
+
+
+def test_a_question_is_answered_at_a_terminal(shell: Shell) -> None:
+    typed = '[ -t 0 ] && read -r -p "sure? " word && echo "said $word"'
+    assert shell.type(typed, 10, asked="sure? ", answer="y") == (0, "sure? y\nsaid y\n")
