@@ -149,10 +149,10 @@ def cli() -> str:
 
 _KINDS: dict[str, str] = {
     "parse_size": 'size: `"5GiB"`, `"1TB"`, or bytes',
-    "_optional_size": 'size, or `""`',
+    "optional_size": 'size, or `""`',
     "parse_duration": 'duration: `"30d"`, `"12h"`, `"10m"`, `"90s"`, or seconds',
     "_replicas": 'whole number from 1, or `"all"`',
-    "_listen": 'loopback address and port, or `""`',
+    "loopback_port": 'loopback address and port, or `""`',
 }
 
 

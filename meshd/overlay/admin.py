@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from meshd.config_zerotier import Network as Config
+from meshd.config.zerotier import Network as Config
 from meshd.errors import Code, MeshError
 from meshd.overlay.zerotier import ZeroTier
 

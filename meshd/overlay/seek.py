@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import structlog
 
-from meshd.config_zerotier import Network as Config
+from meshd.config.zerotier import Network as Config
 from meshd.model import OverlayState
 from meshd.overlay.addresses import is_private
 from meshd.overlay.zerotier import Network, Peer, ZeroTier, ZeroTierError

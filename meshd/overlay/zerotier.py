@@ -18,7 +18,7 @@ from typing import Annotated, Any, TypeVar
 import aiohttp
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
-from meshd.config_zerotier import ZeroTier as Config
+from meshd.config.zerotier import ZeroTier as Config
 from meshd.errors import Code, MeshError
 
 DEFAULT_PORT = 9993

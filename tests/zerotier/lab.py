@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import aiohttp
 
-from meshd.config_zerotier import ZeroTier as Config
+from meshd.config.zerotier import ZeroTier as Config
 from meshd.overlay.zerotier import Network, ZeroTier, ZeroTierError
 from tests.mesh.cables import Cables
 from tests.waiting import until

@@ -11,8 +11,8 @@ from typing import Literal
 import pytest
 import pytest_asyncio
 
-from meshd.config_zerotier import Network as Config
-from meshd.config_zerotier import ZeroTier as ServiceConfig
+from meshd.config.zerotier import Network as Config
+from meshd.config.zerotier import ZeroTier as ServiceConfig
 from meshd.errors import MeshError
 from meshd.overlay.admin import Admin, admin_of
 from meshd.overlay.zerotier import ZeroTier

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from meshd.config_zerotier import ZeroTier as Config
+from meshd.config.zerotier import ZeroTier as Config
 from meshd.overlay import zerotier
 from meshd.overlay.zerotier import ZeroTier, ZeroTierError
 from tests.waiting import until
@@ -195,7 +195,7 @@ _NOBODY = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"
 _AS_NOBODY = """
 import asyncio, sys
 from pathlib import Path
-from meshd.config_zerotier import ZeroTier as Config
+from meshd.config.zerotier import ZeroTier as Config
 from meshd.overlay.zerotier import ZeroTier, ZeroTierError
 try:
     asyncio.run(ZeroTier(Config(home=Path(sys.argv[1])), {}.get).status())

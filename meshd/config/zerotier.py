@@ -7,7 +7,9 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
+
+from meshd.config.values import Section
 
 NETWORK_ID = re.compile(r"[0-9a-f]{16}")
 
@@ -38,11 +40,7 @@ def _api_url(value: object) -> str:
     raise ValueError('expected a URL such as "https://api.zerotier.com/api/v1"')
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
-
-
-class Network(_Section):
+class Network(Section):
     """[[overlay.zerotier.networks]], one section a network"""
 
     id: Annotated[str, BeforeValidator(_network_id)] = Field(description="16 hex digits")
@@ -75,7 +73,7 @@ class Network(_Section):
         return self
 
 
-class ZeroTier(_Section):
+class ZeroTier(Section):
     """[overlay.zerotier]: the ZeroTier One service of this machine"""
 
     home: Path = Field(

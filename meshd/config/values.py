@@ -1,0 +1,110 @@
+"""What a value of the configuration file may be: each names what was expected where it is something else."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+_UNITS = {"": 1, "B": 1}
+for _power, _letter in enumerate("KMGTP", start=1):
+    _UNITS |= {f"{_letter}B": 1000**_power, f"{_letter}IB": 1024**_power, _letter: 1024**_power}
+_LONGEST_S = 1e10  # three centuries; more is a slip
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+NODE_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
+
+
+def parse_size(value: object) -> int:
+    """Bytes from `5GiB`, `1 TB`, `1048576`. Raises ValueError."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    match = (
+        re.fullmatch(r"\s*(\d{1,15}(?:\.\d{1,9})?)\s*([A-Za-z]*)\s*", value)
+        if isinstance(value, str)
+        else None
+    )
+    if match is None or match[2].upper() not in _UNITS:
+        raise ValueError('expected a size such as "5GiB", "1TB" or a number of bytes')
+    return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+def parse_duration(value: object) -> float:
+    """Seconds from `30d`, `12h`, `90s`. Raises ValueError."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= _LONGEST_S:
+        return float(value)
+    match = (
+        re.fullmatch(r"\s*(\d{1,12}(?:\.\d{1,9})?)\s*([smhdw])\s*", value) if isinstance(value, str) else None
+    )
+    if match is None:
+        raise ValueError('expected a duration such as "30d", "12h", "10m" or "90s"')
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def check_node_name(name: str) -> str:
+    """A name that is safe in a terminal, a file name and a table. Raises ValueError."""
+    if not NODE_NAME.fullmatch(name):
+        raise ValueError(
+            "expected 1 to 63 of the letters a-z, A-Z, digits, '.', '_' and '-', a letter or digit at either end"
+        )
+    return name
+
+
+def host_name() -> str:
+    """The host's short name, if a node may have it."""
+    short = socket.gethostname().split(".")[0]
+    return short if NODE_NAME.fullmatch(short) else "node"
+
+
+def _printable(value: object) -> object:
+    if isinstance(value, str) and not value.isprintable():
+        raise ValueError("expected printable characters only")
+    return value
+
+
+def _path(value: object) -> object:
+    if value == "" or (isinstance(value, str) and not value.isprintable()):
+        raise ValueError('expected a path of printable characters such as "/var/lib/meshd"')
+    return value
+
+
+def optional_size(value: object) -> int | None:
+    """`parse_size`, or None for nothing. Raises ValueError."""
+    return None if value in ("", None) else parse_size(value)
+
+
+def _replicas(value: object) -> int | str:
+    if value == "all":
+        return "all"
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 1000:
+        return value
+    raise ValueError('expected a whole number from 1, or "all"')
+
+
+def loopback_port(value: object) -> str:
+    """A loopback address and port, or "". Raises ValueError."""
+    if value == "":
+        return ""
+    host, _, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
+    try:
+        loopback = ipaddress.ip_address(host.strip("[]")).is_loopback
+        if loopback and 0 < int(port) < 65536:
+            return str(value)
+    except ValueError:
+        pass
+    raise ValueError('expected a loopback address and port such as "127.0.0.1:4011", or "" to turn it off')
+
+
+Words = Annotated[str, BeforeValidator(_printable)]  # these are shown in terminals
+Folder = Annotated[Path, BeforeValidator(_path)]
+Size = Annotated[int, BeforeValidator(parse_size)]
+Duration = Annotated[float, BeforeValidator(parse_duration)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Replicas = Annotated[int | Literal["all"], BeforeValidator(_replicas)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
