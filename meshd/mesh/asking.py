@@ -166,12 +166,7 @@ class _Asking:
     def _all_refused(self) -> bool:
         """Whether nobody is left who may still say yes, and there was time to find others."""
         settled = all(task.done() or address in self._failed for address, task in self._tasks.items())
-        return (
-            bool(self._refused)
-            and settled
-            and not self._busy_with
-            and self._loop.time() >= self._refused_at + self._settle_s
-        )
+        return bool(self._refused) and settled and self._loop.time() >= self._refused_at + self._settle_s
 
     async def _withdraw(self, heard: _Heard) -> None:
         with contextlib.suppress(MeshError):

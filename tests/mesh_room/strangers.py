@@ -22,12 +22,13 @@ class Stranger:
         self.node = node
         self.found: list[tuple[str, int]] = [(member.listen, member.port) for member in members]
         self.events: list[Wire] = []
+        self.rounds = 0  # how often it asked whom it can find
         self._task: asyncio.Task[Admitted] | None = None
 
     def begin(self, total_s: float = 60.0, **other: object) -> Stranger:
         self._task = asyncio.create_task(
             ask(
-                lambda: list(self.found),
+                self._found,
                 self.node.joiner(**other),
                 self.node.identity,
                 self.node.peers,
@@ -39,6 +40,16 @@ class Stranger:
             )
         )
         return self
+
+    def _found(self) -> list[tuple[str, int]]:
+        self.rounds += 1
+        return list(self.found)
+
+    async def goes_on(self, rounds: int = 15) -> None:
+        """Return when it has gone on for much longer than it waits after a refusal."""
+        until_round = self.rounds + rounds
+        await until(lambda: self.rounds >= until_round or self._ended())
+        assert not self._ended()
 
     async def _emit(self, event: Wire) -> None:
         self.events.append(event)

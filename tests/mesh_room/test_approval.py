@@ -204,6 +204,14 @@ async def test_a_node_that_cannot_be_a_member_is_told_at_once(
     assert (await refusal_of(begin(barn, attic, NONCE, **said))).code is code
 
 
+async def test_a_node_of_another_protocol_is_told_to_be_updated(attic: Node, barn: Node) -> None:
+    body = {"protocol": 7, "commitment": NONCE, "joiner": barn.joiner().model_dump()}
+    status, answer, _ = await raw(attic, "POST", "/ask", body)
+    assert (status, answer["code"]) == (400, "bad-request")
+    assert "protocol 7" in str(answer["detail"])
+    assert "update meshd" in str(answer["hint"])
+
+
 # -- how many and for how long -----------------------------------------------------------------------------------------
 
 
@@ -353,6 +361,27 @@ async def test_a_person_who_goes_away_does_not_lose_the_admission(attic: Node, b
     await attic.store.settled()
     assert (await look(barn, attic, asked)).state == "admitted"
     assert _waiting(attic) == []
+
+
+async def test_nobody_takes_a_request_back_while_its_admission_is_written(attic: Node, barn: Node) -> None:
+    asked = await asks(barn, attic)
+    apply, writing, go_on = attic.store._apply, asyncio.Event(), asyncio.Event()
+
+    async def waits(change: Any) -> Any:
+        writing.set()
+        await go_on.wait()
+        return await apply(change)
+
+    attic.store._apply = waits  # type: ignore[method-assign]
+    approving = asyncio.create_task(attic.server.approval.approve("barn", _code(attic)))
+    await asyncio.wait_for(writing.wait(), 10)
+    assert (await look(barn, attic, asked)).state == "waiting"
+    with pytest.raises(MeshError, match="no node of that id or name"):
+        attic.server.approval.deny("barn")
+    await barn.peers.withdraw(attic.listen, attic.port, attic.fingerprint, asked.id)
+    go_on.set()
+    assert (await asyncio.wait_for(approving, 10)).name == "barn"
+    assert (await look(barn, attic, asked)).state == "admitted"
 
 
 async def test_a_node_that_was_forgotten_while_it_waited(attic: Node, barn: Node) -> None:

@@ -88,6 +88,7 @@ async def test_both_sides_show_one_code_and_a_person_admits_the_node(
     assert [member.name for member in attic.joined] == ["barn"]
     assert attic.view_of(barn.node).admitted_by == attic.fingerprint
     assert _waiting(attic) == []
+    assert await attic.server.approval.approve("barn", code) == approved  # it can still be answered again
     answer = await barn.node.peers.beat(barn.node.view_of(attic), await barn.node.holder.beat())
     assert answer.fingerprint == attic.fingerprint
 
@@ -139,6 +140,7 @@ async def test_a_member_that_is_found_late_is_asked(attic: Node, stranger: MakeS
     await attic.server.approval.approve("barn", await barn.code())
     await barn.outcome()
     assert len(barn.shown) == 1
+    assert f"asking {barn.node.listen}" not in barn.said
 
 
 async def test_a_member_with_two_addresses_is_asked_once(attic: Node, stranger: MakeStranger) -> None:
@@ -262,6 +264,30 @@ async def test_denied_by_one_and_approved_by_another(pair: Pair, stranger: MakeS
     await cellar.code(2)
     attic.server.approval.deny("cellar")
     await until(lambda: "refuses: a member denied this node" in cellar.said)
+    await cellar.goes_on()
+    await shed.server.approval.approve("cellar", cellar.code_at(shed))
+    await cellar.outcome()
+
+
+async def test_a_refusal_is_not_the_end_while_another_has_not_answered_yet(
+    pair: Pair, stranger: MakeStranger
+) -> None:
+    attic, shed = pair
+    cellar = await stranger("cellar", attic, shed)
+    route, awake = shed.server._routes["GET", "/hello"], asyncio.Event()
+
+    async def slow(call: Call) -> BaseModel:
+        await awake.wait()
+        return await route.handler(call)
+
+    shed.server._routes["GET", "/hello"] = route._replace(handler=slow)
+    cellar.begin()
+    await cellar.code()
+    attic.server.approval.deny("cellar")
+    await until(lambda: "refuses: a member denied this node" in cellar.said)
+    await cellar.goes_on()
+    awake.set()
+    await cellar.code(2)
     await shed.server.approval.approve("cellar", cellar.code_at(shed))
     await cellar.outcome()
 
@@ -276,7 +302,7 @@ async def test_who_gives_up_takes_the_request_back(pair: Pair, stranger: MakeStr
 
 
 async def test_nobody_approves(attic: Node, stranger: MakeStranger) -> None:
-    barn = (await stranger("barn", attic)).begin(total_s=1.0)
+    barn = (await stranger("barn", attic)).begin(total_s=2.0)
     refusal = await refusal_of(barn.outcome())
     assert refusal.code is Code.NOT_READY
     assert "nobody approved this node" in refusal.detail
@@ -292,7 +318,7 @@ async def test_nobody_is_found(make_node: MakeNode, stranger: MakeStranger) -> N
     barn = await stranger("barn", lonely)
     with socket.create_server(("127.0.0.1", 0)) as closed:
         barn.found.append(("127.0.0.1", closed.getsockname()[1]))
-    refusal = await refusal_of(barn.begin(total_s=0.5).outcome())
+    refusal = await refusal_of(barn.begin(total_s=2.0).outcome())
     assert refusal.code is Code.NOT_READY
     assert "nothing listens there" in refusal.detail
     assert "it is in no mesh" in refusal.detail
@@ -341,6 +367,7 @@ async def test_a_member_that_was_started_again_is_asked_again(attic: Node, stran
     await _restart(attic)
     new = await barn.code(2)
     assert new != old
+    assert "has forgotten the question; asking it again" in barn.said
     await until(lambda: _waiting(attic) == ["barn"])
     assert (await refusal_of(attic.server.approval.approve("barn", old))).code is Code.DENIED
     await attic.server.approval.approve("barn", new)
@@ -467,7 +494,7 @@ async def test_a_strangers_own_words_are_not_shown(make_node: MakeNode, stranger
         assert "\x1b" not in str(refusal.problem()) + barn.said
     code = Code.PEER_UNREACHABLE
     barn = await stranger("barn", rogue)
-    refusal = await refusal_of(barn.begin(total_s=0.3).outcome())
+    refusal = await refusal_of(barn.begin(total_s=2.0).outcome())
     assert refusal.code is Code.NOT_READY
     assert "see?]0;here" in refusal.detail
     assert "evil" not in str(refusal.problem()) + barn.said
@@ -487,7 +514,7 @@ async def test_a_node_of_another_protocol_is_passed_over(
     barn = (await stranger("barn", newer, attic)).begin()
     await attic.server.approval.approve("barn", await barn.code())
     await barn.outcome()
-    alone = await refusal_of((await stranger("cellar", newer)).begin(total_s=0.3).outcome())
+    alone = await refusal_of((await stranger("cellar", newer)).begin(total_s=2.0).outcome())
     assert "protocol 7" in alone.detail
 
 
