@@ -62,7 +62,7 @@ class PeerServer:
     ) -> None:
         """secrets: called when a node is admitted. on_joined(member), on_beat(fingerprint, beat): called in the loop.
 
-        approval: the requests to join without an invite, which people answer elsewhere; default: nobody can.
+        approval: the requests to join without an invite, which people answer; default: one of its own.
         strangers_most: connections without a certificate at one time; stranger_s: seconds that each may last.
         """
         self._identity = identity
