@@ -116,7 +116,7 @@ class _Central:
                 ) as response,
             ):
                 self._check(response.status)
-                return json.loads(await _whole(response) or b"{}")
+                return _parsed(await _whole(response))
         except TimeoutError:
             raise self._cannot(
                 f"{self._host} did not answer within {_TIMEOUT_S:.0f} s", "try again"
@@ -187,6 +187,13 @@ async def _whole(response: aiohttp.ClientResponse) -> bytes:
         if len(raw) > _ANSWER_MOST:
             raise ValueError(f"the answer is longer than {_ANSWER_MOST} bytes")
     return bytes(raw)
+
+
+def _parsed(raw: bytes) -> Any:
+    try:
+        return json.loads(raw or b"{}")
+    except RecursionError:  # nested more deeply than Python goes
+        raise ValueError("its answer is nested too deeply") from None
 
 
 def _member(document: object) -> Member | None:
