@@ -202,21 +202,19 @@ def _default(field: FieldInfo) -> str:
     return str(value) if isinstance(value, int) else json.dumps(str(value))
 
 
-def _section_in(field: FieldInfo) -> type[BaseModel] | None:
+def section_in(field: FieldInfo) -> type[BaseModel] | None:
     """The model of a key that is a section, or a list of sections, of its own."""
     inner = get_args(field.annotation)[0] if get_origin(field.annotation) is list else field.annotation
     return inner if isinstance(inner, type) and issubclass(inner, BaseModel) else None
 
 
-def _sections(
-    model: type[BaseModel] = Config, under: str = ""
-) -> Iterator[tuple[str, type[BaseModel], bool]]:
+def sections(model: type[BaseModel] = Config, under: str = "") -> Iterator[tuple[str, type[BaseModel], bool]]:
     """Name, model, and whether there may be many of it."""
     for name, field in model.model_fields.items():
-        section = _section_in(field)
+        section = section_in(field)
         if section is not None:
             yield f"{under}{name}", section, get_origin(field.annotation) is list
-            yield from _sections(section, f"{under}{name}.")
+            yield from sections(section, f"{under}{name}.")
 
 
 def config() -> str:
@@ -230,7 +228,7 @@ def config() -> str:
         "A change takes effect when the daemon is started again.\n",
     ]
     example = []
-    for name, model, many in _sections():
+    for name, model, many in sections():
         about = (model.__doc__ or "").partition("]")[2].strip("], :")
         heading, mute = (f"[[{name}]]", "# ") if many else (f"[{name}]", "")
         lines.append(f"## {heading}\n")
@@ -239,7 +237,7 @@ def config() -> str:
         lines.append("| key | type | default | |\n| --- | --- | --- | --- |")
         example.append(f"{mute}{heading}")
         for key, field in model.model_fields.items():
-            if _section_in(field) is not None:
+            if section_in(field) is not None:
                 continue  # it has a heading of its own
             default = _default(field)
             shown = f"`{default}`" if default else "–"
@@ -300,6 +298,7 @@ def errors() -> str:
 
 
 _FIELDS = ("code", "severity", "title", "cause", "hint", "subject")
+_ERROR_FIELDS = ("code", "title", "cause", "hint")
 
 
 @dataclass(frozen=True)
@@ -320,9 +319,14 @@ def conditions() -> dict[str, list[Said]]:
     for file in sorted((ROOT / "meshd").rglob("*.py")):
         tree = ast.parse(file.read_text())
         for function in ast.walk(tree):
-            if isinstance(function, ast.FunctionDef):
-                for call in _calls(function, "Condition"):
-                    given = dict(zip(_FIELDS, call.args, strict=False))
+            if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+                raised: list[tuple[ast.Call, tuple[str, ...]]] = [
+                    (call, _FIELDS) for call in _calls(function, "Condition")
+                ]
+                raised += [(call, _ERROR_FIELDS) for call in _calls(function, "ZeroTierError")]
+                for call, fields in raised:
+                    given: dict[str, ast.expr] = {"severity": ast.Constant("error")}
+                    given |= dict(zip(fields, call.args, strict=False))
                     given |= {keyword.arg: keyword.value for keyword in call.keywords if keyword.arg}
                     if not isinstance(given.get("code"), ast.Constant):
                         continue  # a copy of one that was raised elsewhere
@@ -347,7 +351,9 @@ def _calls(tree: ast.AST, name: str) -> Iterator[ast.Call]:
             yield node
 
 
-def _fillings(tree: ast.Module, function: ast.FunctionDef, title: ast.expr) -> list[dict[str, ast.expr]]:
+def _fillings(
+    tree: ast.Module, function: ast.FunctionDef | ast.AsyncFunctionDef, title: ast.expr
+) -> list[dict[str, ast.expr]]:
     """What a function that only passes its arguments on is called with, call by call; nothing for others."""
     parameters = [argument.arg for argument in function.args.args]
     if not (isinstance(title, ast.Name) and title.id in parameters):

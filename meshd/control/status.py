@@ -96,7 +96,8 @@ class StatusApi:
         for name, service in self._turns.services.items():
             state = service.state
             if state.phase is not Phase.READY:
-                return f"waiting for {name}" + (f": {state.last_exit}" if state.last_exit else "")
+                why = f": {state.last_exit}" if state.last_exit else ""
+                return f"waiting for {name}{why}" + (f"; {state.advice}" if why and state.advice else "")
             if not state.healthy:
                 return f"{name} runs but does not answer"
         if self._turns.listen_error is not None:

@@ -81,19 +81,31 @@ def _chosen(seen: Seen) -> Network | OverlayState:
                 return network
         cause = f"ZeroTier on this machine has left it, or never joined it ({_joined(seen.networks)})"
         hint = f"sudo zerotier-cli join {seen.wanted}; or for good: auto_join = true in [[overlay.zerotier.networks]]"
-        problem = _error("zerotier-left", f"this machine is not on the network {seen.wanted}", cause, hint)
+        problem = Condition(
+            "zerotier-left", Severity.ERROR, f"this machine is not on the network {seen.wanted}", cause, hint
+        )
         return OverlayState(network=seen.wanted, node=seen.node, problem=problem)
     if len(seen.networks) == 1:
         return seen.networks[0]
+    hint = "begin a mesh on one: meshctl init --network ID; or join the one on it: meshctl join ID"
     if seen.networks:
         ids = ", ".join(f"{n.id}{f' ({n.name})' if n.name else ''}" for n in seen.networks)
-        title, cause = "meshd does not know which ZeroTier network to use", f"this machine is on {ids}"
-        code = "zerotier-several"
+        problem = Condition(
+            "zerotier-several",
+            Severity.ERROR,
+            "meshd does not know which ZeroTier network to use",
+            f"this machine is on {ids}",
+            hint,
+        )
     else:
-        title, cause = "this machine is on no ZeroTier network", "ZeroTier One runs, and has joined none"
-        code = "zerotier-none"
-    hint = "begin a mesh on one: meshctl init --network ID; or join the one on it: meshctl join ID"
-    return OverlayState(node=seen.node, problem=_error(code, title, cause, hint))
+        problem = Condition(
+            "zerotier-none",
+            Severity.ERROR,
+            "this machine is on no ZeroTier network",
+            "ZeroTier One runs, and has joined none",
+            hint,
+        )
+    return OverlayState(node=seen.node, problem=problem)
 
 
 def _joined(networks: Sequence[Network]) -> str:
@@ -119,23 +131,26 @@ def _bare(cidr: str) -> str:
 def _no_address(network: Network, seen: Seen) -> Condition:
     name = _called(network)
     if network.status == "OK" and not network.addresses:
-        return _error(
+        return Condition(
             "zerotier-no-address",
+            Severity.ERROR,
             f"{name} gives this machine no address",
             "it is authorized there, and neither IPv4 nor IPv6 auto-assign is on, or the pool is used up",
             "in the network's admin page turn on IPv4 auto-assign, or give this member an address (its ZeroTier address"
             f" is {seen.node})",
         )
     if network.status == "OK" and not any(is_private(a) for a in map(_bare, network.addresses) if a):
-        return _error(
+        return Condition(
             "zerotier-no-address",
+            Severity.ERROR,
             f"{name} gives this machine no private address",
             f"it has {', '.join(network.addresses)}, which is not private",
             "in the network's admin page choose a private range (10.x.x.x, 172.16-31.x.x, 192.168.x.x)",
         )
     if network.status == "OK":
-        return _error(
+        return Condition(
             "overlay-down",
+            Severity.ERROR,
             f"the address of {name} is not on {network.device or 'its interface'}",
             f"ZeroTier says {', '.join(network.addresses)}; the kernel does not have it there",
             f"ip addr show {network.device}; if it stays so: sudo systemctl restart zerotier-one",
@@ -157,8 +172,9 @@ def _no_address(network: Network, seen: Seen) -> Condition:
 
 
 def _denied(network: Network, node: str) -> Condition:
-    return _error(
+    return Condition(
         "zerotier-denied",
+        Severity.ERROR,
         f"this machine is not authorized on {_called(network)}",
         f"its ZeroTier address is {node}",
         f"on a member type: meshctl approve {node}; or authorize {node} in the network's admin page",
@@ -166,8 +182,9 @@ def _denied(network: Network, node: str) -> Condition:
 
 
 def _not_found(network: Network, node: str) -> Condition:
-    return _error(
+    return Condition(
         "zerotier-not-found",
+        Severity.ERROR,
         f"there is no ZeroTier network {network.id}",
         "its controller does not know it: the id is wrong, or the network was deleted",
         f"compare the id with the one on a member: meshctl status; and leave this one: zerotier-cli leave {network.id}",
@@ -175,8 +192,9 @@ def _not_found(network: Network, node: str) -> Condition:
 
 
 def _port_error(network: Network, node: str) -> Condition:
-    return _error(
+    return Condition(
         "zerotier-port-error",
+        Severity.ERROR,
         f"ZeroTier cannot make the interface of {_called(network)}",
         "the system gave it no virtual network device (no /dev/net/tun, or not allowed in this container)",
         "sudo modprobe tun, then: sudo systemctl restart zerotier-one; and see: journalctl -u zerotier-one",
@@ -184,8 +202,9 @@ def _port_error(network: Network, node: str) -> Condition:
 
 
 def _too_old(network: Network, node: str) -> Condition:
-    return _error(
+    return Condition(
         "zerotier-too-old",
+        Severity.ERROR,
         f"ZeroTier One on this machine is too old for {_called(network)}",
         "the network's controller wants a newer one",
         "install the present version as https://www.zerotier.com/download says",
@@ -194,8 +213,9 @@ def _too_old(network: Network, node: str) -> Condition:
 
 def _login(network: Network, node: str) -> Condition:
     where = network.login_url or "the address that zerotier-cli listnetworks shows"
-    return _error(
+    return Condition(
         "zerotier-login",
+        Severity.ERROR,
         f"{_called(network)} wants a person to log in",
         "the network uses single sign-on",
         f"open in a browser: {where}",
@@ -213,7 +233,3 @@ _REFUSALS = {
 
 def _called(network: Network) -> str:
     return f"the ZeroTier network {network.name or network.id}"
-
-
-def _error(code: str, title: str, cause: str, hint: str) -> Condition:
-    return Condition(code, Severity.ERROR, title, cause, hint)

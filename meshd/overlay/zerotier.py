@@ -158,7 +158,7 @@ class ZeroTier:
             return handed
         usual = self.config.home / "authtoken.secret"
         own = Path(self._environment("HOME") or "/") / ".zeroTierOneAuthToken"
-        return own if not _readable(usual) and own.exists() else usual
+        return own if not _readable(usual) and _readable(own) else usual
 
     def base_url(self) -> str:
         """http://127.0.0.1:PORT"""

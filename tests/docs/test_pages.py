@@ -123,9 +123,12 @@ def test_a_reference_that_has_drifted_is_named(tmp_path: Path) -> None:
 def test_the_configuration_in_the_reference_is_the_default() -> None:
     text = reference.config().split("```toml\n")[1].split("```")[0]
     assert config.parse(text, "the reference") == config.parse("", "the defaults")
-    for section, model in config.Config.model_fields.items():
-        for key in model.annotation.model_fields:  # type: ignore[union-attr]  # every section is a model
-            assert f"\n{key} = " in text or f"\n# {key}: " in text, f"{section}.{key}"
+    for section, model, many in reference.sections():
+        heading = f"\n# [[{section}]]\n" if many else f"[{section}]\n"
+        below = text.partition(heading)[2].partition("\n\n")[0]
+        keys = {key for key, field in model.model_fields.items() if reference.section_in(field) is None}
+        shown = {line.removeprefix("# ").partition(" =")[0].partition(":")[0] for line in below.splitlines()}
+        assert keys == shown, section
 
 
 def test_the_ways_to_a_private_network_are_shown_as_configurations() -> None:

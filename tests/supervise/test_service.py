@@ -125,7 +125,8 @@ async def test_one_that_cannot_be_prepared_is_told_with_its_cause(service: Super
     service.script.refuses = MeshError(Code.BUSY, "cannot use port 4001", "nginx listens there", "stop nginx")
     await service.start("s")
     assert service.state.phase is Phase.BACKOFF
-    assert service.state.last_exit == "cannot use port 4001: nginx listens there; stop nginx"
+    assert service.state.last_exit == "cannot use port 4001: nginx listens there"
+    assert service.state.advice == "stop nginx"
 
 
 async def test_a_program_that_is_not_there_is_told(service: Supervised) -> None:
