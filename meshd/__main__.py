@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import faulthandler
 import json
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -14,9 +16,13 @@ sys.modules.setdefault("rich", None)  # type: ignore[arg-type]  # None is how a 
 
 import structlog  # noqa: E402
 
-from meshd import __version__, files  # noqa: E402
+from meshd import __version__, files, service_manager  # noqa: E402
 from meshd.config import Config, Log, load  # noqa: E402
 from meshd.errors import Code, MeshError  # noqa: E402
+from meshd.service_manager import Notifier, ServiceManager  # noqa: E402
+
+RELOADED = ("log.level", "storage.reserve", "storage.offer")
+"""The keys that SIGHUP takes over; every other one waits for a restart."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -43,8 +49,9 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.write(json.dumps(config.model_dump(mode="json"), indent=2) + "\n")
         return 0
     configure_logging(config.log)
+    faulthandler.enable()  # where it hangs and the watchdog ends it by SIGABRT, it says where
     try:
-        asyncio.run(_run(config))
+        asyncio.run(_run(config, options.config))
     except Exception as exc:  # noqa: BLE001 - whatever ends the daemon, a person reads what and what to do
         return _fail(_why(exc), 1)
     return 0
@@ -68,19 +75,69 @@ def _why(exc: BaseException) -> MeshError:
     )
 
 
-async def _run(config: Config) -> None:
+async def _run(config: Config, path: Path | None) -> None:
     # Imported here so that `check` answers at once.
     from meshd import daemon
 
     stop = asyncio.Event()
     daemon.stop_on_signals(stop)
-    await daemon.run(config, stop)
+    if service_manager.unavailable(os.environ):
+        structlog.get_logger(part="daemon").warning(
+            "the journal gets no fields and no explanations: systemd-python is not installed",
+            hint="install meshd's package; or: pip install 'meshd[systemd]'",
+        )
+    await daemon.run(config, stop, ServiceManager(Notifier(os.environ)), lambda: _reread(config, path))
+
+
+def _reread(running: Config, path: Path | None) -> Config | None:
+    """The file as it is now; None where it cannot be used, and the journal says why.
+
+    Says which changes wait for a restart.
+    """
+    log = structlog.get_logger(part="daemon")
+    try:
+        new = load(path)
+    except MeshError as exc:
+        log.error("cannot reload", error=str(exc), hint=exc.hint)
+        return None
+    _THRESHOLD.level = new.log.level
+    before, now = running.model_dump(), new.model_dump()
+    waiting = [
+        f"{section}.{key}"
+        for section, keys in now.items()
+        for key, value in keys.items()
+        if value != before[section][key] and f"{section}.{key}" not in RELOADED
+    ]
+    if waiting:
+        log.warning(
+            "these changes wait for a restart", keys=", ".join(waiting), hint="systemctl restart meshd"
+        )
+    log.info("reloaded")
+    return new
+
+
+class _Threshold:
+    """A processor of structlog that drops what is below [log] level, which SIGHUP may change."""
+
+    def __init__(self) -> None:
+        self.level = "info"
+
+    def __call__(self, _: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        levels = logging.getLevelNamesMapping()
+        if levels[str(event["level"]).upper()] < levels[self.level.upper()]:
+            raise structlog.DropEvent
+        return event
+
+
+_THRESHOLD = _Threshold()
 
 
 def configure_logging(log: Log) -> None:
-    """Events with fields to standard error: text for a person at a terminal, a JSON object a line otherwise."""
+    """Events with fields: text for a person at a terminal, entries of the journal, else a JSON object a line."""
+    _THRESHOLD.level = log.level
+    journal = service_manager.of_process(os.environ) if log.format == "auto" else None
     text = log.format == "text" or (log.format == "auto" and sys.stderr.isatty())
-    renderer: structlog.typing.Processor = (
+    renderer: structlog.typing.Processor = journal or (
         structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
         if text
         else structlog.processors.JSONRenderer()
@@ -89,14 +146,13 @@ def configure_logging(log: Log) -> None:
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
+            _THRESHOLD,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
             renderer,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(
-            logging.getLevelNamesMapping()[log.level.upper()]
-        ),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
+        logger_factory=(lambda *_: journal) if journal else structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=True,
     )
 

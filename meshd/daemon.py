@@ -47,6 +47,7 @@ from meshd.overlay.follow import Overlay
 from meshd.overlay.zerotier import ZeroTier
 from meshd.peer.server import PeerServer
 from meshd.pins.parts import Outside, Pins
+from meshd.service_manager import ServiceManager
 from meshd.supervise import leftovers
 from meshd.turns import Turns
 
@@ -63,10 +64,11 @@ _LOG = structlog.get_logger(part="daemon")
 class Node:
     """Everything that depends on who this node is. After `leave` another one is built."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, manager: ServiceManager | None = None) -> None:
         """Blocks: reads and creates state. Raises MeshError BAD_STATE."""
         state, private = config.state, config.private_sockets
         self.config = config
+        self.manager = manager or ServiceManager()
         self.left = asyncio.Event()
         self._replaced = asyncio.Event()
         self._built = time.monotonic()
@@ -120,6 +122,7 @@ class Node:
             self.pins.uploads.abort_all,
             self._recover,
             self.pins.storage.full,
+            self._turned,
         )
         self.membership = Membership(
             config,
@@ -193,6 +196,15 @@ class Node:
             }
             self.metrics_port = MetricsServer(config.metrics.listen, handlers)
 
+    def reload(self, config: Config) -> None:
+        """Take over from `config` what can change while the node runs: RELOADED names it."""
+        self.pins.storage.reserve = config.storage.reserve
+        self.pins.storage.offer = config.storage.offer
+
+    def _turned(self) -> None:
+        self.manager.turned()
+        self.manager.status(self.status.why_not_ready() or "ready")
+
     # -- what parts ask of each other ------------------------------------------------------------------------------
 
     def _child_pids(self) -> list[int]:
@@ -241,6 +253,7 @@ class Node:
             if self.metrics_port is not None:
                 await self.metrics_port.start()
             await self.control.start()
+            self.manager.ready()
             if predecessor is not None:
                 await predecessor.retire(replaced=True)
             _LOG.info(
@@ -270,6 +283,8 @@ class Node:
 
     async def _stop(self, turning: asyncio.Task[None]) -> None:
         """No more requests, then the services in their order."""
+        if not self.left.is_set():
+            self.manager.stopping()
         await self.pins.uploads.abort_all()
         await self.pins.stop()
         if not self.left.is_set():
@@ -420,8 +435,16 @@ async def _first(*waits: Awaitable[object]) -> None:
             task.cancel()
 
 
-async def run(config: Config, stop: asyncio.Event) -> None:
-    """Run this machine's node until `stop` is set. Raises MeshError where it cannot start."""
+async def run(
+    config: Config,
+    stop: asyncio.Event,
+    manager: ServiceManager | None = None,
+    reread: Callable[[], Config | None] = lambda: None,
+) -> None:
+    """Run this machine's node until `stop` is set, and tell `manager`. Raises MeshError where it cannot start.
+
+    reread: the configuration as it is now, for a SIGHUP of the manager; None where it cannot be used.
+    """
     memory.use_one_arena()
     files.prepare_folders(config.state, config.paths.run.absolute(), config.private_sockets)
     run_folder = config.paths.run.absolute()
@@ -429,8 +452,18 @@ async def run(config: Config, stop: asyncio.Event) -> None:
         for leftover in await asyncio.to_thread(leftovers.kill, config.state):
             _LOG.warning("ended a leftover of a previous run", pid=leftover.pid, program=leftover.program)
         node: Node | None = None
+
+        def reload() -> None:
+            assert manager is not None  # noqa: S101 - only a manager asks for it
+            with manager.reload():
+                new = reread()
+                if new is not None and node is not None:
+                    node.reload(new)
+
+        if manager is not None and manager.present:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
         while not stop.is_set():
-            predecessor, node = node, await asyncio.to_thread(Node, config)
+            predecessor, node = node, await asyncio.to_thread(Node, config, manager)
             await node.run(stop, predecessor)
         if node is not None:
             await node.retire(replaced=False)

@@ -45,7 +45,9 @@ class Turns:
         abort_uploads: Callable[[], Awaitable[None]],
         recover: Callable[[], Awaitable[None]],
         disk_full: Callable[[], str],
+        turned: Callable[[], None] = lambda: None,
     ) -> None:
+        """turned: called after each turn."""
         self._config = config
         self._store = store
         self._kubo = kubo
@@ -55,6 +57,7 @@ class Turns:
         self._abort_uploads = abort_uploads
         self._recover = recover
         self._disk_full = disk_full
+        self._turned = turned
         self.services = {
             "kubo": Service(kubo_program, self.wake),
             "cluster": Service(cluster_program, self.wake),
@@ -175,6 +178,7 @@ class Turns:
             decision = decide(snapshot)
             for action in decision.actions:
                 await self._begin(action)
+            self._turned()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(decision.look_again_s):
                     await self._changed.wait()

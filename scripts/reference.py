@@ -112,9 +112,17 @@ def _daemon_help(*arguments: str) -> str:
     return printed.getvalue().strip()
 
 
+def exit_codes() -> list[tuple[str, str]]:
+    """Of meshctl: number and meaning."""
+    found: list[tuple[str, str]] = re.findall(
+        r"(\d+) ([^,.]+)[,.]", " ".join((meshctl.cli.__doc__ or "").split())
+    )
+    return found
+
+
 def cli() -> str:
     """docs/reference/cli.md"""
-    codes = re.findall(r"(\d+) ([^,.]+)[,.]", " ".join((meshctl.cli.__doc__ or "").split()))
+    codes = exit_codes()
     lines = [
         _HEAD,
         "# Commands\n",
@@ -225,7 +233,8 @@ def config() -> str:
         "`meshd run` and `meshd check` read the file that `--config` names, else `/etc/meshd/meshd.toml` where there is one.",
         "It is [TOML](https://toml.io). No file is needed: every key has a default. A key or section that is not in this list",
         "is refused, with its name. `meshd check --config FILE` prints the effective configuration, or every mistake in it.",
-        "A change takes effect when the daemon is started again.\n",
+        f"A change takes effect when the daemon is started again; of {', '.join(f'`{key}`' for key in daemon_command.RELOADED)}"
+        " already at `systemctl reload meshd`.\n",
     ]
     example = []
     for name, model, many in sections():

@@ -131,7 +131,9 @@ class Control(Section):
 class Log(Section):
     """[log]"""
 
-    format: Literal["auto", "json", "text"] = Field("auto", description="auto: text on a terminal, else json")
+    format: Literal["auto", "json", "text"] = Field(
+        "auto", description="auto: text on a terminal, fields in the journal under systemd, else json"
+    )
     level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="the least that is logged"
     )

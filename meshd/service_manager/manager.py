@@ -1,0 +1,66 @@
+"""What the daemon tells systemd, and when."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+
+from meshd.service_manager.notify import Notifier
+
+_FED_PER_DEADLINE = 4  # so one that comes late is no reason for a restart
+
+
+class ServiceManager:
+    """systemd as the daemon sees it. Every call is cheap, and does nothing where no systemd asked to be told."""
+
+    def __init__(
+        self, notifier: Notifier | None = None, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """notifier: None stands for no service manager. clock: monotonic seconds."""
+        self._notifier = notifier or Notifier({})
+        self._clock = clock
+        self._stopping = False
+        self._status = ""
+        self._fed_at = float("-inf")
+
+    @property
+    def present(self) -> bool:
+        return self._notifier.present
+
+    def ready(self) -> None:
+        """The control socket serves. The mesh may still be far away: `status` says what it waits for."""
+        self._notifier.tell(READY=1)
+
+    def status(self, text: str) -> None:
+        """One line for `systemctl status`; told when it changes."""
+        if text != self._status and not self._stopping:
+            self._status = text
+            self._notifier.tell(STATUS=text)
+
+    def turned(self) -> None:
+        """A turn was taken and decided: only this feeds the watchdog. A loop that hangs, or decides nothing, starves it."""
+        if not self._notifier.watchdog_s:
+            return
+        now = self._clock()
+        if now - self._fed_at >= self._notifier.watchdog_s / _FED_PER_DEADLINE:
+            self._fed_at = now
+            self._notifier.tell(WATCHDOG=1)
+
+    @contextlib.contextmanager
+    def reload(self) -> Iterator[None]:
+        """What SIGHUP asks for happens inside: `systemctl reload` waits for its end."""
+        self._notifier.tell(RELOADING=1, MONOTONIC_USEC=time.monotonic_ns() // 1000)
+        try:
+            yield
+        finally:
+            self._notifier.tell(READY=1, STATUS=self._status)
+
+    def needs(self, seconds: float) -> None:
+        """What is under way now (a start, a stop) may take that much longer from now on."""
+        self._notifier.tell(EXTEND_TIMEOUT_USEC=int(seconds * 1e6))
+
+    def stopping(self) -> None:
+        if not self._stopping:
+            self._stopping = True
+            self._notifier.tell(STOPPING=1, STATUS="stopping kubo and the cluster")
