@@ -144,7 +144,14 @@ class ZeroTier:
 
     @property
     def handed_over(self) -> Path | None:
-        """The token as systemd handed it over when meshd was started: a later one is seen only after a restart."""
+        """The token as systemd handed it over when meshd was started: a later one is seen only after a restart.
+
+        Where there was none the unit hands over an empty one, as a unit whose credential is missing would not start.
+        """
+        path = self._credential()
+        return path if path is not None and path.read_bytes().strip() else None
+
+    def _credential(self) -> Path | None:
         folder = self._environment("CREDENTIALS_DIRECTORY")
         path = Path(folder) / _CREDENTIAL if folder else None
         return path if path is not None and path.exists() else None
@@ -178,7 +185,11 @@ class ZeroTier:
                 raise _not_installed(self.config.home) from None
             raise _no_token(path, "there is no such file", f"ls -l {path}") from None
         except PermissionError:
-            raise _no_token(path, f"user {_user()} may not read it", _let_read(path)) from None
+            came_later = (
+                self._credential() is not None
+            )  # the unit hands it over, and had nothing to hand over
+            hint = "sudo systemctl restart meshd (it is handed over then)" if came_later else _let_read(path)
+            raise _no_token(path, f"user {_user()} may not read it", hint) from None
         except OSError as exc:
             raise _no_token(path, exc.strerror or str(exc), f"ls -l {path}") from None
         try:

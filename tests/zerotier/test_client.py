@@ -96,6 +96,30 @@ async def test_a_token_that_systemd_hands_over_is_taken(
     assert (await make_client({"CREDENTIALS_DIRECTORY": str(tmp_path)}).status()).address == NODE
 
 
+async def test_an_empty_token_that_systemd_hands_over_stands_for_none(
+    service: FakeService, make_client: AsZeroTier, tmp_path: Path
+) -> None:
+    """The unit hands one over on every machine; here ZeroTier is installed and its token can be read all the same."""
+    (tmp_path / "zerotier.token").write_text("\n")
+    assert (await make_client({"CREDENTIALS_DIRECTORY": str(tmp_path)}).status()).address == NODE
+
+
+async def test_zerotier_that_is_installed_after_meshd_was_started_takes_a_restart(
+    service: FakeService, make_client: AsZeroTier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "zerotier.token").write_text("\n")
+    token = service.home / "authtoken.secret"
+
+    def read_bytes(path: Path, read: Callable[[Path], bytes] = Path.read_bytes) -> bytes:
+        if path == token:
+            raise PermissionError(13, "Permission denied")
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)  # as for the user meshd; root may read everything
+    error = await refused(make_client({"CREDENTIALS_DIRECTORY": str(tmp_path)}))
+    assert error.hint == "sudo systemctl restart meshd (it is handed over then)"
+
+
 async def test_a_users_own_copy_of_the_token_is_taken(
     service: FakeService, make_client: AsZeroTier, tmp_path: Path
 ) -> None:
