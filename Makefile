@@ -49,6 +49,14 @@ bench: setup  ## measure speed and memory
 docs: setup  ## write docs/reference/ anew from the code
 	@$(BIN)/python -m scripts.reference
 
+.PHONY: deb
+deb: setup  ## build the Debian package into dist/ (ARCH=arm64 for another machine)
+	@$(BIN)/python -m scripts.deb $(if $(ARCH),--arch $(ARCH))
+
+.PHONY: system-test
+system-test: setup  ## install the package on a Debian that boots, and drive it there (as root)
+	@$(BIN)/pytest tests/system $(ARGS)
+
 .PHONY: lock
 lock:  ## write requirements/ anew after a change of pyproject.toml (UPGRADE=1 takes the newest of everything)
 	@python3 -m scripts.lock $(if $(UPGRADE),--upgrade)
