@@ -1,0 +1,53 @@
+"""Two machines with the packaged units, and a cable between them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.system.conftest import Boot
+from tests.system.machine import Machine
+
+
+@pytest.fixture
+def cable() -> Iterator[tuple[str, str]]:
+    """The two ends of a veth link; each goes into a machine and ends with it."""
+    ends = ("mesh-test-a", "mesh-test-b")
+    subprocess.run(["ip", "link", "add", ends[0], "type", "veth", "peer", "name", ends[1]], check=True)
+    yield ends
+    subprocess.run(
+        ["ip", "link", "delete", ends[0]], check=False, capture_output=True
+    )  # mostly gone with a machine
+
+
+def plug(machine: Machine, device: str, address: str) -> None:
+    """Use the cable as the private network, in place of the one that the machine came with."""
+    machine.take(device)
+    machine.run(
+        f"systemctl disable --now private-network; ip link delete wg0; ip address add {address}/24 dev {device}"
+    )
+    machine.run(
+        f"ip link set {device} up && sed -i 's/wg0/{device}/' /etc/meshd/meshd.toml && systemctl restart meshd"
+    )
+
+
+def test_two_machines_make_a_mesh_and_either_keeps_what_the_other_pinned(
+    boot: Boot, installed: list[Path], cable: tuple[str, str]
+) -> None:
+    attic, cellar = boot("attic", installed), boot("cellar", installed)
+    plug(attic, cable[0], "10.9.0.1")
+    plug(cellar, cable[1], "10.9.0.2")
+    attic.run("meshctl init --name archive")
+    invite = json.loads(attic.run("meshctl invite --json"))["invite"]
+    cellar.run(f"meshctl join {invite}", seconds=120)
+
+    attic.run(
+        "echo 'as it was said' > /root/minutes.txt && meshctl pin --replicas 2 /root/minutes.txt", seconds=120
+    )
+    attic.stop()
+    cellar.run("meshctl get minutes.txt -o /tmp/back.txt", seconds=120)
+    assert cellar.run("cat /tmp/back.txt") == "as it was said\n"
