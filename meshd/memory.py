@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import gc
+import os
 
 _M_ARENA_MAX = -8  # malloc.h
 _TRIM_EVERY_S = 30.0
+_LEAST = 256 * 1024**2
 
 
 def use_one_arena() -> None:
@@ -15,6 +17,18 @@ def use_one_arena() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, 1)
+
+
+def bound_for(share: float, *, total: int | None = None) -> str:
+    """GOMEMLIMIT of a Go program that may have that share of this machine's memory, in bytes and at least 256 MiB.
+
+    It is soft: near it the program collects its garbage more often. Kubo at rest takes 90 MB, the cluster 60, and the
+    cluster of a node that has just pinned 1,000 entries 430 (measured): on 4 GB neither is held up.
+    total: bytes, for tests; default: what the machine has.
+    """
+    if total is None:
+        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return str(max(_LEAST, int(total * share)))
 
 
 async def give_back() -> None:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from meshd import files
+from meshd import files, memory
 from meshd.cluster import config
 from meshd.cluster.rest import Cluster
 from meshd.errors import Code, MeshError
@@ -16,6 +16,7 @@ from meshd.supervise.child import Launch
 
 # Its REST API logs each request, and a 404 for what is not committed yet as an error.
 _LOG_LEVEL = "warning,restapi:fatal,restapilog:fatal"
+_MEMORY_SHARE = 0.15  # of the machine's
 SUPPORTED = ("1.1.6", "1.1.7", "1.1.8", "1.1.9")
 
 
@@ -40,6 +41,7 @@ class ClusterProgram:
             "IPFS_CLUSTER_PATH": str(self.folder),
             "IPFS_CLUSTER_LOG_LEVEL": _LOG_LEVEL,
             "HOME": str(self.folder),
+            "GOMEMLIMIT": memory.bound_for(_MEMORY_SHARE),
             "PATH": "/usr/bin:/bin",
         }
 

@@ -10,7 +10,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from meshd import files
+from meshd import files, memory
 from meshd.errors import Code, MeshError
 from meshd.kubo import policy
 from meshd.kubo.rpc import Kubo
@@ -18,6 +18,7 @@ from meshd.supervise import sockets
 from meshd.supervise.child import Launch
 
 SUPPORTED = ("0.43.",)
+_MEMORY_SHARE = 0.25  # of the machine's
 _PROFILES = "autoconf-off,unixfs-v1-2025"
 
 
@@ -107,6 +108,7 @@ class KuboProgram:
             "HOME": str(self.repo),
             "PATH": "/usr/bin:/bin",
             "GOLOG_LOG_LEVEL": "error",
+            "GOMEMLIMIT": memory.bound_for(_MEMORY_SHARE),
         }
 
     async def find(self) -> Path:
