@@ -446,6 +446,7 @@ async def run(
     reread: the configuration as it is now, for a SIGHUP of the manager; None where it cannot be used.
     """
     memory.use_one_arena()
+    files.check_disk(config.state, config.paths.disk)
     files.prepare_folders(config.state, config.paths.run.absolute(), config.private_sockets)
     run_folder = config.paths.run.absolute()
     with files.only_daemon(config.state), files.only_daemon(run_folder, "run"):

@@ -10,6 +10,8 @@ import fcntl
 import json
 import os
 import pwd
+import re
+import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,6 +99,42 @@ def private_directory(path: Path) -> Path:
     if path.stat().st_mode & 0o077:
         path.chmod(0o700)
     return path
+
+
+def check_disk(state: Path, disk: Path | None = None, *, fstab: Path = Path("/etc/fstab")) -> None:
+    """See that the state's disk is there, before anything is made on its empty mount point. Raises MeshError BAD_STATE.
+
+    disk: the mount point that the configuration names; it must be one. Without it, /etc/fstab knows: where a disk
+    of it that is not mounted belongs above the state, no new node is begun. One that is there already has moved.
+    """
+    if disk is not None and not os.path.ismount(disk):
+        raise _no_disk(state, disk, f"[paths] disk says that a disk is mounted at {disk}, and there is none")
+    if disk is None and not (state / "node.key").exists():
+        for place in _places(fstab):
+            if (place == state or place in state.parents) and not os.path.ismount(place):
+                raise _no_disk(state, place, f"/etc/fstab has a disk at {place}, and it is not mounted")
+
+
+def _no_disk(state: Path, place: Path, cause: str) -> MeshError:
+    return MeshError(
+        Code.BAD_STATE,
+        f"cannot start on {state}",
+        cause,
+        f"plug it in and mount it: sudo mount {shlex.quote(str(place))}; then start meshd again",
+    )
+
+
+def _places(fstab: Path) -> list[Path]:
+    """Its mount points but for the root's."""
+    try:
+        lines = fstab.read_text(errors="surrogateescape").splitlines()
+    except OSError:
+        return []
+    fields = [line.split() for line in lines if not line.lstrip().startswith("#")]
+    named = [
+        re.sub(r"\\(\d{3})", lambda code: chr(int(code[1], 8)), each[1]) for each in fields if len(each) > 1
+    ]
+    return [Path(name) for name in named if name.startswith("/") and name != "/"]
 
 
 def prepare_folders(state: Path, run: Path, private: Path) -> None:

@@ -35,6 +35,10 @@ class Paths(Section):
     """[paths]"""
 
     state: Folder = Field(Path("/var/lib/meshd"), description="keys, secrets, the catalogue and the content")
+    disk: Folder | None = Field(
+        None,
+        description="where the disk of state is mounted: without it there meshd does not start; default: as /etc/fstab says",
+    )
     run: Folder = Field(Path("/run/meshd"), description="sockets")
     engines: Folder | None = Field(None, description="folder of ipfs and ipfs-cluster-service; default: PATH")
 
