@@ -6,7 +6,7 @@ import argparse
 import time
 from typing import Any
 
-from meshctl import hints, paragraph, render
+from meshctl import hints, paragraph, render, verdict
 from meshctl.client import Client
 from meshctl.commands.peers import peer_table
 from meshctl.errors import DONE
@@ -23,15 +23,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "How this node and its mesh are: what runs, who is there, what is kept, and what is wrong with the command\n"
         "that helps. Exits 0 when it could be shown, whatever it shows; scripts look at `ready` and `conditions`."
     )
-    parser.epilog = "examples:\n  meshctl status\n  meshctl status --json"
+    parser.epilog = "examples:\n  meshctl status\n  meshctl status --json\n  meshctl status --check"
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="one line for Nagios and the like; exits 0 where all is well, 1 for a warning, 2 where something is wrong",
+    )
 
 
 def run(args: argparse.Namespace, client: Client) -> int:
     """Prints the overview."""
-    status = client.get("status")
+    status = client.get("status", query={"glance": "1" if args.check else None})
     if args.json:
         render.document(status)
         return DONE
+    if args.check:
+        return verdict.tell(status)
     _node(status)
     _services(status.get("services") or [])
     peers = status.get("peers") or []

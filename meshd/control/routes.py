@@ -35,7 +35,7 @@ def table(
     add = ("name", "directory", "replicas", "files", "bytes", "detach")
     listed = ("name", "owner", "limit", "after", "copies")
     routes = [
-        Route("GET", "/v1/status", "read", status.status, wire.Status),
+        Route("GET", "/v1/status", "read", status.status, wire.Status, query=("glance",)),
         Route("GET", "/v1/doctor", "read", doctor.doctor, wire.Doctor),
         Route("GET", "/v1/events", "read", status.events, (wire.Happening, wire.StepEvent)),
         Route(

@@ -105,7 +105,10 @@ class StatusApi:
         return ""
 
     async def status(self, request: web.Request) -> web.StreamResponse:
+        """The document. With glance=1 a program looks, so the news in it stays for a person."""
         document = await self.document()
+        if query.flag(request, "glance"):
+            return json_answer(document)
         shown = [c.subject for c in document.conditions if c.code == "member-joined"]
         if shown:
             await asyncio.to_thread(self._notices.mark_read, shown)

@@ -10,6 +10,7 @@ import struct
 import termios
 import time
 
+import pytest
 from aiohttp import web
 
 from tests.meshctl.conftest import Meshctl, Terminal
@@ -225,3 +226,38 @@ async def test_a_condition_is_watched_as_it_comes_and_goes(meshctl: Meshctl, mes
         "    try: meshctl forget desk",
         "2023-11-14 22:13:20  over: desk is away",
     ]
+
+
+# -- for a monitoring system ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("found", "code", "line"),
+    [
+        ({}, 0, "MESHD OK - ready | "),
+        ({"conditions": [condition("info", "desk joined")]}, 0, "MESHD OK - ready | "),
+        ({"conditions": [condition("warning", "desk | away")]}, 1, "MESHD WARNING - desk / away | "),
+        (
+            {"conditions": [condition("error", "kubo is down"), condition("warning", "desk is away")]},
+            2,
+            "MESHD CRITICAL - kubo is down; desk is away | ",
+        ),
+        ({"ready": False}, 2, "MESHD CRITICAL - not ready | "),
+        ({"ready": False, "mesh": None}, 0, "MESHD OK - this node is in no mesh | "),
+    ],
+)
+async def test_a_monitoring_system_gets_one_line_and_an_exit_code(
+    meshctl: Meshctl, meshd: FakeMeshd, found: Document, code: int, line: str
+) -> None:
+    meshd.answers("GET", "/v1/status", status(**found))
+    result = await meshctl("status", "--check")
+    assert (result.code, result.err) == (code, "")
+    assert result.out.startswith(line)
+    assert result.out.count("\n") == 1
+    assert re.search(r" \| free=\d+B content=\d+B entries=120 short=\d+ peers=1 peers_away=1\n$", result.out)
+    assert meshd.last.query == {"glance": "1"}, "what a program looked at no person has read"
+
+
+async def test_a_monitoring_system_that_finds_no_daemon_gets_unknown(meshctl: Meshctl) -> None:
+    result = await meshctl("--socket", "/tmp/there/is/none", "status", "--check")
+    assert result.code == 3

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
+from aiohttp.test_utils import make_mocked_request
 
 from meshd import config, files
 from meshd.control.streams import EventStream
@@ -125,6 +126,21 @@ async def test_only_members_on_a_private_network_are_linked_to(
     assert linked == set(near)
     dialled = {peer.rpartition("/p2p/cluster")[2] for peer in node.turns.cluster_place("10.7.0.1").peers}
     assert dialled == set(near)
+
+
+# -- status --------------------------------------------------------------------------------------------------------
+
+
+async def test_news_that_a_program_looked_at_stays_for_a_person(
+    node: Node, admit: Callable[[str, str], Member]
+) -> None:
+    await node.store.merge(Roster(members=[admit("cellar", "10.7.0.2").model_copy(update={"admitted": 4e9})]))
+    await node._update_board()
+    assert [c.subject for c in node.board.conditions if c.code == "member-joined"] == ["cellar"]
+    await node.status.status(make_mocked_request("GET", "/v1/status?glance=1"))
+    assert node.notices.unread()
+    await node.status.status(make_mocked_request("GET", "/v1/status"))
+    assert not node.notices.unread()
 
 
 # -- leaving -------------------------------------------------------------------------------------------------------

@@ -1,0 +1,49 @@
+"""One line and an exit code for Nagios and what is like it: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from meshctl import render
+
+OK, WARNING, CRITICAL = 0, 1, 2
+_WORDS = {OK: "OK", WARNING: "WARNING", CRITICAL: "CRITICAL"}
+_LEVELS = {"error": CRITICAL, "warning": WARNING}
+
+
+def tell(status: dict[str, Any]) -> int:
+    """Prints the verdict on a status document, the worst condition first, and numbers behind a bar; its exit code.
+
+    A daemon that cannot be asked ends meshctl with 3 and above, which such a tool takes for UNKNOWN.
+    """
+    conditions: list[dict[str, Any]] = status.get("conditions") or []
+    code = max((_LEVELS.get(str(c.get("severity")), OK) for c in conditions), default=OK)
+    if status.get("mesh") is not None and not status.get("ready"):
+        code = CRITICAL
+    told = [str(c.get("title")) for c in conditions if _LEVELS.get(str(c.get("severity")), OK) > OK]
+    text = "; ".join(told) or _well(status, code)
+    # A bar ends the text and begins the numbers, so none may be in it.
+    render.say(f"MESHD {_WORDS[code]} - {render.safe(text).replace('|', '/')} | {_numbers(status)}")
+    return code
+
+
+def _well(status: dict[str, Any], code: int) -> str:
+    if status.get("mesh") is None:
+        return "this node is in no mesh"
+    return "ready" if code == OK else "not ready"
+
+
+def _numbers(status: dict[str, Any]) -> str:
+    """Name=value pairs of the plugins' guidelines; B is bytes."""
+    storage: dict[str, Any] = status.get("storage") or {}
+    pins: dict[str, Any] = status.get("pins") or {}
+    peers = [peer for peer in status.get("peers") or [] if not peer.get("this_node")]
+    numbers = {
+        "free": f"{storage.get('free') or 0}B",
+        "content": f"{storage.get('content') or 0}B",
+        "entries": pins.get("entries") or 0,
+        "short": pins.get("short") or 0,
+        "peers": len(peers),
+        "peers_away": sum(not peer.get("reachable") for peer in peers),
+    }
+    return " ".join(f"{name}={value}" for name, value in numbers.items())
