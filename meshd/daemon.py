@@ -30,6 +30,7 @@ from meshd.health.board import Board
 from meshd.health.examine import Examination
 from meshd.health.facts import Facts
 from meshd.health.notices import Notices
+from meshd.health.telling import Teller
 from meshd.kubo.rpc import Kubo
 from meshd.kubo.service import KuboProgram
 from meshd.mesh import belongings
@@ -136,6 +137,8 @@ class Node:
             ByNetwork(config, self.overlay),
         )
         self.board = Board()
+        self.teller = Teller(config.notify.command, self._who)
+        self.board.listeners.append(self.teller.heard)
         self.notices = Notices(state / "notices.json", self.store)
         self.audit = Audit(
             self.turns.services,
@@ -229,6 +232,13 @@ class Node:
             state / "cluster" / "identity.json",
         ]
 
+    def _who(self) -> dict[str, str]:
+        mesh = self.store.mesh
+        return {
+            "node": self.store.me().name if mesh else self.config.node.name,
+            "mesh": mesh.name if mesh else "",
+        }
+
     def _network(self) -> str:
         return self.store.mesh.network if self.store.mesh is not None else ""
 
@@ -299,6 +309,7 @@ class Node:
         return [
             self.watch.run(),
             self.audit.run(),
+            self.teller.run(),
             pins.garbage.run(),
             memory.give_back(),
             self.overlay.run(self.turns.set_overlay),

@@ -132,6 +132,16 @@ class Control(Section):
     read_group: str = Field("", description="members of this group may look")
 
 
+class Notify(Section):
+    """[notify]"""
+
+    command: list[Annotated[str, Field(min_length=1)]] = Field(
+        default_factory=list,
+        description="run when a condition comes or goes, with a JSON document on standard input;"
+        ' such as ["/usr/local/bin/tell-me", "mesh"]',
+    )
+
+
 class Log(Section):
     """[log]"""
 
@@ -154,6 +164,7 @@ class Config(Section):
     pins: Pins = Field(default_factory=Pins)
     metrics: Metrics = Field(default_factory=Metrics)
     control: Control = Field(default_factory=Control)
+    notify: Notify = Field(default_factory=Notify)
     log: Log = Field(default_factory=Log)
 
     @property
