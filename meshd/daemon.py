@@ -46,6 +46,7 @@ from meshd.mesh.watch import Watch
 from meshd.metrics import MetricsServer
 from meshd.overlay.follow import Overlay
 from meshd.overlay.zerotier import ZeroTier
+from meshd.peer.scrape import Scrape
 from meshd.peer.server import PeerServer
 from meshd.pins.parts import Outside, Pins
 from meshd.service_manager import ServiceManager
@@ -110,6 +111,7 @@ class Node:
             on_joined=lambda _: self.watch.poke(),
             on_beat=self.watch.heard,
             count_entries=self.pins.catalogue.count,
+            scrape=Scrape(config.metrics.peer_token_file, lambda: self.status.exposition()),
         )
         self.kubo_program = KuboProgram(kubo_repo, self.kubo, config.paths.engines, state)
         self.cluster_program = ClusterProgram(cluster_folder, self.cluster, config.paths.engines, state)

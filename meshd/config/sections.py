@@ -123,6 +123,10 @@ class Metrics(Section):
     listen: Annotated[str, BeforeValidator(values.loopback_port)] = Field(
         "127.0.0.1:4011", description='loopback address for /metrics, /healthz, /readyz; "" turns it off'
     )
+    peer_token_file: Folder | None = Field(
+        None,
+        description="file with a token of 16 characters or more: whoever sends it gets /metrics on the peer port too",
+    )
 
 
 class Control(Section):

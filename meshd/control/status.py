@@ -78,12 +78,13 @@ class StatusApi:
 
     async def metrics(self, request: web.Request) -> web.StreamResponse:
         """The Prometheus text format."""
+        return web.Response(body=await self.exposition(), headers={"Content-Type": METRICS_TYPE})
+
+    async def exposition(self) -> bytes:
+        """The same, as bytes."""
         from meshd.exposition import render  # only where somebody scrapes: a megabyte less elsewhere
 
-        return web.Response(
-            body=render(await self.document(), self._pins.adder.durations),
-            headers={"Content-Type": METRICS_TYPE},
-        )
+        return render(await self.document(), self._pins.adder.durations)
 
     def why_not_ready(self) -> str:
         """What is still missing until this node serves; "" when it does."""

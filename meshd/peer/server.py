@@ -23,6 +23,7 @@ from meshd.peer.holder import Holder
 from meshd.peer.members import Members
 from meshd.peer.nonces import Nonces
 from meshd.peer.routes import table
+from meshd.peer.scrape import Scrape
 from meshd.peer.strangers import Strangers
 from meshd.peer.welcome import Welcome
 from meshd.wire import Beat, Member
@@ -59,6 +60,7 @@ class PeerServer:
         ask_nonces: Nonces | None = None,
         strangers_most: int = listener.STRANGERS_MOST,
         stranger_s: float = listener.STRANGER_S,
+        scrape: Scrape | None = None,
     ) -> None:
         """secrets: called when a node is admitted. on_joined(member), on_beat(fingerprint, beat): called in the loop.
 
@@ -75,6 +77,7 @@ class PeerServer:
             Members(store, holder, on_beat),
         )
         self._routes = {(route.method, route.path): route for route in routes}
+        self._scrape = scrape
         self._strangers_most = strangers_most
         self._stranger_s = stranger_s
         self._context: ssl.SSLContext | None = None
@@ -136,6 +139,8 @@ class PeerServer:
         """The one seam: whatever happens, the caller gets an answer or a problem document."""
         try:
             async with asyncio.timeout(_CALL_S):
+                if self._scrape is not None and self._scrape.takes(request):
+                    return await self._scrape.answer(request)
                 return await self._answer(request)
         except MeshError as exc:
             return listener.problem(exc)
