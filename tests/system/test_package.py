@@ -155,6 +155,27 @@ def test_zerotiers_token_reaches_meshd_and_stays_roots(attic: Machine) -> None:
     assert "token" not in attic.run("meshctl status")
 
 
+def test_no_node_is_begun_where_its_disk_is_missing(attic: Machine) -> None:
+    """The sandbox binds the folder to itself; that is no disk."""
+    attic.run("systemctl stop meshd && find /var/lib/meshd -mindepth 1 -delete")
+    attic.run("printf '[paths]\\ndisk = \"/var/lib/meshd\"\\n' >> /etc/meshd/meshd.toml")
+    assert attic.try_run("systemctl start meshd").returncode != 0
+    attic.until(
+        "journalctl -u meshd -o cat", "says that a disk is mounted at /var/lib/meshd, and there is none"
+    )
+    attic.run("mount -t tmpfs tmpfs /var/lib/meshd")  # it comes late; nobody does anything
+    attic.until("systemctl is-active meshd || true", "active")
+    attic.until("meshctl status || true", "none yet")
+
+
+def test_a_disk_of_fstab_that_is_missing_keeps_meshd_from_starting(attic: Machine) -> None:
+    attic.run("systemctl stop meshd && find /var/lib/meshd -mindepth 1 -delete")
+    attic.run("echo 'LABEL=none /var/lib/meshd ext4 nofail,x-systemd.device-timeout=1s 0 2' >> /etc/fstab")
+    attic.run("systemctl daemon-reload")
+    assert attic.try_run("systemctl start meshd").returncode != 0
+    assert attic.run("ls -A /var/lib/meshd") == ""
+
+
 def test_an_upgrade_keeps_the_state_and_restarts_once(boot: Boot, installed: list[Path]) -> None:
     machine = boot("attic", installed)
     machine.run(f"apt-get install -y --allow-downgrades {package(OLDER)}", seconds=300)
