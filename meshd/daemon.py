@@ -60,6 +60,7 @@ _REPLICATE_SHARE = 0.02  # a large catalogue is read less often
 _ROUND_MOST_S = 60.0
 _SETTLED_S = 15.0  # after a start nobody is called away who was not asked yet
 _STOP_S = 60.0
+_MIGRATION_STEP_S = 120.0  # asked of systemd again at each turn, while a repository is brought up to date
 _LOG = structlog.get_logger(part="daemon")
 
 
@@ -208,6 +209,8 @@ class Node:
 
     def _turned(self) -> None:
         self.manager.turned()
+        if self.turns.migration:
+            self.manager.needs(_MIGRATION_STEP_S)
         self.manager.status(self.status.why_not_ready() or "ready")
 
     # -- what parts ask of each other ------------------------------------------------------------------------------

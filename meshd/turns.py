@@ -95,6 +95,17 @@ class Turns:
         """This node serves: both services answer."""
         return all(s.state.phase is Phase.READY and s.state.healthy for s in self.services.values())
 
+    @property
+    def migration(self) -> str:
+        """What kubo does, as a sentence about it, before it is ready, where that may take long; else ""."""
+        versions = self._kubo_program.migrating
+        starting = self.services["kubo"].state.phase is Phase.STARTING
+        return (
+            f"it brings its repository from version {versions}, which may take long"
+            if versions and starting
+            else ""
+        )
+
     def kubo_place(self, address: str) -> policy.Place:
         return policy.Place(address, self._config.ports.swarm, self._config.private_sockets / "kubo.sock")
 

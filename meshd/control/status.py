@@ -94,6 +94,8 @@ class StatusApi:
             return "the mesh has forgotten this node"
         if self._turns.overlay.address is None:
             return "waiting for the private network"
+        if self._turns.migration:
+            return f"waiting for kubo: {self._turns.migration}"
         for name, service in self._turns.services.items():
             state = service.state
             if state.phase is not Phase.READY:

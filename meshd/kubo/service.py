@@ -18,6 +18,9 @@ from meshd.supervise import sockets
 from meshd.supervise.child import Launch
 
 SUPPORTED = ("0.43.",)
+REPO_VERSION = "18"  # of those: `ipfs version --repo`
+_READY_S = 60.0
+_MIGRATED_S = 6 * 3600.0  # a large repository is rewritten block by block, on the slow disk of a small board
 _MEMORY_SHARE = 0.25  # of the machine's
 _PROFILES = "autoconf-off,unixfs-v1-2025"
 
@@ -88,7 +91,6 @@ class KuboProgram:
     """kubo as supervise.Program. `place` and `swarm_key` are set before each start."""
 
     name = "kubo"
-    ready_timeout = 60.0
     stop_grace = 25.0
 
     def __init__(self, repo: Path, rpc: Kubo, engines: Path | None, owner: Path) -> None:
@@ -97,6 +99,8 @@ class KuboProgram:
         self.place: policy.Place | None = None
         self.swarm_key = ""
         self.version = ""
+        self.ready_timeout = _READY_S
+        self.migrating = ""  # "17 to 18" while it brings an older repository up to date
         self._engines = engines
         self._owner = owner
         self._binary: Path | None = None
@@ -143,6 +147,7 @@ class KuboProgram:
         if self.place is None:
             raise MeshError(Code.NO_OVERLAY, "cannot start kubo", "there is no overlay address")
         binary = await self.find()
+        self._look_for_migration()
         config = self._config()  # never made anew here: another identity would be a stranger to the mesh
         sockets.check_free(self.place.address, self.place.port, "kubo's swarm")
         wanted = policy.apply(config, self.place)
@@ -154,6 +159,14 @@ class KuboProgram:
         argv = (str(binary), "daemon", "--migrate=true", "--enable-gc=false")
         return Launch(argv, self._env(), self._owner)
 
+    def _look_for_migration(self) -> None:
+        try:
+            found = (self.repo / "version").read_text().strip()
+        except OSError:
+            found = REPO_VERSION  # kubo itself will say what is wrong with it
+        self.migrating = f"{found} to {REPO_VERSION}" if found != REPO_VERSION else ""
+        self.ready_timeout = _MIGRATED_S if self.migrating else _READY_S
+
     async def is_ready(self) -> bool:
         """It answers, with the identity of this repository, and has what it cannot get from others."""
         if self.place is None or not self.place.rpc_socket.exists():
@@ -161,6 +174,7 @@ class KuboProgram:
         if (await self.rpc.id())["ID"] != self._config()["Identity"]["PeerID"]:
             return False
         await self.rpc.keep_empty_block()
+        self.migrating = ""
         return True
 
     async def ask(self) -> None:

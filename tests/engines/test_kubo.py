@@ -11,7 +11,7 @@ from meshd import files
 from meshd.errors import Code, MeshError
 from meshd.kubo import policy
 from meshd.kubo.rpc import EMPTY_BLOCK, Kubo, KuboError
-from meshd.kubo.service import KuboProgram, check_version
+from meshd.kubo.service import REPO_VERSION, KuboProgram, check_version, run_once
 from meshd.model import Pin
 from meshd.pins.entries import from_node, to_node
 from tests.engines.machine import ENGINES, Machine, Part, free_port, noise, own_address, short_folder
@@ -36,6 +36,32 @@ async def test_it_is_the_one_of_this_repository(machine: Machine) -> None:
 async def test_its_version_is_known(machine: Machine) -> None:
     assert await machine.kubo.version() == machine.kubo_program.version
     check_version("kubo", machine.kubo_program.version, ("0.43.",))
+
+
+async def test_its_repositorys_version_is_known(machine: Machine) -> None:
+    said = await run_once(
+        [str(await machine.kubo_program.find()), "version", "--repo"], machine.kubo_program._env()
+    )
+    assert said == REPO_VERSION == (machine.kubo_program.repo / "version").read_text().strip()
+    assert machine.kubo_program.migrating == ""
+
+
+async def test_an_older_repository_is_brought_up_to_date_and_given_the_time() -> None:
+    with short_folder() as folder:
+        old = Machine(folder)
+        await old.kubo_program.create()
+        (old.kubo_program.repo / "version").write_text("17")
+        old.place_kubo()
+        usual = old.kubo_program.ready_timeout
+        await old.kubo_program.prepare()
+        assert old.kubo_program.migrating == f"17 to {REPO_VERSION}"
+        assert old.kubo_program.ready_timeout > usual
+        try:
+            await old.start_kubo()
+            assert (old.kubo_program.repo / "version").read_text().strip() == REPO_VERSION
+            assert old.kubo_program.migrating == ""
+        finally:
+            await old.stop()
 
 
 async def test_the_running_program_holds_every_rule_of_the_private_swarm(machine: Machine) -> None:

@@ -17,7 +17,7 @@ from meshd.daemon import Node
 from meshd.errors import Code, MeshError
 from meshd.mesh.identity import Identity
 from meshd.mesh.secrets import Secrets
-from meshd.model import OverlayState
+from meshd.model import OverlayState, Phase
 from meshd.pins.keep import Emit
 from meshd.wire import Joiner, Member, Roster
 from tests.engines.machine import short_folder
@@ -141,6 +141,21 @@ async def test_news_that_a_program_looked_at_stays_for_a_person(
     assert node.notices.unread()
     await node.status.status(make_mocked_request("GET", "/v1/status"))
     assert not node.notices.unread()
+
+
+async def test_a_migration_is_told_and_systemd_is_asked_to_wait_for_it(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float] = []
+    monkeypatch.setattr(node.manager, "needs", asked.append)
+    node._turned()
+    assert asked == []
+    node.kubo_program.migrating = "17 to 18"
+    node.turns.services["kubo"]._set(phase=Phase.STARTING)
+    node._turned()
+    assert len(asked) == 1
+    said = "waiting for kubo: it brings its repository from version 17 to 18, which may take long"
+    assert node.status.why_not_ready() == said
 
 
 # -- leaving -------------------------------------------------------------------------------------------------------
