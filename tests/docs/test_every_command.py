@@ -21,6 +21,7 @@ TYPED_IN_ORDER = {
             "add-a-machine.md",
             "back-up-a-node.md",
             "forget-a-lost-machine.md",
+            "operate.md",  # by tests/system, on a machine that boots
             "pin-and-get.md",
             "remove-and-restore.md",
             "replace-a-dead-machine.md",
