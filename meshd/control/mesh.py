@@ -50,11 +50,18 @@ class MeshApi:
 
         async def work(events: EventStream) -> None:
             if wanted.network is not None:
-                await self._membership.join_network(wanted.network.lower(), wanted.name, events.emit)
+                await self._membership.join_network(
+                    wanted.network.lower(), wanted.name, events.emit, confirm=wanted.confirm
+                )
             else:
                 await self._membership.join(wanted.invite or "", wanted.name, events.emit)
 
         return await stream(request, work)
+
+    async def confirm(self, request: web.Request) -> web.StreamResponse:
+        """Answer the `confirm` event of a join by network"""
+        self._membership.confirm(await read_request(request, wire.ConfirmAdmission))
+        return json_answer(wire.Heard())
 
     async def leave(self, request: web.Request) -> web.StreamResponse:
         """?force=1: also where content would be lost; ?network=1: leave the ZeroTier network too"""

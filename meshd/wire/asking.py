@@ -91,6 +91,27 @@ class CodeEvent(Wire):
     code: str
 
 
+class ConfirmEvent(Wire):
+    """A member says that this node is admitted: the person here says whether that was the right one. code: what it
+    showed, "" where it showed none, as it says that this node is a member already. fingerprint: the member's."""
+
+    event: Literal["confirm"] = "confirm"
+    address: str
+    code: str
+    fingerprint: str
+
+
+class ConfirmAdmission(Request):
+    """The answer to a ConfirmEvent, which names the member by its fingerprint."""
+
+    fingerprint: Hex32
+    right: bool
+
+
+class Heard(Wire):
+    """The answer was taken."""
+
+
 class AuthorizedEvent(Wire):
     """The last event of `authorize`: the node is on the network and asks; nothing has been admitted yet.
 

@@ -162,7 +162,7 @@ async def test_join_without_a_line_is_a_mistake(meshctl: Meshctl, meshd: FakeMes
 async def test_join_by_a_network_shows_the_code_of_each_member(meshctl: Meshctl, meshd: FakeMeshd) -> None:
     code = {"event": "code", "address": "10.144.0.1:4010", "code": "0844 3547 3343"}
     meshd.streams("POST", "/v1/mesh/join", STEP, code, result_of(True, members=2))
-    result = await meshctl("join", "8056C2E21C000001", "--name", "barn")
+    result = await meshctl("join", "8056C2E21C000001", "--name", "barn", "--yes")
     assert result.code == 0
     assert result.err == (
         "  starting kubo\n"
@@ -170,7 +170,38 @@ async def test_join_by_a_network_shows_the_code_of_each_member(meshctl: Meshctl,
         "      0844 3547 3343\n"
         "To see how it is: meshctl status\n"
     )
-    assert meshd.last.json() == {"network": "8056c2e21c000001", "name": "barn"}
+    assert meshd.last.json() == {"network": "8056c2e21c000001", "name": "barn", "confirm": False}
+
+
+async def test_join_by_a_network_asks_nobody_where_there_is_no_terminal(
+    meshctl: Meshctl, meshd: FakeMeshd
+) -> None:
+    result = await meshctl("join", "8056c2e21c000001")
+    assert result.code == 2
+    assert "there is no terminal on which to ask whether the codes are the same" in result.err
+    assert "meshctl join 8056c2e21c000001" in result.err
+    assert meshd.asked == []
+
+
+@pytest.mark.parametrize(("typed", "right"), [("y\n", True), ("n\n", False)])
+async def test_whoever_lets_this_node_in_is_confirmed_by_the_person_here(
+    meshctl: Meshctl, meshd: FakeMeshd, terminal: Terminal, typed: str, right: bool
+) -> None:
+    member = "ab" * 32
+    confirm = {
+        "event": "confirm",
+        "address": "10.144.0.1:4010",
+        "code": "0844 3547 3343",
+        "fingerprint": member,
+    }
+    meshd.streams("POST", "/v1/mesh/join", confirm, result_of(True, members=2))
+    meshd.answers("POST", "/v1/mesh/join/confirm", {})
+    running = await meshctl.start("join", "8056c2e21c000001", stdin=terminal.device, stderr=terminal.device)
+    await terminal.shows(r"is it 0844 3547 3343\?")
+    terminal.type(typed)
+    result = await running.result()
+    assert result.code == 0
+    assert meshd.last.json() == {"fingerprint": member, "right": right}
 
 
 async def test_an_invite_that_is_no_good_says_so(meshctl: Meshctl, meshd: FakeMeshd) -> None:
