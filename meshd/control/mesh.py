@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
 from aiohttp import web
 
 from meshd import wire
@@ -12,6 +10,7 @@ from meshd.control.server import json_answer, read_request
 from meshd.control.status import StatusApi
 from meshd.control.streams import EventStream, stream
 from meshd.errors import MeshError
+from meshd.leaving import Leaving
 from meshd.mesh.membership import Membership
 from meshd.mesh.network_admin import NetworkAdmin
 from meshd.mesh.store import MeshStore
@@ -19,22 +18,20 @@ from meshd.pins.depart import Departure
 
 
 class MeshApi:
-    """reset: called when this node has left, to begin anew as a node of no mesh."""
-
     def __init__(
         self,
         membership: Membership,
         departure: Departure,
         store: MeshStore,
         status: StatusApi,
-        leave: Callable[[EventStream, bool, bool], Awaitable[None]],
+        leaving: Leaving,
         admin: NetworkAdmin,
     ) -> None:
         self._membership = membership
         self._departure = departure
         self._store = store
         self._status = status
-        self._leave = leave
+        self._leaving = leaving
         self._admin = admin
 
     async def init(self, request: web.Request) -> web.StreamResponse:
@@ -68,7 +65,7 @@ class MeshApi:
         force, network = query.flag(request, "force"), query.flag(request, "network")
 
         async def work(events: EventStream) -> None:
-            await self._leave(events, force, network)
+            await self._leaving.leave(events.emit, force=force, network=network)
 
         return await stream(request, work)
 
