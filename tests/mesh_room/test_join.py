@@ -230,6 +230,16 @@ async def test_without_secrets_no_token_is_spent(pair: Pair, make_node: MakeNode
     await cellar.join(line)
 
 
+async def test_an_invite_that_names_another_mesh_spends_no_token(pair: Pair, make_node: MakeNode) -> None:
+    attic, _ = pair
+    cellar = await make_node("cellar").start()
+    line = await attic.invite()
+    foreign = dataclasses.replace(invites.decode(line, None), mesh_id="0" * 32)
+    assert (await refusal_of(cellar.join(invites.encode(foreign)))).code is Code.BAD_INVITE
+    assert len(attic.store.members()) == 2
+    await cellar.join(line)
+
+
 async def test_somebody_else_at_the_address_learns_nothing(make_node: MakeNode) -> None:
     attic, impostor, barn = make_node("attic"), make_node("impostor"), make_node("barn")
     for node in (attic, impostor, barn):
