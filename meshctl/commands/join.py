@@ -1,4 +1,4 @@
-"""meshctl join: POST /v1/mesh/join."""
+"""meshctl join: POST /v1/mesh/join, POST /v1/mesh/join/confirm."""
 
 from __future__ import annotations
 
