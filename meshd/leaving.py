@@ -63,7 +63,7 @@ class Leaving:
                         f"whether the others hold what is here cannot be seen: {self._why_not_ready()}",
                         "meshctl status; or: meshctl leave --force (what only this node holds is gone then)",
                     )
-                await self._drain(emit)
+                await self.drain(emit)
             await self._membership.say_goodbye(emit)
         await emit(wire.StepEvent(message="stopping kubo and the cluster"))
         async with asyncio.timeout(_STOP_S):
@@ -78,7 +78,7 @@ class Leaving:
             await self.replaced.wait()  # so that whoever reads `done` finds the new node
         await emit(wire.LeftEvent(mesh=mesh.name))
 
-    async def _drain(self, emit: Emit) -> None:
+    async def drain(self, emit: Emit) -> None:
         """Take nothing new, and see what is here on other nodes. Raises MeshError LAST_COPY; then all is as before."""
         self._pins.uploads.closed = True
         try:
