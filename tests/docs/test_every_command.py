@@ -41,6 +41,7 @@ ONLY_PARSED = {
     "meshctl invite --revoke ID": "it is typed with an id",
     "meshctl init --network ID": "it is typed with an id",
     "meshctl join ID": "it is typed with an id",
+    "meshctl invite --for ADDRESS": "it is typed with an address",
     "meshctl approve ADDRESS": "it is typed with an address",
     "meshctl approve cellar --code '0844 3547 3343'": "tests/zerotier types the code of the day",
     "meshctl requests --deny cellar": "tests/zerotier denies a node",
