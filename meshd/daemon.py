@@ -346,7 +346,7 @@ class Node:
                 asking=tuple((r.id, r.name, r.address) for r in self.peer_server.approval.views()),
                 full=pins.storage.full(),
                 trash=len(pins.journal.all()),
-                unwritable=self.audit.unwritable,
+                unwritable=self.audit.unwritable or self.pins.disk.failed,
                 drift=self.audit.drift,
                 strangers=self.audit.strangers,
                 open_files=self.audit.open_files,

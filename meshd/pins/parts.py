@@ -58,7 +58,7 @@ class Pins:
         config, kubo, cluster, store = out.config, out.kubo, out.cluster, out.store
         self._kubo = kubo
         self._store = store
-        disk = files.Disk(*out.content)
+        self.disk = disk = files.Disk(*out.content)
         self.journal = Journal(config.state / "trash.json")
         self.pending = Pending(config.state / "pending.json")
         self.storage = Storage(out.content[0], reserve=config.storage.reserve, offer=config.storage.offer)
