@@ -30,12 +30,8 @@ from tests.zerotier.membership import Timing, device_name
 from tests.zerotier.planet import Planet, new_address
 
 POOL = "127.78.0"
-QUICK_S, QUIET_S, LOADING_S, AGAIN_S = (
-    0.03,
-    0.5,
-    0.5,
-    0.6,
-)  # a tenth of what they are, so that tests take a tenth
+# A tenth of what they are, so that tests take a tenth.
+QUICK_S, QUIET_S, LOADING_S, AGAIN_S = 0.03, 0.5, 0.5, 1.5
 # A service is slow to know its networks after a start.
 TIMING = Timing(retry=0.1, refresh=0.2, load=0.2, online=0.1)
 
