@@ -57,7 +57,7 @@ def _again(member: str, args: argparse.Namespace, done: dict[str, object]) -> in
     if args.json:
         render.document(done)
     else:
-        render.say(f"{render.safe(member)} is a member already; it may be on the network again.")
+        render.say(f"{render.safe(member)} is a member, and may be on the network now.")
     return DONE
 
 

@@ -302,29 +302,33 @@ class _Asking:
         if answer.state == "denied":
             raise _RefusedError(self._refusal(Code.DENIED))
         admitted = self._usable(answer, fingerprint)
-        if not await self._is_right(
-            ConfirmEvent(address=host_port(address, port), code=code, fingerprint=fingerprint)
-        ):
-            raise _RefusedError(
-                MeshError(
-                    Code.DENIED,
-                    "cannot join",
-                    "you said that it is not the member whose code was compared",
-                    f"ask the people of the mesh which machine is theirs; then again: {self._again}",
-                )
+        if not answer.here:
+            code = ""  # nobody has compared it
+            await asyncio.wait(
+                [self._admitted], timeout=self._settle_s
+            )  # the one where a person said yes goes first
+        event = ConfirmEvent(address=host_port(address, port), code=code, fingerprint=fingerprint)
+        async with self._confirming:
+            if self._admitted.done():
+                return
+            if await self._is_right(event):
+                self._admitted.set_result((admitted, how))
+                return
+        raise _RefusedError(
+            MeshError(
+                Code.DENIED,
+                "cannot join",
+                "you said that it is not the member whose code was compared",
+                f"ask the people of the mesh which machine is theirs; then again: {self._again}",
             )
-        if not self._admitted.done():
-            self._admitted.set_result((admitted, how))
+        )
 
     async def _is_right(self, event: ConfirmEvent) -> bool:
         if self._confirm is None:
             return True
-        async with self._confirming:
-            if self._admitted.done():
-                return False
-            async with self._emitting:
-                await self._emit(event)
-            return await self._confirm(event)
+        async with self._emitting:
+            await self._emit(event)
+        return await self._confirm(event)
 
     async def _show(self, where: str, code: str) -> None:
         first = not self._asked

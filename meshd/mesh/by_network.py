@@ -62,9 +62,15 @@ class ByNetwork:
             try:
                 await self._until_there(network, emit, again)
             except MeshError as exc:
-                if not joined and exc.code is Code.NOT_FOUND:
-                    await zerotier.leave(network)
-                raise
+                if joined or exc.code is not Code.NOT_FOUND:
+                    raise
+                await zerotier.leave(network)
+                hint = (
+                    f"compare the id with the one that a member shows (meshctl status); then again: {again}"
+                )
+                raise MeshError(
+                    exc.code, exc.title, f"{exc.detail}; this machine has left it again", hint
+                ) from exc
             yield
 
     async def _until_there(self, network: str, emit: Emit, again: str) -> None:

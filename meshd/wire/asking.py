@@ -43,10 +43,14 @@ class AskingId(Request):
 
 
 class AskAnswer(Wire):
-    """waiting: nobody has decided yet. admitted is there in that state only."""
+    """waiting: nobody has decided yet. admitted is there in that state only.
+
+    here: a person said yes at this member, to the code that it showed; else another member has admitted the node.
+    """
 
     state: Literal["waiting", "admitted", "denied"]
     admitted: Admitted | None = None
+    here: bool = False
 
 
 # -- between meshctl and meshd: the control API ----------------------------------------------------------------------

@@ -26,7 +26,7 @@ class Stranger:
         self.rounds = 0  # how often it asked whom it can find
         self._task: asyncio.Task[Admitted] | None = None
 
-    def begin(self, total_s: float = 60.0, **other: object) -> Stranger:
+    def begin(self, total_s: float = 60.0, settle_s: float = 0.1, **other: object) -> Stranger:
         self._task = asyncio.create_task(
             ask(
                 self._found,
@@ -38,7 +38,7 @@ class Stranger:
                 confirm=self.confirm,
                 total_s=total_s,
                 look_s=0.02,
-                settle_s=0.1,
+                settle_s=settle_s,
             )
         )
         return self

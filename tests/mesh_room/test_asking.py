@@ -145,6 +145,52 @@ async def test_a_member_that_nobody_meant_does_not_get_this_node(pair: Pair, str
     ]
 
 
+async def test_a_person_is_asked_only_about_the_member_where_one_said_yes(
+    pair: Pair, stranger: MakeStranger
+) -> None:
+    """The others hear of the new member from the roster, and may answer first, with a code that nobody has compared."""
+    attic, shed = pair
+    cellar = await stranger("cellar", attic, shed)
+    asked: list[ConfirmEvent] = []
+
+    async def confirm(event: ConfirmEvent) -> bool:
+        asked.append(event)
+        return True
+
+    cellar.confirm = confirm
+    cellar.begin(settle_s=20.0)
+    await cellar.code(2)
+    compared = cellar.code_at(attic)
+    port = attic.port
+    await attic.server.stop()  # so that the other one answers first
+    await attic.server.approval.approve("cellar", compared)
+    await shed.store.merge(attic.store.roster())
+    await cellar.goes_on()
+    await attic.server.start(attic.listen, port)
+    await cellar.becomes_member()
+    assert [(e.fingerprint, e.code) for e in asked] == [(attic.fingerprint, compared)]
+
+
+async def test_where_only_another_member_is_left_it_is_asked_about_without_a_code(
+    pair: Pair, stranger: MakeStranger
+) -> None:
+    attic, shed = pair
+    cellar = await stranger("cellar", shed)
+    asked: list[ConfirmEvent] = []
+
+    async def confirm(event: ConfirmEvent) -> bool:
+        asked.append(event)
+        return True
+
+    cellar.confirm = confirm
+    cellar.begin()
+    await cellar.code()
+    await attic.store.admit_asked(cellar.node.joiner())
+    await shed.store.merge(attic.store.roster())
+    await cellar.becomes_member()
+    assert [(e.fingerprint, e.code) for e in asked] == [(shed.fingerprint, "")]
+
+
 async def test_the_request_goes_elsewhere_once_it_was_approved(pair: Pair, stranger: MakeStranger) -> None:
     attic, shed = pair
     cellar = (await stranger("cellar", attic, shed)).begin()

@@ -300,7 +300,7 @@ async def test_a_member_that_may_be_on_the_network_again_needs_no_code(
 ) -> None:
     meshd.streams("POST", f"/v1/requests/{NODE}/authorize", STEP, {"event": "done", "member": "barn"})
     result = await meshctl("approve", NODE)
-    assert (result.code, result.out) == (0, "barn is a member already; it may be on the network again.\n")
+    assert (result.code, result.out) == (0, "barn is a member, and may be on the network now.\n")
     assert approvals(meshd) == []
 
 

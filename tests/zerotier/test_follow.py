@@ -419,6 +419,8 @@ def test_with_kind_auto_zerotier_is_asked_only_where_it_was_chosen() -> None:
     assert overlay.kind == "auto"
     wanted = "8056c2e21c000001"
     assert overlay.kind == "zerotier"
+    configured = Config.model_validate({"zerotier": {"networks": [{"id": "8056c2e21c000001"}]}})
+    assert Overlay(configured, ZeroTier(ServiceConfig(), lambda _: None), lambda: "").kind == "zerotier"
 
 
 async def test_how_nodes_are_reached_is_told_and_a_service_that_is_down_tells_nothing(bench: Bench) -> None:
