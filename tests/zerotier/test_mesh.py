@@ -108,7 +108,7 @@ def test_a_member_that_is_put_off_the_network_serves_nowhere_until_it_is_let_in_
     assert (meanwhile.code, "2 of 3 copies: attic, barn" in meanwhile.out) == (6, True)
     assert f"{address}" in attic.do("requests").out
     approved = attic.do("approve", address)
-    assert "cellar is a member already; it may be on the network again." in approved.out
+    assert "cellar is a member, and may be on the network now." in approved.out
     standing.whole()
     until(
         lambda: attic.holders("while-cellar-was-out") == {"attic", "barn", "cellar"},
@@ -235,6 +235,8 @@ def test_a_network_that_nobody_knows_is_given_up_soon_and_left_again(standing: S
     assert answer.code == 4
     assert f"there is no ZeroTier network {nowhere}" in answer.err
     assert "its controller does not know it: the id is wrong, or the network was deleted" in answer.err
+    assert "this machine has left it again" in answer.err
+    assert f"then again: meshctl join {nowhere}" in answer.err
     assert standing.spare.devices() == {"zt0", "lan0", "lan0x"}  # as before: on no network
     assert dairy.status()["mesh"] is None
 
