@@ -141,6 +141,7 @@ class Node:
             self._secret_files,
             state,
         )
+        self.pins.storage.broken = self._why_unwritable
         self._build_control()
 
     def _build_control(self) -> None:
@@ -200,6 +201,9 @@ class Node:
             self.metrics_port = MetricsServer(config.metrics.listen, handlers)
 
     # -- what parts ask of each other ------------------------------------------------------------------------------
+
+    def _why_unwritable(self) -> str:
+        return self.audit.unwritable or self.pins.disk.failed
 
     def _child_pids(self) -> list[int]:
         return [s.state.pid for s in self.turns.services.values() if s.state.pid is not None]
@@ -346,7 +350,7 @@ class Node:
                 asking=tuple((r.id, r.name, r.address) for r in self.peer_server.approval.views()),
                 full=pins.storage.full(),
                 trash=len(pins.journal.all()),
-                unwritable=self.audit.unwritable or self.pins.disk.failed,
+                unwritable=self._why_unwritable(),
                 drift=self.audit.drift,
                 strangers=self.audit.strangers,
                 open_files=self.audit.open_files,
