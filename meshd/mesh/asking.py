@@ -319,7 +319,8 @@ class _Asking:
                 Code.DENIED,
                 "cannot join",
                 "you said that it is not the member whose code was compared",
-                f"ask the people of the mesh which machine is theirs; then again: {self._again}",
+                f"ask the people of the mesh which machine is theirs; there: meshctl forget {self._own.name}; then again:"
+                f" {self._again}",
             )
         )
 

@@ -310,6 +310,20 @@ def test_who_is_invited_by_its_zerotier_address_needs_no_approval_and_can_leave_
     standing.whole()
 
 
+def test_who_has_an_invite_waits_only_until_somebody_lets_it_onto_the_network(standing: Standing) -> None:
+    dairy, attic = standing.beside(), standing[0]
+    made = attic.do("invite")
+    assert "meshctl approve ADDRESS" in made.err
+    joining = standing.type(dairy, "join", made.out.strip())
+    joining.shows(f"meshctl approve {standing.spare.address}")
+    approved = attic.do("approve", standing.spare.address)
+    assert "dairy is a member, and may be on the network now." in approved.out
+    assert "joined the mesh archive, which has 4 members now" in joining.end().out
+    dairy.do("leave", "--yes", "--network")
+    for node in standing.nodes:
+        until(lambda node=node: set(node.peers()) == set(standing.names()), f"{node} knows that it left", 20)
+
+
 def test_where_a_central_is_configured_it_is_asked_and_nobody_else(
     standing: Standing, tmp_path: Path
 ) -> None:
