@@ -36,12 +36,12 @@ VERBS: dict[str, dict[str, str]] = {
         "ls": "list what is kept, or what is inside it",
         "get": "write a kept file or directory here",
         "rm": "stop keeping something",
-        "doctor": "look at every rule that keeps the mesh private and whole",
         "trash": "list what was removed and can come back",
         "restore": "bring something back from the trash",
     },
     "node": {
         "status": "how this node and its mesh are",
+        "doctor": "look at every rule that keeps the mesh private and whole",
         "watch": "print what happens, as it happens",
         "logs": "print what a service logged",
         "version": "print the versions of client and daemon",
@@ -110,7 +110,7 @@ def _terminated(number: int, frame: FrameType | None) -> None:
 
 
 def _run(arguments: list[str]) -> int:
-    before, verb, rest = _split(arguments)
+    before, verb, rest = _helped(*_split(arguments))
     top = _top_parser()
     chosen = top.parse_args(before)
     if verb is None:
@@ -180,6 +180,13 @@ def _split(arguments: list[str]) -> tuple[list[str], str | None, list[str]]:
     return arguments[:i], verb, arguments[i + 1 :]
 
 
+def _helped(before: list[str], verb: str | None, rest: list[str]) -> tuple[list[str], str | None, list[str]]:
+    """`help VERB` as `VERB --help`, and `help` alone as `--help`."""
+    if verb != "help":
+        return before, verb, rest
+    return (before, rest[0], ["--help"]) if rest else ([*before, "--help"], None, [])
+
+
 def _top_parser() -> Parser:
     lines = ["verbs:"]
     for group in VERBS.values():
@@ -188,7 +195,7 @@ def _top_parser() -> Parser:
         "example:",
         "  meshctl pin minutes-1974.pdf",
         "",
-        "`meshctl VERB --help` tells more about one verb. What stands behind -- is a name: meshctl rm -- -odd",
+        "`meshctl help VERB` tells more about one verb. What stands behind -- is a name: meshctl rm -- -odd",
     ]
     parser = Parser(
         prog="meshctl",

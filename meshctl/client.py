@@ -95,7 +95,10 @@ def _no_connection(path: str, error: OSError) -> MeshctlError:
             "sudo usermod -aG meshd $USER   (then log in anew), or use sudo",
             code="denied",
         )
-    start = "systemctl start meshd   (or: meshd run --config FILE; or set MESHD_SOCKET to its socket)"
+    start = (
+        "meshd run --config FILE, or where it is a service: systemctl start meshd\n"
+        "if it runs with other folders: export MESHD_SOCKET=PATH   (meshd.sock in its [paths] run)"
+    )
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         detail = f"there is no socket {path}"
     elif len(os.fsencode(path)) > SOCKET_PATH_BYTES:

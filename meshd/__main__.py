@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 # structlog loads rich where it is installed, for colourful tracebacks: 5 MB of a daemon's memory (measured).
 sys.modules.setdefault("rich", None)  # type: ignore[arg-type]  # None is how a module is marked as absent
@@ -25,13 +26,22 @@ RELOADED = ("log.level", "storage.reserve", "storage.offer")
 """The keys that SIGHUP takes over; every other one waits for a restart."""
 
 
+class _Parser(argparse.ArgumentParser):
+    """argparse, but a mistake is told as every other one is."""
+
+    def error(self, message: str) -> NoReturn:
+        raise _not_understood(message, f"{self.prog} --help")
+
+
+def _not_understood(why: str, hint: str) -> MeshError:
+    return MeshError(Code.BAD_REQUEST, "cannot understand the command", why, hint)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The daemon's command line. Exit codes: 0 done, 1 failed, 2 usage or configuration."""
-    parser = argparse.ArgumentParser(
-        prog="meshd", description="keeps files together on a few machines, privately"
-    )
+    parser = _Parser(prog="meshd", description="keeps files together on a few machines, privately")
     parser.add_argument("--version", action="version", version=f"meshd {__version__}")
-    verbs = parser.add_subparsers(dest="verb", required=True)
+    verbs = parser.add_subparsers(dest="verb", parser_class=_Parser)
     for verb, text in (
         ("run", "run this machine's node in the foreground"),
         ("check", "show the effective configuration"),
@@ -40,8 +50,10 @@ def main(arguments: list[str] | None = None) -> int:
         sub.add_argument(
             "--config", type=Path, metavar="FILE", help="default: /etc/meshd/meshd.toml, where there is one"
         )
-    options = parser.parse_args(arguments)
     try:
+        options = parser.parse_args(arguments)
+        if options.verb is None:
+            raise _not_understood("a verb is missing", "meshd run --config FILE; or: meshd --help")
         config = load(options.config)
     except MeshError as exc:
         return _fail(exc, 2)

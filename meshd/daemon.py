@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 
-from meshd import files, memory, wire
+from meshd import files, memory
 from meshd.cluster.rest import Cluster
 from meshd.cluster.service import ClusterProgram
 from meshd.config import Config
@@ -23,8 +23,7 @@ from meshd.control.requests import RequestsApi
 from meshd.control.routes import table
 from meshd.control.server import ControlServer
 from meshd.control.status import StatusApi
-from meshd.control.streams import EventStream
-from meshd.errors import Code, MeshError
+from meshd.errors import MeshError
 from meshd.health.audit import Audit
 from meshd.health.board import Board
 from meshd.health.examine import Examination
@@ -33,8 +32,8 @@ from meshd.health.notices import Notices
 from meshd.health.telling import Teller
 from meshd.kubo.rpc import Kubo
 from meshd.kubo.service import KuboProgram
+from meshd.leaving import Leaving
 from meshd.mesh import belongings
-from meshd.mesh import identity as identities
 from meshd.mesh.by_network import ByNetwork
 from meshd.mesh.identity import Identity
 from meshd.mesh.membership import Membership
@@ -72,8 +71,6 @@ class Node:
         state, private = config.state, config.private_sockets
         self.config = config
         self.manager = manager or ServiceManager()
-        self.left = asyncio.Event()
-        self._replaced = asyncio.Event()
         self._built = time.monotonic()
         self.identity = Identity.load_or_create(state)
         self.store = MeshStore(state, self.identity.fingerprint)
@@ -153,6 +150,7 @@ class Node:
             self._secret_files,
             state,
         )
+        self.pins.storage.broken = self._why_unwritable
         self._build_control()
 
     def _build_control(self) -> None:
@@ -183,10 +181,19 @@ class Node:
             self._secret_files,
             self.board,
         )
+        self.leaving = Leaving(
+            config,
+            self.store,
+            self.membership,
+            self.turns,
+            pins,
+            self.overlay.zerotier,
+            self.status.why_not_ready,
+        )
         admin = NetworkAdmin(config, self.store, self.overlay)
         routes = table(
             self.status,
-            MeshApi(self.membership, pins.departure, self.store, self.status, self._leave, admin),
+            MeshApi(self.membership, pins.departure, self.store, self.status, self.leaving, admin),
             RequestsApi(lambda: self.peer_server.approval, admin),
             PinsApi(pins.catalogue, pins.adder, pins.content, pins.remover),
             DoctorApi(examination),
@@ -214,6 +221,9 @@ class Node:
         self.manager.status(self.status.why_not_ready() or "ready")
 
     # -- what parts ask of each other ------------------------------------------------------------------------------
+
+    def _why_unwritable(self) -> str:
+        return self.audit.unwritable or self.pins.disk.failed
 
     def _child_pids(self) -> list[int]:
         return [s.state.pid for s in self.turns.services.values() if s.state.pid is not None]
@@ -277,12 +287,12 @@ class Node:
             async with asyncio.TaskGroup() as group:
                 loops = [group.create_task(loop) for loop in self._loops()]
                 turning = group.create_task(self.turns.run(), name="turns")
-                await _first(stop.wait(), self.left.wait())
+                await _first(stop.wait(), self.leaving.left.wait())
                 await self._stop(turning)
                 for task in loops:
                     task.cancel()
         finally:
-            if not self.left.is_set():
+            if not self.leaving.left.is_set():
                 await self.control.stop()
             if self.metrics_port is not None:
                 await self.metrics_port.stop()
@@ -293,16 +303,16 @@ class Node:
 
     async def retire(self, *, replaced: bool) -> None:
         """Answer no more on the control socket; replaced: another node does."""
-        self._replaced.set()
+        self.leaving.replaced.set()
         await self.control.stop(replaced=replaced)
 
     async def _stop(self, turning: asyncio.Task[None]) -> None:
         """No more requests, then the services in their order."""
-        if not self.left.is_set():
+        if not self.leaving.left.is_set():
             self.manager.stopping()
         await self.pins.uploads.abort_all()
         await self.pins.stop()
-        if not self.left.is_set():
+        if not self.leaving.left.is_set():
             await self.control.stop()
         self.turns.stop()
         async with asyncio.timeout(_STOP_S):
@@ -371,7 +381,7 @@ class Node:
                 asking=tuple((r.id, r.name, r.address) for r in self.peer_server.approval.views()),
                 full=pins.storage.full(),
                 trash=len(pins.journal.all()),
-                unwritable=self.audit.unwritable,
+                unwritable=self._why_unwritable(),
                 drift=self.audit.drift,
                 strangers=self.audit.strangers,
                 open_files=self.audit.open_files,
@@ -380,66 +390,6 @@ class Node:
                 lost=pins.replicator.lost,
             )
         )
-
-    # -- leaving ---------------------------------------------------------------------------------------------------
-
-    async def _leave(self, events: EventStream, force: bool, network: bool) -> None:
-        """Hand over, say goodbye, stop, and remove all that belonged to the mesh. Cut off anywhere, it can be repeated."""
-        mesh = self.store.mesh
-        if mesh is None:
-            raise MeshError(Code.NO_MESH, "cannot leave", "this node is in no mesh", "meshctl status")
-        if not self.store.forgotten:
-            if not force:
-                if not self.turns.ready:
-                    raise MeshError(
-                        Code.NOT_READY,
-                        "cannot leave yet",
-                        f"whether the others hold what is here cannot be seen: {self.status.why_not_ready()}",
-                        "meshctl status; or: meshctl leave --force (what only this node holds is gone then)",
-                    )
-                await self._drain(events)
-            await self.membership.say_goodbye(events.emit)
-        await events.emit(wire.StepEvent(message="stopping kubo and the cluster"))
-        async with asyncio.timeout(_STOP_S):
-            await self.turns.all_stopped()
-        await asyncio.to_thread(self._remove_content)
-        await self.store.clear()
-        await asyncio.to_thread(self._remove_identity)
-        if network and mesh.network:
-            await self._leave_network(mesh.network, events)
-        self.left.set()
-        async with asyncio.timeout(_STOP_S):
-            await self._replaced.wait()  # so that whoever reads `done` finds the new node
-        await events.emit(wire.LeftEvent(mesh=mesh.name))
-
-    async def _leave_network(self, network: str, events: EventStream) -> None:
-        try:
-            await self.overlay.zerotier.leave(network)
-            said = f"left the ZeroTier network {network}"
-        except MeshError as exc:
-            said = f"could not leave the ZeroTier network ({exc.detail}): sudo zerotier-cli leave {network}"
-        await events.emit(wire.StepEvent(message=said))
-
-    async def _drain(self, events: EventStream) -> None:
-        """Take nothing new, and see what is here on other nodes. Raises MeshError LAST_COPY; then all is as before."""
-        self.pins.uploads.closed = True
-        try:
-            await self.pins.uploads.abort_all()
-            await self.pins.departure.drain(events.emit)
-        except BaseException:
-            self.pins.uploads.closed = False
-            raise
-
-    def _remove_content(self) -> None:
-        """The content first: a mesh that is joined later must not be served from it."""
-        for folder in ("kubo", "cluster"):
-            files.empty(self.config.state / folder)
-        for name in ("trash.json", "notices.json", "pending.json", "seen.json"):
-            (self.config.state / name).unlink(missing_ok=True)
-
-    def _remove_identity(self) -> None:
-        Secrets.erase(self.config.state)
-        identities.discard(self.config.state)
 
 
 async def _first(*waits: Awaitable[object]) -> None:

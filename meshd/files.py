@@ -214,6 +214,9 @@ class Disk:
     """`syncfs` for many callers at once: those who wait while one runs share the next one.
 
     One syncfs makes all writes durable that were finished before it began, so a burst of pins costs few.
+
+    `failed` says why one did not succeed. The kernel tells a failed write once and drops the data; the next syncfs
+    succeeds, and would call durable what is gone. So from then on nothing is, until meshd is started again.
     """
 
     def __init__(self, *paths: Path) -> None:
@@ -223,9 +226,12 @@ class Disk:
         self._paths = list(devices.values())
         self._next: asyncio.Future[None] | None = None
         self._running: asyncio.Task[None] | None = None
+        self.failed = ""
 
     async def sync(self) -> None:
-        """Return when everything written before this call is on the disk. Raises OSError."""
+        """Return when everything written before this call is on the disk. Raises MeshError BAD_STATE."""
+        if self.failed:
+            raise self._not_durable()
         if self._next is None:
             self._next = asyncio.get_running_loop().create_future()
         mine = self._next
@@ -240,7 +246,8 @@ class Disk:
                 try:
                     await asyncio.to_thread(self._sync_all)
                 except OSError as exc:
-                    waiting.set_exception(exc)
+                    self.failed = self.failed or exc.strerror or str(exc)
+                    waiting.set_exception(self._not_durable())
                     waiting.exception()  # a caller that was cancelled must not leave it unread
                 else:
                     waiting.set_result(None)
@@ -250,6 +257,14 @@ class Disk:
     def _sync_all(self) -> None:
         for path in self._paths:
             syncfs(path)
+
+    def _not_durable(self) -> MeshError:
+        return MeshError(
+            Code.BAD_STATE,
+            "cannot keep anything here",
+            f"the disk did not take what was written ({self.failed})",
+            "dmesg | tail; once the disk is well: systemctl restart meshd",
+        )
 
 
 @contextlib.contextmanager

@@ -35,10 +35,12 @@ def run(args: argparse.Namespace, client: Client) -> int:
             return _again(str(done["member"]), args, done)
         request = done.get("request") or {}
         code = str(request.get("code") or "")
-        if args.code is None:
+        typed = args.code
+        if typed is None:
             _ask(request, code)
+            typed = code
         ref = str(request.get("id") or args.ref)
-        answer = client.call("POST", route("requests", ref, "approve"), {"code": args.code or code})
+        answer = client.call("POST", route("requests", ref, "approve"), {"code": typed})
     except KeyboardInterrupt:
         raise interrupted(
             f"cannot tell whether {render.safe(args.ref)} is let in", "interrupted", "meshctl requests"
@@ -55,7 +57,7 @@ def _again(member: str, args: argparse.Namespace, done: dict[str, object]) -> in
     if args.json:
         render.document(done)
     else:
-        render.say(f"{render.safe(member)} is a member already; it may be on the network again.")
+        render.say(f"{render.safe(member)} is a member, and may be on the network now.")
     return DONE
 
 

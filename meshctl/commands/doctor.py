@@ -34,9 +34,11 @@ def run(args: argparse.Namespace, client: Client) -> int:
         render.document(answer)
         return FAILED if broken else DONE
     if args.all:
+        rules = [(f.get("area"), f.get("rule")) for f in findings]
         for finding in findings:
             if finding.get("held"):
-                _say("held", finding)
+                twice = rules.count((finding.get("area"), finding.get("rule"))) > 1
+                _say("held", finding, found=twice)  # two files of one name, which only this tells apart
     for finding in unseen:
         _say("not seen", finding)
     for finding in broken:
@@ -49,11 +51,11 @@ def run(args: argparse.Namespace, client: Client) -> int:
     return FAILED if broken else DONE
 
 
-def _say(state: str, finding: Finding) -> None:
+def _say(state: str, finding: Finding, *, found: bool = True) -> None:
     render.say(f"{state}: {render.safe(finding.get('area'))}: {render.safe(finding.get('rule'))}")
     if finding.get("why"):
         render.say(f"  because {render.safe(finding['why'])}")
-    if state != "held":
+    if found:
         render.say(f"  found: {render.safe(finding.get('found'))}")
-        if finding.get("hint"):
-            render.say(f"  try: {render.safe(finding['hint'])}")
+    if state != "held" and finding.get("hint"):
+        render.say(f"  try: {render.safe(finding['hint'])}")

@@ -96,6 +96,8 @@ def _list(args: argparse.Namespace, client: Client) -> int:
 def _span_s(text: str) -> float:
     digits = text.rstrip("abcdefghijklmnopqrstuvwxyz")
     number, unit = whole(digits), _UNITS.get(text[len(digits) :])
-    if number is None or unit is None or not 0 < number * unit <= 30 * 86400:
-        raise argparse.ArgumentTypeError(f"{text!r} is no span up to 30d; spans look like 30min, 24h or 3d")
+    if number is None or unit is None or number == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no span; spans look like 30min, 24h or 3d")
+    if number * unit > 30 * 86400:
+        raise argparse.ArgumentTypeError(f"{text!r} is too long; 30d is the most")
     return float(number * unit)

@@ -1,4 +1,4 @@
-"""meshctl join: POST /v1/mesh/join."""
+"""meshctl join: POST /v1/mesh/join, POST /v1/mesh/join/confirm."""
 
 from __future__ import annotations
 
@@ -33,6 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         help="the line (spaces and line breaks do not matter), or a network's id",
     )
+    parser.add_argument(
+        "--yes",
+        action="store_true",
+        help="by network: take the first member that says yes, whoever it is, without comparing codes",
+    )
     parser.add_argument("--name", metavar="NODE", help="what to call this node (default: the name it has)")
 
 
@@ -40,11 +45,20 @@ def run(args: argparse.Namespace, client: Client) -> int:
     """Joins, showing what it waits for."""
     invite = "".join("".join(args.invite).split()) or _ask()
     by_network = len(invite) == NETWORK_ID_LENGTH and all(d in "0123456789abcdefABCDEF" for d in invite)
-    body: Document = {"network": invite.lower()} if by_network else {"invite": invite}
+    body: Document = {"invite": invite}
+    if by_network:
+        if not args.yes and not sys.stdin.isatty():
+            raise usage(
+                f"cannot join by network id {invite}",
+                "there is no terminal on which to ask whether the codes are the same",
+                f"meshctl join {invite} at a terminal; or with --yes, where nobody else is on the network",
+            )
+        body = {"network": invite.lower(), "confirm": not args.yes}
     if args.name is not None:
         body["name"] = args.name
     try:
-        done = steps.follow(client.stream("POST", route("mesh", "join"), body), args.json)
+        events = client.stream("POST", route("mesh", "join"), body)
+        done = steps.follow(events, args.json, lambda event: _confirm(event, client))
     except KeyboardInterrupt:
         raise interrupted("cannot tell whether this node joined", "interrupted", "meshctl status") from None
     if args.json:
@@ -62,6 +76,22 @@ def run(args: argparse.Namespace, client: Client) -> int:
         )
     render.note("To see how it is: meshctl status")
     return DONE
+
+
+def _confirm(event: Document, client: Client) -> None:
+    """A member says yes; anybody on the network could, for a mesh of its own."""
+    address, code = render.safe(event.get("address")), render.safe(event.get("code"))
+    render.note(f"The member at {address} lets this node into its mesh.")
+    if code:
+        question = f"Did somebody there tell you its code, and is it {code}?"
+    else:
+        render.note(
+            f"It says that this node is a member already. Its fingerprint: {render.safe(event.get('fingerprint'))}"
+        )
+        question = "Is that the node you mean?"
+    right = render.confirm(question, yes=False)
+    body = {"fingerprint": event.get("fingerprint"), "right": right}
+    client.call("POST", route("mesh", "join", "confirm"), body)
 
 
 def _ask() -> str:

@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `meshctl logs`."""
     parser.description = (
         "Print what a service logged last; with -f also what it logs from now on, until Ctrl-C.\n"
-        "meshd's own log is in the journal: journalctl -u meshd"
+        "meshd's own log is where it was started: its standard error; under systemd: journalctl -u meshd"
     )
     parser.epilog = "examples:\n  meshctl logs kubo\n  meshctl logs cluster -n 20 -f"
     parser.add_argument("service", metavar="kubo|cluster")
@@ -30,7 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, client: Client) -> int:
     """Prints lines as they come."""
     if args.service == "meshd":
-        raise usage("cannot show meshd's own log", "it is in the system's journal", "journalctl -u meshd")
+        raise usage(
+            "cannot show meshd's own log",
+            "it is where meshd was started: its standard error",
+            "journalctl -u meshd   (under systemd)",
+        )
     if args.service not in SERVICES:
         shown = render.safe(args.service)
         raise usage(f"cannot show the log of {shown}", "there is no such service", "meshctl logs kubo")

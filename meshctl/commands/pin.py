@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "examples:\n"
         "  meshctl pin minutes-1974.pdf\n"
         "  meshctl pin photos/ --replicas all\n"
-        "  pg_dump club | meshctl pin - --name club.sql"
+        "  tar c letters | meshctl pin - --name letters.tar"
     )
     parser.add_argument(
         "paths", metavar="PATH", nargs="*", help="a file, a directory, or - for standard input"

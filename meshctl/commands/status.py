@@ -71,7 +71,8 @@ def _node(status: Part) -> None:
     _storage(status.get("storage") or {}, node.get("state"))
     pins: Part | None = status.get("pins")
     if pins is not None:
-        kept = f"{pins.get('entries')} entries, {render.size(pins.get('size') or 0)}"
+        entries = render.count(int(pins.get("entries") or 0), "entry", "entries")
+        kept = f"{entries}, {render.size(pins.get('size') or 0)}"
         _fact("kept", f"{kept}; trash: {pins.get('trash')}, {render.size(pins.get('trash_size') or 0)}")
 
 

@@ -69,6 +69,8 @@ _EXPECTED = {  # pydantic's words for these are about Python, not about the file
     "int_type": "expected a whole number",
     "int_parsing": "expected a whole number",
     "int_from_float": "expected a whole number",
+    "list_type": 'expected a list, such as ["10.144.0.23"]',
+    "missing": "it is not there, and has no default",
     "bool_type": "expected true or false",
     "bool_parsing": "expected true or false",
 }

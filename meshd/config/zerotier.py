@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from meshd.config.values import Section
+from meshd.config.values import Folder, Section
 
 NETWORK_ID = re.compile(r"[0-9a-f]{16}")
 
@@ -35,9 +35,14 @@ def _local_api(value: object) -> str:
 
 
 def _api_url(value: object) -> str:
-    if value == "" or re.fullmatch(r"https?://[A-Za-z0-9.\[\]:-]+(/[A-Za-z0-9._/-]*)?", str(value)):
+    """https, as the token goes there; what does not leave this machine may be http."""
+    place = r"(https://[A-Za-z0-9.\[\]:-]+|http://(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?)"
+    if value == "" or re.fullmatch(place + r"(/[A-Za-z0-9._/-]*)?", str(value)):
         return str(value).rstrip("/")
-    raise ValueError('expected a URL such as "https://api.zerotier.com/api/v1"')
+    raise ValueError('expected an https URL such as "https://api.zerotier.com/api/v1"')
+
+
+_Path = Annotated[Folder, AfterValidator(Path.absolute)]
 
 
 class Network(Section):
@@ -53,7 +58,7 @@ class Network(Section):
         description="how this node can authorize others on it: this machine's own controller, or an API of ZeroTier"
         " Central (the older one, or v2); default: the controller, if it is this machine",
     )
-    admin_token_file: Path | None = Field(None, description="central: the file that holds its API token")
+    admin_token_file: _Path | None = Field(None, description="central: the file that holds its API token")
     admin_url: Annotated[str, BeforeValidator(_api_url)] = Field(
         "", description="central: where its API is; default: ZeroTier's own"
     )
@@ -76,13 +81,13 @@ class Network(Section):
 class ZeroTier(Section):
     """[overlay.zerotier]: the ZeroTier One service of this machine"""
 
-    home: Path = Field(
+    home: _Path = Field(
         Path("/var/lib/zerotier-one"), description="its folder: token and port are found there"
     )
     api: Annotated[str, BeforeValidator(_local_api)] = Field(
         "", description="its local API; default: 127.0.0.1 and the port in zerotier-one.port, else 9993"
     )
-    token_file: Path | None = Field(
+    token_file: _Path | None = Field(
         None, description="the file that holds its token; default: authtoken.secret in home"
     )
     networks: list[Network] = Field(default_factory=list, description="what meshd does on which network")

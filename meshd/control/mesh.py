@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
 from aiohttp import web
 
 from meshd import wire
@@ -12,6 +10,7 @@ from meshd.control.server import json_answer, read_request
 from meshd.control.status import StatusApi
 from meshd.control.streams import EventStream, stream
 from meshd.errors import MeshError
+from meshd.leaving import Leaving
 from meshd.mesh.membership import Membership
 from meshd.mesh.network_admin import NetworkAdmin
 from meshd.mesh.store import MeshStore
@@ -19,22 +18,20 @@ from meshd.pins.depart import Departure
 
 
 class MeshApi:
-    """reset: called when this node has left, to begin anew as a node of no mesh."""
-
     def __init__(
         self,
         membership: Membership,
         departure: Departure,
         store: MeshStore,
         status: StatusApi,
-        leave: Callable[[EventStream, bool, bool], Awaitable[None]],
+        leaving: Leaving,
         admin: NetworkAdmin,
     ) -> None:
         self._membership = membership
         self._departure = departure
         self._store = store
         self._status = status
-        self._leave = leave
+        self._leaving = leaving
         self._admin = admin
 
     async def init(self, request: web.Request) -> web.StreamResponse:
@@ -50,18 +47,25 @@ class MeshApi:
 
         async def work(events: EventStream) -> None:
             if wanted.network is not None:
-                await self._membership.join_network(wanted.network.lower(), wanted.name, events.emit)
+                await self._membership.join_network(
+                    wanted.network.lower(), wanted.name, events.emit, confirm=wanted.confirm
+                )
             else:
                 await self._membership.join(wanted.invite or "", wanted.name, events.emit)
 
         return await stream(request, work)
+
+    async def confirm(self, request: web.Request) -> web.StreamResponse:
+        """Answer the `confirm` event of a join by network"""
+        self._membership.confirm(await read_request(request, wire.ConfirmAdmission))
+        return json_answer(wire.Heard())
 
     async def leave(self, request: web.Request) -> web.StreamResponse:
         """?force=1: also where content would be lost; ?network=1: leave the ZeroTier network too"""
         force, network = query.flag(request, "force"), query.flag(request, "network")
 
         async def work(events: EventStream) -> None:
-            await self._leave(events, force, network)
+            await self._leaving.leave(events.emit, force=force, network=network)
 
         return await stream(request, work)
 

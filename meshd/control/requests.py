@@ -50,6 +50,9 @@ class RequestsApi:
                     await events.emit(wire.AuthorizedEvent(member=member))
                     return
                 asking = await self._until_it_asks(ref.lower(), events)
+                if asking is None:
+                    await events.emit(wire.AuthorizedEvent(member=self._admin.member(ref.lower())))
+                    return
             await events.emit(wire.AuthorizedEvent(request=asking))
 
         return await stream(request, work)
@@ -94,12 +97,13 @@ class RequestsApi:
             message = f"this node may not authorize on {network}: authorize {node} in its admin page ({self._admin.page})"
             await events.emit(wire.StepEvent(message=message))
 
-    async def _until_it_asks(self, node: str, events: EventStream) -> wire.JoinRequestView:
+    async def _until_it_asks(self, node: str, events: EventStream) -> wire.JoinRequestView | None:
+        """Its request; None for one that has an invite, and became a member without asking."""
         await events.emit(wire.StepEvent(message=f"waiting for {node} to ask to join"))
         deadline = asyncio.get_running_loop().time() + HELLO_S
         while True:
             asking = self._asking(node)
-            if asking is not None:
+            if asking is not None or self._admin.member(node):
                 return asking
             if asyncio.get_running_loop().time() > deadline:
                 raise MeshError(

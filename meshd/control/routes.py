@@ -23,7 +23,7 @@ _PIN_EVENTS = (
     wire.ErrorEvent,
 )
 _MESH_EVENTS = (wire.StepEvent, wire.MeshResult, wire.ErrorEvent)
-_JOIN_EVENTS = (wire.StepEvent, wire.CodeEvent, wire.MeshResult, wire.ErrorEvent)
+_JOIN_EVENTS = (wire.StepEvent, wire.CodeEvent, wire.ConfirmEvent, wire.MeshResult, wire.ErrorEvent)
 _AUTHORIZE_EVENTS = (wire.StepEvent, wire.AuthorizedEvent, wire.ErrorEvent)
 _TEXT = "text/plain"
 
@@ -56,6 +56,7 @@ def table(
             query=("force", "network"),
         ),
         Route("POST", "/v1/mesh/join", "admin", mesh.join, _JOIN_EVENTS, wire.JoinRequest),
+        Route("POST", "/v1/mesh/join/confirm", "admin", mesh.confirm, wire.Heard, wire.ConfirmAdmission),
         Route("GET", "/v1/invites", "admin", mesh.invites, wire.Invites),
         Route("POST", "/v1/invites", "admin", mesh.invite, wire.Invite, wire.InviteRequest),
         Route("DELETE", "/v1/invites/{id}", "admin", mesh.revoke, wire.Invites),

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 from meshd.health.facts import Facts
 from meshd.health.long_away import is_long
-from meshd.model import Condition, Severity
+from meshd.model import Condition, PeerState, Severity
 
+_AT_ONCE_S = 60.0
 _NEW_S = 20.0  # a node that has just joined is not away because it was not asked yet
 
 
@@ -37,6 +38,10 @@ def check(facts: Facts) -> Iterator[Condition]:
         )
     if facts.overlay.address is None:
         return  # everybody is away then, and the cause is told already
+    away = [p for p in facts.peers if not p.reachable]
+    if facts.settled and len(away) == len(facts.peers) > 1 and _at_once(away):
+        yield _cut_off(facts, away)
+        return
     for peer in facts.peers:
         if not peer.reachable:
             new = facts.now - peer.admitted < _NEW_S and not peer.last_seen
@@ -64,3 +69,27 @@ def check(facts: Facts) -> Iterator[Condition]:
                 f"meshctl version, here and on {peer.name}",
                 peer.name,
             )
+
+
+def _at_once(away: list[PeerState]) -> bool:
+    """Whether all of them were seen, and for the last time within a minute."""
+    seen = [p.last_seen for p in away]
+    return min(seen) > 0 and max(seen) - min(seen) < _AT_ONCE_S
+
+
+def _cut_off(facts: Facts, away: list[PeerState]) -> Condition:
+    """All at once: then it is rather this machine, or the network, than each of them."""
+    last = max(away, key=lambda p: p.last_seen)
+    look = (
+        "zerotier-cli info; zerotier-cli listnetworks"
+        if facts.overlay.network
+        else "ip addr; ping one of them"
+    )
+    return Condition(
+        "cut-off",
+        Severity.ERROR,
+        f"none of the {len(away)} other nodes can be reached",
+        f"{last.name} was last seen {time.strftime('%Y-%m-%d %H:%M', time.localtime(last.last_seen))};"
+        f" {last.problem or 'it was not asked yet'}",
+        f"see first whether this machine is on the private network: {look}; then whether they are on: meshctl peers",
+    )

@@ -138,10 +138,12 @@ class Approval:
     # -- inside ----------------------------------------------------------------------------------------------------
 
     async def _admit_for_a_person(self, request: JoinRequest) -> None:
+        request.here = True
         try:
             await self._admit(request)
         except MeshError as exc:
             if exc.code not in _ON_THE_OTHER:
+                request.here = False
                 raise
             self._requests.drop(request)  # its node asks anew, and is told
             title = f"cannot admit {request.joiner.name}"

@@ -18,10 +18,11 @@ from meshd.mesh.identity import Identity
 from meshd.mesh.invites import host_port
 from meshd.mesh.peers import Peers
 from meshd.mesh.protocol import PROTOCOL, speaks
-from meshd.wire import Admitted, Ask, AskAnswer, CodeEvent, Joiner, Reveal, StepEvent, Wire
+from meshd.wire import Admitted, Ask, AskAnswer, CodeEvent, ConfirmEvent, Joiner, Reveal, StepEvent, Wire
 
 Address = tuple[str, int]
 Emit = Callable[[Wire], Awaitable[None]]
+Confirm = Callable[[ConfirmEvent], Awaitable[bool]]
 
 TOTAL_S = 1800.0
 _MOST = 8  # members asked at one time
@@ -40,6 +41,7 @@ async def ask(
     emit: Emit,
     *,
     again: str,
+    confirm: Confirm | None = None,
     total_s: float = TOTAL_S,
     look_s: float = 1.0,
     settle_s: float = _SETTLE_S,
@@ -47,12 +49,13 @@ async def ask(
     """Ask to be admitted at each address, and wait for the first member where a person says yes. Nothing is written.
 
     found: the peer API addresses known by now; asked every `look_s` seconds, and it may grow. again: what a person types
-    to join again, as "meshctl join 8056c2e21c000001". Emits StepEvent, and CodeEvent for each member that
+    to join again, as "meshctl join 8056c2e21c000001". confirm: whether a member that says yes is the right one, which its
+    person here knows by the code; anybody on the network could say yes, for a mesh of its own. Emits StepEvent, and CodeEvent for each member that
     has heard this node. Cancelled, it takes its requests back.
     Raises MeshError DENIED, NAME_TAKEN, FORGOTTEN, BAD_NAME, BAD_REQUEST where every member that was found refuses; NOT_READY
     where nobody said yes in `total_s` seconds.
     """
-    asking = _Asking(found, own, identity, peers, emit, again, look_s, settle_s)
+    asking = _Asking(found, own, identity, peers, emit, again, confirm, look_s, settle_s)
     limit = asyncio.timeout(total_s)
     try:
         async with limit:
@@ -94,6 +97,7 @@ class _Asking:
         peers: Peers,
         emit: Emit,
         again: str,
+        confirm: Confirm | None,
         look_s: float,
         settle_s: float,
     ) -> None:
@@ -103,6 +107,8 @@ class _Asking:
         self._peers = peers
         self._emit = emit
         self._again = again
+        self._confirm = confirm
+        self._confirming = asyncio.Lock()  # one question at a time
         self._look_s = look_s
         self._settle_s = settle_s
         self._loop = asyncio.get_running_loop()
@@ -286,7 +292,7 @@ class _Asking:
         signed = codes.statement(fingerprint, asked.nonce, nonce, self._own)
         reveal = Reveal(id=asked.id, nonce=nonce, signature=self._identity.sign(signed).hex())
         answer = await self._peers.reveal(address, port, fingerprint, reveal)
-        how = f"{host_port(address, port)} knows this node already"
+        how, code = f"{host_port(address, port)} knows this node already", ""
         if answer.state == "waiting":
             code = codes.code(fingerprint, asked.nonce, mine, nonce, self._own)
             how = f"admitted by {host_port(address, port)}, which showed the code {code}"
@@ -295,7 +301,35 @@ class _Asking:
         del self._heard[fingerprint]
         if answer.state == "denied":
             raise _RefusedError(self._refusal(Code.DENIED))
-        self._take(answer, fingerprint, how)
+        admitted = self._usable(answer, fingerprint)
+        if not answer.here:
+            code = ""  # nobody has compared it
+            await asyncio.wait(
+                [self._admitted], timeout=self._settle_s
+            )  # the one where a person said yes goes first
+        event = ConfirmEvent(address=host_port(address, port), code=code, fingerprint=fingerprint)
+        async with self._confirming:
+            if self._admitted.done():
+                return
+            if await self._is_right(event):
+                self._admitted.set_result((admitted, how))
+                return
+        raise _RefusedError(
+            MeshError(
+                Code.DENIED,
+                "cannot join",
+                "you said that it is not the member whose code was compared",
+                f"ask the people of the mesh which machine is theirs; there: meshctl forget {self._own.name}; then again:"
+                f" {self._again}",
+            )
+        )
+
+    async def _is_right(self, event: ConfirmEvent) -> bool:
+        if self._confirm is None:
+            return True
+        async with self._emitting:
+            await self._emit(event)
+        return await self._confirm(event)
 
     async def _show(self, where: str, code: str) -> None:
         first = not self._asked
@@ -320,7 +354,7 @@ class _Asking:
                 return answer
             answered = self._loop.time()
 
-    def _take(self, answer: AskAnswer, fingerprint: str, how: str) -> None:
+    def _usable(self, answer: AskAnswer, fingerprint: str) -> Admitted:
         admitted = answer.admitted
         why = "it is empty"
         if admitted is not None:
@@ -334,8 +368,7 @@ class _Asking:
                     "see that both machines run a meshd of about the same age: meshctl version",
                 )
             )
-        if not self._admitted.done():
-            self._admitted.set_result((admitted, how))
+        return admitted
 
     def _refusal(self, code: Code) -> MeshError:
         """In this node's own words: those of a stranger are not shown to a person."""

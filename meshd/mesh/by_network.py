@@ -16,14 +16,14 @@ from meshd.overlay.follow import Overlay
 from meshd.overlay.seek import Seeker
 
 WAIT_S = 1800.0  # for a person to authorize this machine
-HOPELESS_S = 15.0  # what waiting does not mend is waited for so long, as it may be of the moment
-_HOPELESS = (
-    "zerotier-not-found",
-    "zerotier-port-error",
-    "zerotier-too-old",
-    "zerotier-no-address",
-    "overlay-down",
-)
+ALONE_S = 10.0  # members are found, and answer, within a few seconds
+_HOPELESS = {  # seconds; what waiting does not mend is waited for a while, as it may be of the moment
+    "zerotier-not-found": 6.0,  # ZeroTier asks the controller each 5 s: it has said it twice by then
+    "zerotier-port-error": 15.0,
+    "zerotier-too-old": 15.0,
+    "zerotier-no-address": 15.0,
+    "overlay-down": 15.0,
+}
 _LOG = structlog.get_logger(part="membership")
 
 Emit = Callable[[wire.Wire], Awaitable[None]]
@@ -62,9 +62,15 @@ class ByNetwork:
             try:
                 await self._until_there(network, emit, again)
             except MeshError as exc:
-                if not joined and exc.code is Code.NOT_FOUND:
-                    await zerotier.leave(network)
-                raise
+                if joined or exc.code is not Code.NOT_FOUND:
+                    raise
+                await zerotier.leave(network)
+                hint = (
+                    f"compare the id with the one that a member shows (meshctl status); then again: {again}"
+                )
+                raise MeshError(
+                    exc.code, exc.title, f"{exc.detail}; this machine has left it again", hint
+                ) from exc
             yield
 
     async def _until_there(self, network: str, emit: Emit, again: str) -> None:
@@ -79,7 +85,7 @@ class ByNetwork:
             if problem is not None and (line := _told(problem)) != said:
                 said, since = line, loop.time()
                 await emit(wire.StepEvent(message=line))
-            if problem is not None and problem.code in _HOPELESS and loop.time() - since > HOPELESS_S:
+            if problem is not None and loop.time() - since > _HOPELESS.get(problem.code, WAIT_S):
                 code = Code.NOT_FOUND if problem.code == "zerotier-not-found" else Code.NO_OVERLAY
                 raise MeshError(
                     code, f"cannot get on the network {network}: {problem.title}", problem.cause, problem.hint
@@ -101,6 +107,34 @@ class ByNetwork:
             lambda: self._overlay.state,
             self._config.ports.peer,
         )
+
+
+@contextlib.asynccontextmanager
+async def unless_answered(network: str, emit: Emit) -> AsyncIterator[Emit]:
+    """Passes events on; where none comes for a while, says that nobody has answered."""
+    answered = asyncio.Event()
+
+    async def pass_on(event: wire.Wire) -> None:
+        answered.set()
+        await emit(event)
+
+    async def say() -> None:
+        try:
+            async with asyncio.timeout(ALONE_S):
+                await answered.wait()
+        except TimeoutError:
+            message = (
+                "no member of a mesh has answered there yet; if there is none, type on the machine that is to be the"
+                f" first: meshctl init --network {network}; this one goes on looking"
+            )
+            await emit(wire.StepEvent(message=message))
+
+    saying = asyncio.create_task(say(), name="alone")
+    try:
+        yield pass_on
+    finally:
+        saying.cancel()
+        await asyncio.gather(saying, return_exceptions=True)
 
 
 def _told(problem: Condition) -> str:

@@ -23,10 +23,10 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 import re
 import secrets
 
+from meshd.mesh.signed import document, framed
 from meshd.wire import Joiner
 
 DIGITS = 12
@@ -44,7 +44,7 @@ def new_nonce() -> str:
 
 def commitment(joiner: str, nonce: str) -> str:
     """What the joiner says of its nonce before it reveals it: 64 hex digits. joiner: its fingerprint."""
-    return hashlib.sha256(_framed(_COMMITMENT, joiner, nonce)).hexdigest()
+    return hashlib.sha256(framed(_COMMITMENT, joiner, nonce)).hexdigest()
 
 
 def commits_to(commitment_: str, joiner: str, nonce: str) -> bool:
@@ -57,13 +57,13 @@ def statement(member: str, member_nonce: str, joiner_nonce: str, joiner: Joiner)
 
     member: the fingerprint that was dialled. Nonces: 64 hex digits each.
     """
-    return _framed(_STATEMENT, member, member_nonce, joiner_nonce, _document(joiner))
+    return framed(_STATEMENT, member, member_nonce, joiner_nonce, document(joiner))
 
 
 def code(member: str, member_nonce: str, joiner_fingerprint: str, joiner_nonce: str, joiner: Joiner) -> str:
     """The code that both machines show: twelve decimal digits, `1234 5678 9012`. member: its fingerprint."""
-    parts = (member, joiner_fingerprint, member_nonce, joiner_nonce, _document(joiner))
-    number = int.from_bytes(hashlib.sha256(_framed(_CODE, *parts)).digest()) % 10**DIGITS
+    parts = (member, joiner_fingerprint, member_nonce, joiner_nonce, document(joiner))
+    number = int.from_bytes(hashlib.sha256(framed(_CODE, *parts)).digest()) % 10**DIGITS
     digits = f"{number:0{DIGITS}}"
     return " ".join(digits[at : at + _GROUP] for at in range(0, DIGITS, _GROUP))
 
@@ -72,12 +72,3 @@ def same(one: str, other: str) -> bool:
     """Whether two codes are the same to a person: only digits count. An empty one is the same as none."""
     left, right = _NO_DIGIT.sub("", one), _NO_DIGIT.sub("", other)
     return len(left) == DIGITS and hmac.compare_digest(left.encode(), right.encode())
-
-
-def _document(joiner: Joiner) -> str:
-    """A member of Joiner that has its default is left out, so that a newer node can add one."""
-    return json.dumps(joiner.model_dump(exclude_defaults=True), sort_keys=True, separators=(",", ":"))
-
-
-def _framed(domain: bytes, *parts: str) -> bytes:
-    return b"".join(len(part).to_bytes(8) + part for part in (domain, *(part.encode() for part in parts)))

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from meshd.config import NODE_NAME
 from meshd.errors import Code, MeshError
+from meshd.mesh.signed import document, framed
 from meshd.wire import Joiner
 
 _PREFIX = "meshd1."
@@ -144,14 +145,8 @@ def token_hash(token: str) -> str:
 
 
 def statement(nonce: str, server: str, invite_id: str, token: str, joiner: Joiner) -> bytes:
-    """What a joiner signs: each part after its length, so that no two sets of parts give the same bytes.
-
-    nonce: as the server gave it. server: the fingerprint that was dialled. A member of Joiner that has its default
-    is left out, so that a newer node can add one.
-    """
-    document = json.dumps(joiner.model_dump(exclude_defaults=True), sort_keys=True, separators=(",", ":"))
-    parts = (_DOMAIN, nonce.encode(), server.encode(), invite_id.encode(), token.encode(), document.encode())
-    return b"".join(len(part).to_bytes(8) + part for part in parts)
+    """What a joiner signs. nonce: as the server gave it. server: the fingerprint that was dialled."""
+    return framed(_DOMAIN, nonce, server, invite_id, token, document(joiner))
 
 
 def _bad(cause: str, hint: str) -> MeshError:

@@ -6,13 +6,12 @@ import time
 from collections.abc import Callable
 
 from meshd.errors import Code, MeshError
-from meshd.mesh import invites
+from meshd.mesh import admission, invites
 from meshd.mesh.dial import WrongNodeError
 from meshd.mesh.identity import Identity, grouped
 from meshd.mesh.invites import Invitation
 from meshd.mesh.peers import Peers
 from meshd.mesh.protocol import PROTOCOL
-from meshd.mesh.secrets import Secrets
 from meshd.wire import Admitted, Joiner, PeerJoinRequest
 
 _TRIES = 2  # an answer that is lost on the way leaves the token spent, and the same node is answered again
@@ -68,6 +67,7 @@ async def _ask(
             protocol=PROTOCOL,
             invite_id=invitation.invite_id,
             token=invitation.token,
+            mesh_id=invitation.mesh_id,
             nonce=nonce,
             signature=identity.sign(signed).hex(),
             joiner=joiner,
@@ -82,24 +82,16 @@ async def _ask(
 
 def _check(admitted: Admitted, invitation: Invitation, identity: Identity) -> None:
     """The issuer is who it should be; that it answered sense is still to be seen."""
-    members = {member.fingerprint for member in admitted.roster.members if not member.forgotten}
-    try:
-        Secrets(admitted.swarm_key, admitted.cluster_secret)
-    except ValueError as exc:
-        cause = str(exc)
-    else:
-        if (
-            admitted.mesh_id == invitation.mesh_id
-            and {identity.fingerprint, invitation.fingerprint} <= members
-        ):
-            return
-        cause = "it is about another mesh or other members"
-    raise MeshError(
-        Code.INTERNAL,
-        f"cannot join {invitation.mesh_name}",
-        f"the answer of the node that made the invite cannot be used: {cause}",
-        "see that both machines run a meshd of about the same age: meshctl version",
-    )
+    why = admission.why_unusable(admitted, identity.fingerprint, invitation.fingerprint)
+    if not why and admitted.mesh_id != invitation.mesh_id:
+        why = "it is about another mesh"
+    if why:
+        raise MeshError(
+            Code.INTERNAL,
+            f"cannot join {invitation.mesh_name}",
+            f"the answer of the node that made the invite cannot be used: {why}",
+            "see that both machines run a meshd of about the same age: meshctl version",
+        )
 
 
 def _nobody(invitation: Invitation, failures: list[MeshError]) -> MeshError:

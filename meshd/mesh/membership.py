@@ -15,7 +15,7 @@ from meshd.errors import Code, MeshError
 from meshd.mesh import invites
 from meshd.mesh.asking import ask
 from meshd.mesh.belongings import Attempt
-from meshd.mesh.by_network import ByNetwork
+from meshd.mesh.by_network import ByNetwork, unless_answered
 from meshd.mesh.identity import Identity
 from meshd.mesh.join import join
 from meshd.mesh.peers import Peers
@@ -59,6 +59,7 @@ class Membership:
         self._count_entries = count_entries
         self._by_network = by_network
         self._one_at_a_time = asyncio.Lock()
+        self._questions: dict[str, asyncio.Future[bool]] = {}  # fingerprint -> whether it is the right member
 
     def mesh(self) -> wire.Mesh | None:
         """The mesh as the API shows it."""
@@ -119,8 +120,11 @@ class Membership:
                 await self._become(admitted)
             await self._serve(emit, entries=admitted.entries)
 
-    async def join_network(self, network: str, node_name: str | None, emit: Emit) -> None:
-        """Join the mesh on a ZeroTier network: find its members, ask them, and wait until a person says yes.
+    async def join_network(
+        self, network: str, node_name: str | None, emit: Emit, *, confirm: bool = True
+    ) -> None:
+        """Join the mesh on a ZeroTier network: find its members, ask them, and wait until a person there says yes, and one
+        here (`confirm`) that it was the right member.
 
         In a mesh on it already: says so. Raises MeshError IN_OTHER_MESH, NO_OVERLAY, BAD_CONFIG, and what `ask` raises.
         """
@@ -140,9 +144,38 @@ class Membership:
             ):
                 own = await self._own(name, emit)
                 await emit(wire.StepEvent(message="looking for members of a mesh on it"))
-                admitted = await ask(seeker.found, own, self._identity, self._peers, emit, again=again)
+                async with unless_answered(network, emit) as tell:
+                    admitted = await ask(
+                        seeker.found,
+                        own,
+                        self._identity,
+                        self._peers,
+                        tell,
+                        again=again,
+                        confirm=self._confirmed if confirm else None,
+                    )
                 await self._become(admitted)
             await self._serve(emit, entries=admitted.entries)
+
+    def confirm(self, answer: wire.ConfirmAdmission) -> None:
+        """A person here says whether a member that admits this node is the right one. Raises MeshError NOT_FOUND."""
+        question = self._questions.get(answer.fingerprint)
+        if question is None or question.done():
+            raise MeshError(
+                Code.NOT_FOUND,
+                "cannot confirm that",
+                "no member of that fingerprint has admitted this node just now",
+                "meshctl join",
+            )
+        question.set_result(answer.right)
+
+    async def _confirmed(self, event: wire.ConfirmEvent) -> bool:
+        question: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._questions[event.fingerprint] = question
+        try:
+            return await question
+        finally:
+            del self._questions[event.fingerprint]
 
     async def _become(self, admitted: wire.Admitted) -> None:
         """A member of the mesh that said yes: the secrets first, then the state that makes it one."""

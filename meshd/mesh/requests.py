@@ -44,7 +44,7 @@ _DECIDED: tuple[State, ...] = ("admitted", "denied")
 class JoinRequest:
     """id: 64 hex digits, known to the asking node alone. handle: 6 hex digits, for people. source: its IP address.
 
-    mesh: id of the mesh that it asks to join. nonce: the member's. made, revealed, looked, decided: monotonic seconds.
+    here: whether a person at this member said yes. mesh: id of the mesh that it asks to join. nonce: the member's. made, revealed, looked, decided: monotonic seconds.
     """
 
     id: str
@@ -62,6 +62,7 @@ class JoinRequest:
     looked: float = 0.0
     decided: float = 0.0
     wrong_codes: int = 0
+    here: bool = False
 
     def __repr__(self) -> str:
         return f"JoinRequest({self.handle}, {self.state})"  # whoever has the id gets the answer

@@ -56,9 +56,8 @@ class Overlay:
 
     @property
     def _on_zerotier(self) -> bool:
-        return self._config.kind == "zerotier" or (
-            self._config.kind == "auto" and bool(self._wanted() or self._chosen)
-        )
+        named = self._wanted() or self._chosen or self._config.zerotier.networks
+        return self._config.kind == "zerotier" or (self._config.kind == "auto" and bool(named))
 
     @contextlib.contextmanager
     def choosing(self, network: str) -> Iterator[None]:

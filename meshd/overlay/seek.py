@@ -45,7 +45,10 @@ def known(config: Config, network: Network, node: str, peers: Iterable[Peer]) ->
     """Configured hosts on the network, then the addresses of ZeroTier's own peers. Pure."""
     found = [a for a in config.prefer_hosts if is_private(a) and _inside(a, network)]
     if has_rfc4193(network, node):
-        found += [rfc4193(network.id, p.address) for p in peers if p.role == "LEAF" or p.role == "MOON"]
+        found += [rfc4193(network.id, p.address) for p in peers if p.role in ("LEAF", "MOON")]
+        found.append(
+            rfc4193(network.id, network.id[:10])
+        )  # its controller: who never talked is in no /peer (measured)
     return [a for a in dict.fromkeys(found) if a != rfc4193(network.id, node)]
 
 

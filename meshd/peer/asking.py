@@ -47,4 +47,5 @@ class Asking:
             return AskAnswer(state="denied")
         if request.state != "admitted":
             return AskAnswer(state="waiting")
-        return AskAnswer(state="admitted", admitted=await self._welcome.answer(self._welcome.secrets()))
+        admitted = await self._welcome.answer(self._welcome.secrets())
+        return AskAnswer(state="admitted", admitted=admitted, here=request.here)

@@ -57,6 +57,14 @@ class Strangers:
                 "type again: meshctl join",
             )
         self._check_signature(request)
+        mesh = self._store.mesh
+        if mesh is not None and request.mesh_id not in ("", mesh.id):
+            raise MeshError(
+                Code.BAD_INVITE,
+                "cannot join with this invite",
+                "it names another mesh than this node's",
+                "ask a member for a new one: meshctl invite",
+            )
         secrets = self._welcome.secrets()  # before the token is spent: it takes them to answer
         member, new = await self._store.admit(request.invite_id, request.token, request.joiner)
         _LOG.info("member admitted", name=member.name, fingerprint=member.fingerprint, again=not new)

@@ -69,7 +69,7 @@ class Keeper:
                 room = self._storage.room().above_reserve  # the offer limits others, not this node
                 result.append(
                     place.Candidate(
-                        m.fingerprint, m.cluster_id, m.site, room, accepts=not self._storage.full()
+                        m.fingerprint, m.cluster_id, m.site, room, accepts=not self._storage.closed()
                     )
                 )
             elif (s := states.get(m.fingerprint)) is not None:

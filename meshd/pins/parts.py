@@ -58,7 +58,7 @@ class Pins:
         config, kubo, cluster, store = out.config, out.kubo, out.cluster, out.store
         self._kubo = kubo
         self._store = store
-        disk = files.Disk(*out.content)
+        self.disk = disk = files.Disk(*out.content)
         self.journal = Journal(config.state / "trash.json")
         self.pending = Pending(config.state / "pending.json")
         self.storage = Storage(out.content[0], reserve=config.storage.reserve, offer=config.storage.offer)
@@ -120,7 +120,7 @@ class Pins:
     def _gate_rules(self) -> GateRules:
         return GateRules(
             refuse=self._why_refuse,
-            full=lambda: self.storage.full(),
+            full=lambda: self.storage.closed(),
             removed=lambda cid: self.sweeper.removed(cid),
             free=lambda: self.storage.free(),
             member=lambda peer_id: any(m.kubo_id == peer_id for m in self._store.members()),
@@ -130,7 +130,7 @@ class Pins:
         """Why this node does not store what the cluster wants it to store, or "". The entry says its size and owner."""
         entry = entries.from_node(cid, await self._kubo.get_node(cid, seconds=60))
         if entry is None:
-            return self.storage.full()  # pinned by another program: its size is not known before it is here
+            return self.storage.closed()  # pinned by another program: its size is not known before it is here
         foreign = entry.owner != self._store.fingerprint
         why = self.storage.refuse(entry.size, foreign=foreign)
         if not why and foreign:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,12 +47,14 @@ def why_refused(size: int, room: Room, *, foreign: bool, placed: int, offer: int
 
 
 class Storage:
-    """Asks the filesystem each time it is asked: cheap, and never stale."""
+    """Asks the filesystem each time it is asked: cheap, and never stale. broken: why nothing can be written at all, or "";
+    that is no want of room, so nothing in the trash goes for it."""
 
     def __init__(self, folder: Path, *, reserve: int, offer: int | None) -> None:
         self._folder = folder
         self.reserve = reserve
         self.offer = offer
+        self.broken: Callable[[], str] = lambda: ""
         self._counted = 0  # bytes of others' entries that are allocated to this node, as the last sweep found
         self._coming: dict[str, int] = {}  # those that were let in since: cid -> bytes
 
@@ -83,20 +85,31 @@ class Storage:
         """Why nothing more may be stored, or ""."""
         return why_full(self.room())
 
+    def closed(self) -> str:
+        """Why nothing more is taken now, or ""."""
+        return self.broken() or self.full()
+
     def free(self) -> int:
         """Bytes that this node still gives to others."""
         above = self.room().above_reserve
         return above if self.offer is None else max(0, min(above, self.offer - self.placed))
 
     def accepts(self) -> bool:
-        return not self.full() and (self.offer is None or self.free() > 0)
+        return not self.closed() and (self.offer is None or self.free() > 0)
 
     def refuse(self, size: int, *, foreign: bool) -> str:
         """Why `size` more bytes may not be stored, or ""."""
         return why_refused(size, self.room(), foreign=foreign, placed=self.placed, offer=self.offer)
 
     def check(self, size: int) -> None:
-        """Raises MeshError DISK_FLOOR where `size` bytes of this node's own may not be stored."""
+        """Raises MeshError DISK_FLOOR, BAD_STATE where `size` bytes of this node's own may not be stored."""
+        if why := self.broken():
+            raise MeshError(
+                Code.BAD_STATE,
+                "cannot store that on this node",
+                f"its disk does not take anything ({why})",
+                "dmesg | tail; once the disk is well: systemctl restart meshd; until then pin it on another node",
+            )
         if why := self.refuse(size, foreign=False):
             raise MeshError(
                 Code.DISK_FLOOR,

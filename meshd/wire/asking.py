@@ -43,10 +43,14 @@ class AskingId(Request):
 
 
 class AskAnswer(Wire):
-    """waiting: nobody has decided yet. admitted is there in that state only."""
+    """waiting: nobody has decided yet. admitted is there in that state only.
+
+    here: a person said yes at this member, to the code that it showed; else another member has admitted the node.
+    """
 
     state: Literal["waiting", "admitted", "denied"]
     admitted: Admitted | None = None
+    here: bool = False
 
 
 # -- between meshctl and meshd: the control API ----------------------------------------------------------------------
@@ -89,6 +93,27 @@ class CodeEvent(Wire):
     event: Literal["code"] = "code"
     address: str
     code: str
+
+
+class ConfirmEvent(Wire):
+    """A member says that this node is admitted: the person here says whether that was the right one. code: what it
+    showed, "" where it showed none, as it says that this node is a member already. fingerprint: the member's."""
+
+    event: Literal["confirm"] = "confirm"
+    address: str
+    code: str
+    fingerprint: str
+
+
+class ConfirmAdmission(Request):
+    """The answer to a ConfirmEvent, which names the member by its fingerprint."""
+
+    fingerprint: Hex32
+    right: bool
+
+
+class Heard(Wire):
+    """The answer was taken."""
 
 
 class AuthorizedEvent(Wire):

@@ -243,11 +243,16 @@ class InitRequest(Request):
 
 
 class JoinRequest(Request):
-    """Either an invite, or the network on which members are found and asked."""
+    """Either an invite, or the network on which members are found and asked.
+
+    confirm: by network, whether a person says which member was the right one (see ConfirmEvent); else the first that
+    admits this node is taken, whoever it is.
+    """
 
     invite: str | None = None
     network: _NetworkId | None = None
     name: str | None = None
+    confirm: bool = True
 
     @model_validator(mode="after")
     def _either(self) -> JoinRequest:

@@ -61,11 +61,15 @@ class Joiner(Request):
 
 
 class PeerJoinRequest(Request):
-    """signature: hex, Ed25519 over the nonce, the server's fingerprint and the token (see mesh/invites.py)."""
+    """signature: hex, Ed25519 over the nonce, the server's fingerprint and the token (see mesh/invites.py).
+
+    mesh_id: the mesh that the invite names; a token is not spent for another one.
+    """
 
     protocol: int
     invite_id: str
     token: str
+    mesh_id: str = ""
     nonce: str
     signature: str
     joiner: Joiner

@@ -27,6 +27,7 @@ TYPED_IN_ORDER = {
             "replace-a-dead-machine.md",
             "run-without-root.md",
             "use-wireguard-or-tailscale.md",
+            "use-zerotier.md",  # in test_use_zerotier.py
         )
     ),
 }
@@ -39,6 +40,13 @@ ONLY_PARSED = {
     "chmod 600 /srv/meshd/node.key": "no command of this project",
     "meshctl forget desk --force": "tests/mesh forgets by force",
     "meshctl invite --revoke ID": "it is typed with an id",
+    "meshctl init --network ID": "it is typed with an id",
+    "meshctl join ID": "it is typed with an id",
+    "meshctl invite --for ADDRESS": "it is typed with an address",
+    "meshctl approve ADDRESS": "it is typed with an address",
+    "meshctl approve cellar --code '0844 3547 3343'": "tests/zerotier types the code of the day",
+    "meshctl requests --deny cellar": "tests/zerotier denies a node",
+    "meshctl join 8056c2e21c000001 --yes": "tests/meshctl answers nothing then",
     "meshctl join --name cellar2": "tests/mesh joins under another name",
     "meshd check --config FILE": "it is typed with a file",
 }

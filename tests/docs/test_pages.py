@@ -14,7 +14,7 @@ from scripts import reference
 from tests.docs.pages import DOCS, PAGES, ROOT, Line, anchors, commands_shown, links
 
 HOW_TO_CONDITIONS = DOCS / "how-to" / "read-what-is-wrong.md"
-_PLACEHOLDERS = {"VERB": "status", "N": "2"}
+_PLACEHOLDERS = {"VERB": "status", "N": "2", "ID": "8056c2e21c000001"}
 _SHOWN = [line for page in PAGES for line in commands_shown(page)]
 _CONFIGURATIONS = [
     (page, part.split("```")[0]) for page in PAGES for part in page.read_text().split("```toml\n")[1:]

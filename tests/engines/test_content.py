@@ -34,9 +34,8 @@ class Library:
 
     def __init__(self, node: Machine) -> None:
         self.node = node
-        own = private_directory(
-            node.state.parent / "own"
-        )  # no key is made beside engines that are there already
+        # A folder of its own: no key is made beside engines that are there already.
+        own = private_directory(node.state.parent / "own")
         self.identity = Identity.load_or_create(own)
         self.store = MeshStore(own, self.identity.fingerprint)
         self.peers = Peers(self.identity, lambda: node.address)

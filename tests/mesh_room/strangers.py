@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from meshd.mesh import code as codes
-from meshd.mesh.asking import ask
+from meshd.mesh.asking import Confirm, ask
 from meshd.mesh.protocol import PROTOCOL
 from meshd.mesh.secrets import Secrets
 from meshd.wire import Admitted, Ask, AskAnswer, Asked, CodeEvent, Reveal, StepEvent, Wire
@@ -22,10 +22,11 @@ class Stranger:
         self.node = node
         self.found: list[tuple[str, int]] = [(member.listen, member.port) for member in members]
         self.events: list[Wire] = []
+        self.confirm: Confirm | None = None  # what its person says of a member that lets it in
         self.rounds = 0  # how often it asked whom it can find
         self._task: asyncio.Task[Admitted] | None = None
 
-    def begin(self, total_s: float = 60.0, **other: object) -> Stranger:
+    def begin(self, total_s: float = 60.0, settle_s: float = 0.1, **other: object) -> Stranger:
         self._task = asyncio.create_task(
             ask(
                 self._found,
@@ -34,9 +35,10 @@ class Stranger:
                 self.node.peers,
                 self._emit,
                 again=AGAIN,
+                confirm=self.confirm,
                 total_s=total_s,
                 look_s=0.02,
-                settle_s=0.1,
+                settle_s=settle_s,
             )
         )
         return self

@@ -14,7 +14,7 @@ from meshd.mesh.secrets import Secrets
 from meshd.peer.call import Call
 from meshd.peer.server import PeerServer
 from meshd.wire import Ask as AskRequest
-from meshd.wire import AskAnswer, Asked, Hello, Reveal
+from meshd.wire import AskAnswer, Asked, ConfirmEvent, Hello, Reveal
 from tests.mesh_room.nodes import Node, refusal_of
 from tests.mesh_room.strangers import AGAIN, Stranger
 from tests.waiting import until
@@ -119,6 +119,76 @@ async def test_two_members_approve_at_once(pair: Pair, stranger: MakeStranger) -
         await one.store.merge(other.store.roster())
     assert attic.store.digest() == shed.store.digest() == cellar.node.store.digest()
     assert {member.name for member in attic.store.members()} == {"attic", "barn", "cellar"}
+
+
+async def test_a_member_that_nobody_meant_does_not_get_this_node(pair: Pair, stranger: MakeStranger) -> None:
+    """Anybody on the network can say yes, for a mesh of its own: the person here knows by the code who it was."""
+    attic, shed = pair
+    cellar = await stranger("cellar", attic, shed)
+    asked: list[ConfirmEvent] = []
+
+    async def confirm(event: ConfirmEvent) -> bool:
+        asked.append(event)
+        return event.fingerprint == shed.fingerprint
+
+    cellar.confirm = confirm
+    cellar.begin()
+    await cellar.code(2)
+    await attic.server.approval.approve("cellar", cellar.code_at(attic))
+    await until(lambda: "you said that it is not the member whose code was compared" in cellar.said)
+    await cellar.goes_on()
+    await shed.server.approval.approve("cellar", cellar.code_at(shed))
+    await cellar.becomes_member()
+    assert [(e.fingerprint, e.code) for e in asked] == [
+        (attic.fingerprint, cellar.code_at(attic)),
+        (shed.fingerprint, cellar.code_at(shed)),
+    ]
+
+
+async def test_a_person_is_asked_only_about_the_member_where_one_said_yes(
+    pair: Pair, stranger: MakeStranger
+) -> None:
+    """The others hear of the new member from the roster, and may answer first, with a code that nobody has compared."""
+    attic, shed = pair
+    cellar = await stranger("cellar", attic, shed)
+    asked: list[ConfirmEvent] = []
+
+    async def confirm(event: ConfirmEvent) -> bool:
+        asked.append(event)
+        return True
+
+    cellar.confirm = confirm
+    cellar.begin(settle_s=20.0)
+    await cellar.code(2)
+    compared = cellar.code_at(attic)
+    port = attic.port
+    await attic.server.stop()  # so that the other one answers first
+    await attic.server.approval.approve("cellar", compared)
+    await shed.store.merge(attic.store.roster())
+    await cellar.goes_on()
+    await attic.server.start(attic.listen, port)
+    await cellar.becomes_member()
+    assert [(e.fingerprint, e.code) for e in asked] == [(attic.fingerprint, compared)]
+
+
+async def test_where_only_another_member_is_left_it_is_asked_about_without_a_code(
+    pair: Pair, stranger: MakeStranger
+) -> None:
+    attic, shed = pair
+    cellar = await stranger("cellar", shed)
+    asked: list[ConfirmEvent] = []
+
+    async def confirm(event: ConfirmEvent) -> bool:
+        asked.append(event)
+        return True
+
+    cellar.confirm = confirm
+    cellar.begin()
+    await cellar.code()
+    await attic.store.admit_asked(cellar.node.joiner())
+    await shed.store.merge(attic.store.roster())
+    await cellar.becomes_member()
+    assert [(e.fingerprint, e.code) for e in asked] == [(shed.fingerprint, "")]
 
 
 async def test_the_request_goes_elsewhere_once_it_was_approved(pair: Pair, stranger: MakeStranger) -> None:

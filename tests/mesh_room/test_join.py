@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import socket
 from collections.abc import Callable
 
@@ -227,6 +228,16 @@ async def test_without_secrets_no_token_is_spent(pair: Pair, make_node: MakeNode
     assert (await refusal_of(cellar.join(line))).code is Code.BAD_STATE
     assert len(attic.store.members()) == 2
     kept.save(attic.folder)
+    await cellar.join(line)
+
+
+async def test_an_invite_that_names_another_mesh_spends_no_token(pair: Pair, make_node: MakeNode) -> None:
+    attic, _ = pair
+    cellar = await make_node("cellar").start()
+    line = await attic.invite()
+    foreign = dataclasses.replace(invites.decode(line, None), mesh_id="0" * 32)
+    assert (await refusal_of(cellar.join(invites.encode(foreign)))).code is Code.BAD_INVITE
+    assert len(attic.store.members()) == 2
     await cellar.join(line)
 
 

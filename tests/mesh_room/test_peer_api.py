@@ -34,7 +34,7 @@ MEMBER_ROUTES = [
 @pytest.mark.parametrize(
     ("method", "path"), [*MEMBER_ROUTES, ("GET", "/"), ("GET", "/status"), ("DELETE", "/hello")]
 )
-async def test_a_stranger_gets_nothing_but_the_three(pair: Pair, method: str, path: str) -> None:
+async def test_a_stranger_gets_nothing_but_hello_and_joining(pair: Pair, method: str, path: str) -> None:
     attic, _ = pair
     status, answer, headers = await raw(attic, method, path, {} if method == "POST" else None)
     assert status == 403

@@ -34,6 +34,15 @@ async def test_every_verb_has_help_with_an_example(meshctl: Meshctl, verb: str) 
     assert "--json" in result.out
 
 
+async def test_help_may_be_asked_for_by_its_name(meshctl: Meshctl) -> None:
+    result = await meshctl("help", "pin")
+    assert result.code == 0
+    assert result.out == (await meshctl("pin", "--help")).out
+    assert (await meshctl("help")).out == (await meshctl("--help")).out
+    wrong = await meshctl("help", "pni")
+    assert (wrong.code, wrong.err) == (2, "meshctl: cannot pni: there is no such verb\n  try: meshctl pin\n")
+
+
 async def test_a_mistake_in_the_command_says_what_to_type(meshctl: Meshctl) -> None:
     result = await meshctl("pni")
     assert result.code == 2

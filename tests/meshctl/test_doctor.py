@@ -49,3 +49,16 @@ async def test_all_shows_why_each_rule_is_there(meshctl: Meshctl, meshd: FakeMes
     meshd.answers("GET", "/v1/doctor", {"findings": [HELD]})
     result = await meshctl("doctor", "--all")
     assert result.out == "held: kubo: Bootstrap is []\n  because it is private\n1 of 1 rule hold.\n"
+
+
+async def test_two_files_of_one_name_are_told_apart(meshctl: Meshctl, meshd: FakeMeshd) -> None:
+    rule = "only meshd may read swarm.key"
+    files = [finding(True, rule, f"/srv/{folder}/swarm.key has mode 0600") for folder in ("secrets", "kubo")]
+    meshd.answers("GET", "/v1/doctor", {"findings": [HELD, *files]})
+    result = await meshctl("doctor", "--all")
+    assert result.out == (
+        "held: kubo: Bootstrap is []\n  because it is private\n"
+        f"held: kubo: {rule}\n  because it is private\n  found: /srv/secrets/swarm.key has mode 0600\n"
+        f"held: kubo: {rule}\n  because it is private\n  found: /srv/kubo/swarm.key has mode 0600\n"
+        "3 of 3 rules hold.\n"
+    )

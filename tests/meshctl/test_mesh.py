@@ -88,11 +88,22 @@ async def test_how_long_it_is_good_can_be_said(
     assert meshd.last.json() == {"expires_s": seconds}
 
 
-@pytest.mark.parametrize("span", ["", "24", "0h", "-1h", "31d", "1y", "h", "1.5h"])
+@pytest.mark.parametrize("span", ["", "24", "0h", "-1h", "1y", "h", "1.5h"])
 async def test_a_span_that_is_none_is_a_mistake(meshctl: Meshctl, meshd: FakeMeshd, span: str) -> None:
     result = await meshctl("invite", f"--expires={span}")
     assert result.code == 2
     assert "spans look like 30min, 24h or 3d" in result.err
+    assert meshd.asked == []
+
+
+@pytest.mark.parametrize("span", ["31d", "60d", "721h"])
+async def test_a_span_that_is_too_long_is_answered_with_the_longest(
+    meshctl: Meshctl, meshd: FakeMeshd, span: str
+) -> None:
+    result = await meshctl("invite", "--expires", span)
+    assert result.code == 2
+    assert f"{span!r} is too long; 30d is the most" in result.err
+    assert "spans look like" not in result.err
     assert meshd.asked == []
 
 
@@ -141,15 +152,56 @@ async def test_join_asks_for_the_line_on_a_terminal(
     assert meshd.last.json() == {"invite": INVITE}
 
 
-async def test_join_without_a_line_or_by_network_is_a_mistake(meshctl: Meshctl, meshd: FakeMeshd) -> None:
+async def test_join_without_a_line_is_a_mistake(meshctl: Meshctl, meshd: FakeMeshd) -> None:
     nothing = await meshctl("join")
     assert nothing.code == 2
     assert "cannot join without an invite" in nothing.err
-    network = await meshctl("join", "8056c2e21c000001")
-    assert network.code == 2
-    assert "cannot join by network id 8056c2e21c000001: this version joins by invite only" in network.err
-    assert "meshctl invite" in network.err
     assert meshd.asked == []
+
+
+async def test_join_by_a_network_shows_the_code_of_each_member(meshctl: Meshctl, meshd: FakeMeshd) -> None:
+    code = {"event": "code", "address": "10.144.0.1:4010", "code": "0844 3547 3343"}
+    meshd.streams("POST", "/v1/mesh/join", STEP, code, result_of(True, members=2))
+    result = await meshctl("join", "8056C2E21C000001", "--name", "barn", "--yes")
+    assert result.code == 0
+    assert result.err == (
+        "  starting kubo\n"
+        "  the member at 10.144.0.1:4010 must show this code:\n"
+        "      0844 3547 3343\n"
+        "To see how it is: meshctl status\n"
+    )
+    assert meshd.last.json() == {"network": "8056c2e21c000001", "name": "barn", "confirm": False}
+
+
+async def test_join_by_a_network_asks_nobody_where_there_is_no_terminal(
+    meshctl: Meshctl, meshd: FakeMeshd
+) -> None:
+    result = await meshctl("join", "8056c2e21c000001")
+    assert result.code == 2
+    assert "there is no terminal on which to ask whether the codes are the same" in result.err
+    assert "meshctl join 8056c2e21c000001" in result.err
+    assert meshd.asked == []
+
+
+@pytest.mark.parametrize(("typed", "right"), [("y\n", True), ("n\n", False)])
+async def test_whoever_lets_this_node_in_is_confirmed_by_the_person_here(
+    meshctl: Meshctl, meshd: FakeMeshd, terminal: Terminal, typed: str, right: bool
+) -> None:
+    member = "ab" * 32
+    confirm = {
+        "event": "confirm",
+        "address": "10.144.0.1:4010",
+        "code": "0844 3547 3343",
+        "fingerprint": member,
+    }
+    meshd.streams("POST", "/v1/mesh/join", confirm, result_of(True, members=2))
+    meshd.answers("POST", "/v1/mesh/join/confirm", {})
+    running = await meshctl.start("join", "8056c2e21c000001", stdin=terminal.device, stderr=terminal.device)
+    await terminal.shows(r"is it 0844 3547 3343\?")
+    terminal.type(typed)
+    result = await running.result()
+    assert result.code == 0
+    assert meshd.last.json() == {"fingerprint": member, "right": right}
 
 
 async def test_an_invite_that_is_no_good_says_so(meshctl: Meshctl, meshd: FakeMeshd) -> None:
@@ -168,9 +220,11 @@ async def test_leave_says_what_goes_and_what_stays(meshctl: Meshctl, meshd: Fake
     result = await meshctl("leave", "--yes")
     assert result.code == 0
     assert result.out == "This node left the mesh. Its copies are gone; the other nodes keep theirs.\n"
-    assert meshd.last.query == {"force": "0"}
+    assert meshd.last.query == {"force": "0", "network": "0"}
     assert (await meshctl("leave", "--yes", "--force")).code == 0
-    assert meshd.last.query == {"force": "1"}
+    assert meshd.last.query == {"force": "1", "network": "0"}
+    assert (await meshctl("leave", "--yes", "--network")).code == 0
+    assert meshd.last.query == {"force": "0", "network": "1"}
 
 
 async def test_leave_and_forget_ask_on_a_terminal_and_only_yes_is_yes(

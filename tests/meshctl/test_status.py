@@ -58,6 +58,12 @@ async def test_the_overview_fits_on_a_screen_and_says_that_all_is_well(
     assert result.out.endswith("\nNothing is wrong.\n")
 
 
+async def test_one_entry_is_called_one(meshctl: Meshctl, meshd: FakeMeshd) -> None:
+    pins = {"entries": 1, "size": 6000, "trash": 0, "trash_size": 0}
+    meshd.answers("GET", "/v1/status", status(pins=pins))
+    assert "\nkept     1 entry, 6.0 kB; trash: 0, 0 B\n" in (await meshctl("status")).out
+
+
 async def test_what_is_wrong_is_told_worst_first_with_what_to_type(
     meshctl: Meshctl, meshd: FakeMeshd
 ) -> None:
@@ -193,7 +199,10 @@ async def test_logs_are_lines_with_their_time(meshctl: Meshctl, meshd: FakeMeshd
 async def test_logs_of_what_is_none_of_the_services(meshctl: Meshctl, meshd: FakeMeshd) -> None:
     own = await meshctl("logs", "meshd")
     assert own.code == 2
-    assert "journalctl -u meshd" in own.err
+    assert own.err == (
+        "meshctl: cannot show meshd's own log: it is where meshd was started: its standard error\n"
+        "  try: journalctl -u meshd   (under systemd)\n"
+    )
     for args in (("logs",), ("logs", "nginx"), ("logs", "kubo", "-n", "x")):
         assert (await meshctl(*args)).code == 2
     assert meshd.asked == []

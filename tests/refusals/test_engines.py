@@ -135,7 +135,7 @@ def test_a_program_that_dies_at_its_start(
         beginning.kill()
         beginning.communicate()
     assert beginning.returncode == 0, err
-    assert f"  waiting for {service}: {cause}\n" in err.decode()
+    assert f"  waiting for {service}: {cause}; meshctl logs {service}\n" in err.decode()
     assert b"is the first of the mesh" in out
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import hypothesis.strategies as st
 import pytest
+from hypothesis import given
 
 from meshctl.render import safe
 from meshd.model import OverlayState, Severity
@@ -284,6 +286,39 @@ def test_an_address_that_was_taken_away_does_not_come_back_because_the_service_s
 def test_the_mesh_s_network_is_known_also_while_it_cannot_be_asked() -> None:
     state = look(error=DOWN, before=replace(look(network()), network=""))
     assert state.network == ID
+
+
+# -- whatever is said ------------------------------------------------------------------------------------------------------
+
+BARE = st.sampled_from([V4, "10.144.0.9", V6, "8.8.4.4", "169.254.1.1", "nonsense", ""])
+STATUSES = st.sampled_from([*(r[0] for r in REFUSALS), "OK", "REQUESTING_CONFIGURATION", "", "SOMETHING_NEW"])
+
+
+@given(
+    status=STATUSES,
+    assigned=st.lists(BARE, max_size=3),
+    there=st.lists(BARE, max_size=3),
+    before=st.sampled_from([None, V4, "10.144.0.9"]),
+    wanted=st.sampled_from([ID, ""]),
+)
+def test_an_address_is_served_on_only_where_all_of_it_holds(
+    status: str, assigned: list[str], there: list[str], before: str | None, wanted: str
+) -> None:
+    """Not refused, assigned, on the interface, private. Otherwise it is said what is wrong."""
+    state = look(
+        network(status, tuple(f"{a}/24" if a else "" for a in assigned)),
+        on=tuple(there),
+        before=OverlayState(address=before, interface=DEVICE),
+        wanted=wanted,
+    )
+    good = [a for a in assigned if a in there and a in (V4, "10.144.0.9", V6)]
+    if status in {r[0] for r in REFUSALS} or not good:
+        assert state.address is None
+        assert state.problem is not None
+    else:
+        assert state.address == (before if before in good else state.address)
+        assert state.address in good
+        assert state.problem is None
 
 
 # -- what others named ---------------------------------------------------------------------------------------------------

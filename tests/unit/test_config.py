@@ -146,6 +146,45 @@ MISTAKES = [
 ]  # fmt: skip
 
 
+ZT, ON = "[overlay.zerotier]\n", '[[overlay.zerotier.networks]]\nid = "8056c2e21c000001"\n'
+CENTRAL = 'admin = "central"\nadmin_token_file = "/x"\n'
+FIRST = "overlay.zerotier.networks.0"
+MISTAKES += [
+    ("no folder of ZeroTier", ZT + 'home = ""', "overlay.zerotier.home", "expected a path"),
+    ("a folder of ZeroTier that is no text", ZT + "home = 5", "overlay.zerotier.home", "expected a path in quotes"),
+    ("no token file", ZT + 'token_file = ""', "overlay.zerotier.token_file", "expected a path"),
+    ("ZeroTier of another machine", ZT + 'api = "http://10.0.0.1:9993"', "overlay.zerotier.api", '"http://127.0.0.1:9993"'),
+    ("ZeroTier without a port", ZT + 'api = "http://127.0.0.1"', "overlay.zerotier.api", '"http://127.0.0.1:9993"'),
+    ("ZeroTier at port 0", ZT + 'api = "http://localhost:0"', "overlay.zerotier.api", '"http://127.0.0.1:9993"'),
+    ("ZeroTier at a port too high", ZT + 'api = "http://[::1]:65536"', "overlay.zerotier.api", '"http://127.0.0.1:9993"'),
+    ("an unknown key of ZeroTier", ZT + "port = 1", "overlay.zerotier.port", "expected one of home, api, token_file, networks"),
+    ("networks that are no sections", ZT + 'networks = "8056c2e21c000001"', "overlay.zerotier.networks", "expected a list"),
+    ("a network without an id", "[[overlay.zerotier.networks]]", f"{FIRST}.id", "it is not there"),
+    ("a network's id that is too short", ON.replace("01", "0"), f"{FIRST}.id", '16 hex digits such as "8056c2e21c000001"'),
+    ("a network's id that is not hex", ON.replace("8056", "805g"), f"{FIRST}.id", "16 hex digits"),
+    ("a network's id that is a number", ON.replace('"8056c2e21c000001"', "8056"), f"{FIRST}.id", "16 hex digits"),
+    ("a network twice", ON + ON.upper().replace("ID =", "id =").replace("OVERLAY.ZEROTIER.NETWORKS", "overlay.zerotier.networks"),
+     "overlay.zerotier", "8056c2e21c000001 stands there twice"),
+    ("auto_join in words", ON + 'auto_join = "sometimes"', f"{FIRST}.auto_join", "expected true or false"),
+    ("probe in words", ON + 'probe = "gently"', f"{FIRST}.probe", "expected true or false"),
+    ("a host that is in no list", ON + 'prefer_hosts = "10.144.0.23"', f"{FIRST}.prefer_hosts", "expected a list"),
+    ("a host by its name", ON + 'prefer_hosts = ["attic"]', f"{FIRST}.prefer_hosts.0", 'such as "10.144.0.23"'),
+    ("a host that is a range", ON + 'prefer_hosts = ["10.1.1.1", "10.1.1.0/24"]', f"{FIRST}.prefer_hosts.1", 'such as "10.144.0.23"'),
+    ("an unknown kind of admin", ON + 'admin = "me"', f"{FIRST}.admin", "'controller', 'central' or 'central-v2'"),
+    ("Central without a token", ON + 'admin = "central-v2"', FIRST, "takes admin_token_file"),
+    ("Central with an empty token file", ON + 'admin = "central"\nadmin_token_file = ""', f"{FIRST}.admin_token_file", "expected a path"),
+    ("a token without Central", ON + 'admin_token_file = "/x"', FIRST, 'belong to admin = "central"'),
+    ("a token in the file itself", ON + CENTRAL + 'admin_token = "secret"', f"{FIRST}.admin_token", "expected one of id, auto_join"),
+    ("a URL without Central", ON + 'admin = "controller"\nadmin_url = "https://x"', FIRST, 'belong to admin = "central"'),
+    ("a URL of another kind", ON + CENTRAL + 'admin_url = "ftp://x"', f"{FIRST}.admin_url", "expected an https URL"),
+    ("a URL that anybody can read along", ON + CENTRAL + 'admin_url = "http://example.org/api"', f"{FIRST}.admin_url", "expected an https URL"),
+    ("a URL that only looks local", ON + CENTRAL + 'admin_url = "http://127.0.0.1.example.org/"', f"{FIRST}.admin_url", "expected an https URL"),
+    ("a URL with a password", ON + CENTRAL + 'admin_url = "https://me:pw@x/api"', f"{FIRST}.admin_url", "expected an https URL"),
+    ("a URL with a query", ON + CENTRAL + 'admin_url = "https://x/api?a=b"', f"{FIRST}.admin_url", "expected an https URL"),
+    ("ZeroTier with an address of one's own", '[overlay]\nkind = "zerotier"\naddress = "10.0.0.1"', "overlay", 'kind = "static"'),
+]  # fmt: skip
+
+
 @pytest.mark.parametrize(("text", "key", "expected"), [m[1:] for m in MISTAKES], ids=[m[0] for m in MISTAKES])
 def test_a_mistake_names_its_key_and_what_was_expected(text: str, key: str, expected: str) -> None:
     error = refusal(text)
@@ -173,6 +212,37 @@ def test_a_section_given_twice_is_told_with_its_line() -> None:
     error = refusal("[pins]\n[pins]\n")
     assert "not TOML" in error.detail
     assert "line 2" in error.detail
+
+
+def test_networks_are_understood_as_people_who_share_stores_write_them() -> None:
+    made = parse("""
+        [overlay.zerotier]
+        token_file = "zerotier.token"
+        [[overlay.zerotier.networks]]
+        id = "8056C2E21C000001"
+        auto_join = true
+        prefer_hosts = ["10.144.0.23", "fd80:56c2:e21c:0:199:93a1:b2c3:d4e5"]
+        admin = "central"
+        admin_token_file = "/etc/meshd/central.token"
+        [[overlay.zerotier.networks]]
+        id = "a325774dfb000001"
+        admin = "central-v2"
+        admin_token_file = "/etc/meshd/new.token"
+        admin_url = "http://127.0.0.1:8080/api/v2/"
+        probe = false
+    """).overlay.zerotier
+    first, second = made.networks
+    assert (first.id, first.auto_join, first.probe) == ("8056c2e21c000001", True, True)
+    assert first.prefer_hosts == ["10.144.0.23", "fd80:56c2:e21c:0:199:93a1:b2c3:d4e5"]
+    assert (second.auto_join, second.probe, second.admin_url) == (
+        False,
+        False,
+        "http://127.0.0.1:8080/api/v2",
+    )
+    assert made.network("a325774dfb000001") == second
+    assert made.network("1111111111111111").auto_join is False
+    assert made.token_file == Path("zerotier.token").absolute()
+    assert parse("").overlay.zerotier.home == Path("/var/lib/zerotier-one")
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,31 @@ def test_a_node_that_is_away_is_told_with_when_it_was_seen_and_why() -> None:
     assert "forget cellar" in two.hint
 
 
+def test_where_all_are_away_at_once_it_is_rather_this_machine() -> None:
+    barn = replace(AWAY, last_seen=1_700_000_000.0)
+    cellar = PeerState("f3", "cellar", "10.0.0.3", last_seen=1_700_000_030.0, problem="there is no way to it")
+    (condition,) = told(facts(1_700_000_100.0, peers=(barn, cellar)))
+    assert (condition.code, condition.severity) == ("cut-off", Severity.ERROR)
+    assert "cellar was last seen 2023-11-1" in condition.cause
+    assert "there is no way to it" in condition.cause
+    assert "this machine is on the private network" in condition.hint
+    on_zerotier = told(
+        facts(1_700_000_100.0, peers=(barn, cellar), overlay=replace(UP, network="8056c2e21c000001"))
+    )
+    assert "zerotier-cli listnetworks" in on_zerotier[0].hint
+    later = replace(cellar, last_seen=1_700_000_061.0)  # one went a good while before the other
+    assert [c.code for c in told(facts(1_700_000_100.0, peers=(barn, later)))] == ["peer-away"] * 2
+    assert [
+        c.code
+        for c in told(
+            facts(
+                1_700_000_100.0,
+                peers=(barn, replace(cellar, reachable=True, ready=True, version=__version__, problem="")),
+            )
+        )
+    ] == ["peer-away"]
+
+
 @pytest.mark.parametrize(
     ("days", "code", "severity"),
     [(6.9, "peer-away", Severity.WARNING), (7.1, "peer-lost", Severity.ERROR)],

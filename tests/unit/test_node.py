@@ -12,14 +12,13 @@ import pytest
 from aiohttp.test_utils import make_mocked_request
 
 from meshd import config, files
-from meshd.control.streams import EventStream
 from meshd.daemon import Node
 from meshd.errors import Code, MeshError
 from meshd.mesh.identity import Identity
 from meshd.mesh.secrets import Secrets
 from meshd.model import OverlayState, Phase
 from meshd.pins.keep import Emit
-from meshd.wire import Joiner, Member, Roster
+from meshd.wire import Joiner, Member, Roster, Wire
 from tests.engines.machine import short_folder
 from tests.waiting import until
 
@@ -176,7 +175,7 @@ async def test_while_it_hands_over_it_takes_nothing_new_and_if_that_fails_it_doe
 
     monkeypatch.setattr(node.pins.departure, "drain", drain)
     with pytest.raises(MeshError, match="diary"):
-        await node._drain(_Nobody())
+        await node.leaving.drain(_nobody)
     assert [(e.code, e.detail) for e in refused] == [(Code.NOT_READY, "this node is leaving its mesh")]
     assert open_upload.cancelled(), "what was open could be nowhere else either"
     node.pins.uploads.enter()()
@@ -190,8 +189,5 @@ async def _upload(node: Node) -> None:
         leave()
 
 
-class _Nobody(EventStream):
+async def _nobody(_: Wire) -> None:
     """Nobody reads what is told."""
-
-    def __init__(self) -> None:
-        pass

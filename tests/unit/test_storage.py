@@ -131,3 +131,17 @@ def test_a_disk_that_cannot_be_asked_is_told(tmp_path: Path) -> None:
     with pytest.raises(MeshError) as caught:
         Storage(tmp_path / "gone", reserve=0, offer=None).room()
     assert caught.value.code is Code.BAD_STATE
+
+
+def test_a_disk_that_takes_no_writing_takes_nothing_and_is_not_full(tmp_path: Path) -> None:
+    """Only want of room empties the trash early."""
+    storage = Storage(tmp_path, reserve=0, offer=None)
+    storage.broken = lambda: "Read-only file system"
+    assert storage.closed() == "Read-only file system"
+    assert storage.full() == ""
+    assert not storage.accepts()
+    with pytest.raises(MeshError) as caught:
+        storage.check(1)
+    assert caught.value.code is Code.BAD_STATE
+    assert "Read-only file system" in caught.value.detail
+    assert "systemctl restart meshd" in caught.value.hint

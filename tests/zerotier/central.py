@@ -51,7 +51,9 @@ class FakeCentral:
         listening = namespaces.listen(self._namespace, self._port)
         self._port = listening.getsockname()[1]
         self._server = _Server(self, listening)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="central")
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.05,), name="central", daemon=True
+        )
         self._thread.start()
 
     def stop(self) -> None:

@@ -62,7 +62,6 @@ class FakeService:
         self._started = time.monotonic()
         await self._ask("here", self.address, self._endpoint)
         app = web.Application(middlewares=[self._check])
-        app.on_response_prepare.append(_as_the_real_one)
         app.add_routes(self._routes())
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
@@ -309,9 +308,3 @@ def _peer(one: dict[str, Any]) -> dict[str, Any]:
 
 def _json(document: object, status: int = 200) -> web.Response:
     return web.Response(body=json.dumps(document).encode(), content_type="application/json", status=status)
-
-
-async def _as_the_real_one(request: web.Request, response: web.StreamResponse) -> None:
-    """An answer without a body says no type."""
-    if isinstance(response, web.Response) and not response.body:
-        response.headers.pop("Content-Type", None)

@@ -180,8 +180,8 @@ class Lab:
     def __init__(self, kind: Kind) -> None:
         self.kind = kind
         self.machines: list[Machine] = []
-        self.refusal_s = 85.0 if kind == "real" else 10.0
-        """As long it may take until a member that was let in hears that it is out: it asks each minute."""
+        self.refresh_s = 60.0 if kind == "real" else FAKE_TIMING.refresh
+        """After its last configuration a member asks anew, and hears only then that it is out."""
         self.planet: Planet | None = None
         self._folder = Path(tempfile.mkdtemp(prefix="zt", dir="/tmp"))  # a socket's path must be short
         self._cables: Cables | None = None

@@ -137,7 +137,9 @@ class Planet(Controllers):
             request_queue_size = 64
 
         self._server = Server(str(self.path), Call)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="planet")
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.05,), name="planet", daemon=True
+        )
         self._thread.start()
 
     def stop(self) -> None:

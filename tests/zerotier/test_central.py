@@ -27,11 +27,12 @@ VERSIONS = ["v1", "v2"]
 
 
 @pytest.fixture
-def planet(tmp_path: Path) -> Iterator[Planet]:
-    made = Planet(Path(tempfile.mkdtemp(prefix="zt", dir="/tmp"), "planet"))
-    made.start()
-    yield made
-    made.stop()
+def planet() -> Iterator[Planet]:
+    with tempfile.TemporaryDirectory(prefix="zt", dir="/tmp") as folder:  # a socket's path must be short
+        made = Planet(Path(folder, "planet"))
+        made.start()
+        yield made
+        made.stop()
 
 
 @pytest.fixture

@@ -1,0 +1,108 @@
+"""Leaving the mesh: hand over, say goodbye, stop, and remove all that belonged to it. Cut off anywhere, it can be repeated."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from meshd import files, wire
+from meshd.config import Config
+from meshd.errors import Code, MeshError
+from meshd.mesh import identity as identities
+from meshd.mesh.membership import Membership
+from meshd.mesh.secrets import Secrets
+from meshd.mesh.store import MeshStore
+from meshd.overlay.zerotier import ZeroTier
+from meshd.pins.parts import Pins
+from meshd.turns import Turns
+
+_STOP_S = 60.0
+_FILES = ("trash.json", "notices.json", "pending.json", "seen.json")
+
+Emit = Callable[[wire.Wire], Awaitable[None]]
+
+
+class Leaving:
+    """left: set when nothing of the mesh is here any more. replaced: awaited then, until a new node answers in place of
+    this one. why_not_ready: what is missing until this node serves, "" when it does."""
+
+    def __init__(
+        self,
+        config: Config,
+        store: MeshStore,
+        membership: Membership,
+        turns: Turns,
+        pins: Pins,
+        zerotier: ZeroTier,
+        why_not_ready: Callable[[], str],
+    ) -> None:
+        self.left = asyncio.Event()
+        self.replaced = asyncio.Event()
+        self._config = config
+        self._store = store
+        self._membership = membership
+        self._turns = turns
+        self._pins = pins
+        self._zerotier = zerotier
+        self._why_not_ready = why_not_ready
+
+    async def leave(self, emit: Emit, *, force: bool, network: bool) -> None:
+        """force: also where content would be lost. network: leave the ZeroTier network too.
+
+        Raises MeshError NO_MESH, NOT_READY, LAST_COPY; then all is as before.
+        """
+        mesh = self._store.mesh
+        if mesh is None:
+            raise MeshError(Code.NO_MESH, "cannot leave", "this node is in no mesh", "meshctl status")
+        if not self._store.forgotten:
+            if not force:
+                if not self._turns.ready:
+                    raise MeshError(
+                        Code.NOT_READY,
+                        "cannot leave yet",
+                        f"whether the others hold what is here cannot be seen: {self._why_not_ready()}",
+                        "meshctl status; or: meshctl leave --force (what only this node holds is gone then)",
+                    )
+                await self.drain(emit)
+            await self._membership.say_goodbye(emit)
+        await emit(wire.StepEvent(message="stopping kubo and the cluster"))
+        async with asyncio.timeout(_STOP_S):
+            await self._turns.all_stopped()
+        await asyncio.to_thread(self._remove_content)
+        await self._store.clear()
+        await asyncio.to_thread(self._remove_identity)
+        if network and mesh.network:
+            await self._leave_network(mesh.network, emit)
+        self.left.set()
+        async with asyncio.timeout(_STOP_S):
+            await self.replaced.wait()  # so that whoever reads `done` finds the new node
+        await emit(wire.LeftEvent(mesh=mesh.name))
+
+    async def drain(self, emit: Emit) -> None:
+        """Take nothing new, and see what is here on other nodes. Raises MeshError LAST_COPY; then all is as before."""
+        self._pins.uploads.closed = True
+        try:
+            await self._pins.uploads.abort_all()
+            await self._pins.departure.drain(emit)
+        except BaseException:
+            self._pins.uploads.closed = False
+            raise
+
+    async def _leave_network(self, network: str, emit: Emit) -> None:
+        try:
+            await self._zerotier.leave(network)
+            said = f"left the ZeroTier network {network}"
+        except MeshError as exc:
+            said = f"could not leave the ZeroTier network ({exc.detail}): sudo zerotier-cli leave {network}"
+        await emit(wire.StepEvent(message=said))
+
+    def _remove_content(self) -> None:
+        """The content first: a mesh that is joined later must not be served from it."""
+        for folder in ("kubo", "cluster"):
+            files.empty(self._config.state / folder)
+        for name in _FILES:
+            (self._config.state / name).unlink(missing_ok=True)
+
+    def _remove_identity(self) -> None:
+        Secrets.erase(self._config.state)
+        identities.discard(self._config.state)

@@ -1,0 +1,376 @@
+"""A mesh on a ZeroTier network: beginning and joining by its id, who asks, who is let in, and the ways between nodes."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Any
+
+import pytest
+
+from tests.meshctl.conftest import Meshctl, Result, Terminal
+from tests.meshctl.fake_meshd import Document, FakeMeshd, mesh, peer
+
+NETWORK, NODE = "8056c2e21c000001", "a1b2c3d4e5"
+CODE = "0844 3547 3343"
+EVIL = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202egpj\r\n\t"
+STEP = {"event": "step", "message": f"authorizing {NODE} on the network {NETWORK}"}
+QUESTION = "Does the other machine show the same code?"
+
+
+def request(**more: Any) -> Document:
+    return {
+        "id": "3fa91c",
+        "stage": "mesh",
+        "node": NODE,
+        "name": "barn",
+        "address": "10.144.0.2",
+        "fingerprint": "SHA256:barn",
+        "code": CODE,
+        "since": 1_700_000_000.0,
+        "until": 1_700_003_600.0,
+    } | more
+
+
+def on_network(**more: Any) -> Document:
+    return (
+        request(id=NODE, stage="network", name="", address="", fingerprint="", code="", since=0, until=0)
+        | more
+    )
+
+
+def joined(created: bool = True) -> Document:
+    return {"event": "done", "mesh": mesh(members=2), "node": "barn", "created": created}
+
+
+def harmless(result: Result) -> None:
+    for text in (result.out, result.err):
+        assert not {c for c in text if unicodedata.category(c) in {"Cc", "Cf"}} - {"\n"}, ascii(text)
+
+
+# -- init and join by the network's id -------------------------------------------------------------------------------------
+
+
+async def test_init_takes_the_network_to_be_on(meshctl: Meshctl, meshd: FakeMeshd) -> None:
+    meshd.streams("POST", "/v1/mesh", joined())
+    assert (await meshctl("init", "--network", NETWORK.upper())).code == 0
+    assert meshd.last.json() == {"name": "mesh", "network": NETWORK}
+
+
+@pytest.mark.parametrize(
+    "text", ["", "8056c2e21c00000", "8056c2e21c0000011", "8056c2e21c00000g", "８056c2e21c000001", EVIL]
+)
+async def test_an_id_that_is_none_is_a_mistake(meshctl: Meshctl, meshd: FakeMeshd, text: str) -> None:
+    result = await meshctl("init", f"--network={text}")
+    assert result.code == 2
+    assert "16 hex digits: 8056c2e21c000001" in result.err
+    assert meshd.asked == []
+    harmless(result)
+
+
+@pytest.mark.parametrize(
+    "typed", [[NETWORK], [NETWORK.upper()], [NETWORK[:8], NETWORK[8:]], [f" {NETWORK}\n"]]
+)
+async def test_sixteen_hex_digits_are_a_network_to_join(
+    meshctl: Meshctl, meshd: FakeMeshd, typed: list[str]
+) -> None:
+    steps = [
+        {"event": "step", "message": f"joining the ZeroTier network {NETWORK}"},
+        {"event": "code", "address": "10.144.0.1:4010", "code": CODE},
+    ]
+    meshd.streams("POST", "/v1/mesh/join", *steps, joined())
+    result = await meshctl("join", *typed, "--yes", "--name", "barn")
+    assert result.code == 0
+    assert meshd.last.json() == {"network": NETWORK, "confirm": False, "name": "barn"}
+    assert result.err.splitlines() == [
+        f"  joining the ZeroTier network {NETWORK}",
+        "  the member at 10.144.0.1:4010 must show this code:",
+        f"      {CODE}",
+        "To see how it is: meshctl status",
+    ]
+    assert result.out == "This node, barn, joined the mesh archive, which has 2 members now.\n"
+
+
+@pytest.mark.parametrize("typed", [NETWORK[:-1], f"{NETWORK}0", NETWORK[:-1] + "g"])
+async def test_anything_else_is_taken_for_an_invite(meshctl: Meshctl, meshd: FakeMeshd, typed: str) -> None:
+    meshd.streams("POST", "/v1/mesh/join", joined())
+    await meshctl("join", typed)
+    assert meshd.last.json() == {"invite": typed}
+
+
+async def test_a_script_gets_each_step_and_the_code(meshctl: Meshctl, meshd: FakeMeshd) -> None:
+    code = {"event": "code", "address": "10.144.0.1:4010", "code": CODE}
+    meshd.streams("POST", "/v1/mesh/join", code, joined())
+    assert (await meshctl("join", NETWORK, "--yes", "--json")).documents == [code, joined()]
+
+
+CONFIRM = {"event": "confirm", "address": "10.144.0.1:4010", "code": CODE, "fingerprint": "ab" * 32}
+ITS_CODE = (
+    rf"The member at 10\.144\.0\.1:4010 lets this node into its mesh\.\s+Did somebody there .* is it {CODE}\?"
+)
+
+
+@pytest.mark.parametrize(("typed", "right"), [("y\n", True), ("n\n", False), ("\n", False), ("\x04", False)])
+async def test_who_joins_says_which_member_was_the_right_one(
+    meshctl: Meshctl, meshd: FakeMeshd, terminal: Terminal, typed: str, right: bool
+) -> None:
+    meshd.streams("POST", "/v1/mesh/join", CONFIRM, joined())
+    meshd.answers("POST", "/v1/mesh/join/confirm", {})
+    running = await meshctl.start("join", NETWORK, stdin=terminal.device, stderr=terminal.device)
+    await terminal.shows(ITS_CODE)
+    assert [asked.path for asked in meshd.asked] == ["/v1/mesh/join"]
+    assert meshd.last.json() == {"network": NETWORK, "confirm": True}
+    terminal.type(typed)
+    assert (await running.result()).code == 0
+    assert meshd.last.json() == {"fingerprint": "ab" * 32, "right": right}
+
+
+async def test_a_member_that_knows_this_node_already_is_told_by_its_fingerprint(
+    meshctl: Meshctl, meshd: FakeMeshd, terminal: Terminal
+) -> None:
+    meshd.streams("POST", "/v1/mesh/join", CONFIRM | {"code": ""}, joined())
+    meshd.answers("POST", "/v1/mesh/join/confirm", {})
+    running = await meshctl.start("join", NETWORK, stdin=terminal.device, stderr=terminal.device)
+    await terminal.shows("this node is a member already. Its fingerprint: " + "ab" * 32)
+    await terminal.shows(r"Is that the node you mean\?")
+    terminal.type("y\n")
+    assert (await running.result()).code == 0
+
+
+async def test_without_a_terminal_joining_by_network_must_be_meant(
+    meshctl: Meshctl, meshd: FakeMeshd
+) -> None:
+    result = await meshctl("join", NETWORK, stdin=b"y\n")
+    assert result.code == 2
+    assert "there is no terminal on which to ask whether the codes are the same" in result.err
+    assert f"meshctl join {NETWORK} at a terminal" in result.err
+    assert meshd.asked == []
+
+
+async def test_what_a_stranger_says_while_one_joins_does_not_drive_the_terminal(
+    meshctl: Meshctl, meshd: FakeMeshd
+) -> None:
+    steps = [{"event": "step", "message": EVIL}, {"event": "code", "address": EVIL, "code": EVIL}]
+    meshd.streams("POST", "/v1/mesh/join", *steps, joined() | {"node": EVIL, "mesh": mesh(name=EVIL)})
+    harmless(await meshctl("join", NETWORK, "--yes"))
+
+
+# -- who asks ----------------------------------------------------------------------------------------------------------------
+
+
+async def test_who_asks_is_listed_with_what_he_waits_for_and_his_code(
+    meshctl: Meshctl, meshd: FakeMeshd
+) -> None:
+    meshd.answers("GET", "/v1/requests", {"requests": [request(), on_network()], "why_no_network": ""})
+    result = await meshctl("requests")
+    assert result.code == 0
+    head, mesh_row, network_row = (line.split("  ") for line in result.out.splitlines())
+    assert [c.strip() for c in head if c] == ["ID", "NODE", "WAITS FOR", "CODE", "SINCE"]
+    assert [c.strip() for c in mesh_row if c][:4] == ["3fa91c", "barn (10.144.0.2)", "the mesh", CODE]
+    assert [c.strip() for c in network_row if c] == [NODE, NODE, "the network", "-", "-"]
+    assert result.err == "To let one in: meshctl approve ID\n"
+
+
+async def test_that_nobody_asks_is_said(meshctl: Meshctl, meshd: FakeMeshd) -> None:
+    meshd.answers("GET", "/v1/requests", {"requests": [], "why_no_network": ""})
+    result = await meshctl("requests")
+    assert (result.code, result.out, result.err) == (0, "", "Nobody asks to be let in.\n")
+
+
+async def test_who_waits_on_a_network_that_cannot_be_seen_is_not_passed_over(
+    meshctl: Meshctl, meshd: FakeMeshd
+) -> None:
+    why = "cannot see or change who is on the ZeroTier network: this node has no API token for it"
+    meshd.answers("GET", "/v1/requests", {"requests": [], "why_no_network": why})
+    result = await meshctl("requests")
+    assert result.code == 0
+    assert f"Who waits on the network is not known here: {why}" in result.err
+
+
+async def test_a_node_can_be_denied(meshctl: Meshctl, meshd: FakeMeshd) -> None:
+    meshd.answers("DELETE", "/v1/requests/3fa91c", request())
+    result = await meshctl("requests", "--deny", "3fa91c")
+    assert (result.code, result.err) == (0, "")
+    assert result.out == "barn was told no, and may not ask again for ten minutes.\n"
+    assert (await meshctl("requests", "--deny", "3fa91c", "--json")).documents == [request()]
+    assert (await meshctl("requests", "--deny", "nobody")).code == 4
+
+
+async def test_a_name_that_would_drive_the_terminal_is_harmless(meshctl: Meshctl, meshd: FakeMeshd) -> None:
+    evil = request(id=EVIL, name=EVIL, address=EVIL, code=EVIL, node=EVIL)
+    meshd.answers("GET", "/v1/requests", {"requests": [evil, on_network(name=EVIL)], "why_no_network": EVIL})
+    meshd.answers("DELETE", "/v1/requests/3fa91c", evil)
+    result = await meshctl("requests")
+    harmless(result)
+    assert len(result.out.splitlines()) == 3
+    harmless(await meshctl("requests", "--deny", "3fa91c"))
+
+
+# -- letting one in ----------------------------------------------------------------------------------------------------------
+
+
+def may_approve(meshd: FakeMeshd, ref: str = NODE, **more: Any) -> None:
+    """A member that authorizes, shows, and admits."""
+    meshd.streams(
+        "POST", f"/v1/requests/{ref}/authorize", STEP, {"event": "done", "request": request(**more)}
+    )
+    meshd.answers("POST", "/v1/requests/3fa91c/approve", {"name": "barn", "fingerprint": "SHA256:barn"})
+
+
+def approvals(meshd: FakeMeshd) -> list[Document]:
+    """The codes with which the daemon was told to admit."""
+    return [asked.json() for asked in meshd.asked if asked.path.endswith("/approve")]
+
+
+async def test_a_person_who_says_that_the_codes_are_the_same_lets_it_in(
+    meshctl: Meshctl, meshd: FakeMeshd, terminal: Terminal
+) -> None:
+    may_approve(meshd)
+    running = await meshctl.start("approve", NODE, stdin=terminal.device, stderr=terminal.device)
+    await terminal.shows(f"barn at 10.144.0.2 asks to join. Its screen must show this code:\r?\n +{CODE}")
+    await terminal.shows(QUESTION.replace("?", r"\?"))
+    assert approvals(meshd) == []  # nobody before somebody said yes
+    terminal.type("y\n")
+    result = await running.result()
+    assert (result.code, result.out) == (0, "barn is a member of the mesh now.\n")
+    assert approvals(meshd) == [{"code": CODE}]
+
+
+@pytest.mark.parametrize("answer", ["n\n", "\n", "0844 3547 3343\n", "\x04"])
+async def test_whoever_does_not_say_yes_lets_nobody_in(
+    meshctl: Meshctl, meshd: FakeMeshd, terminal: Terminal, answer: str
+) -> None:
+    may_approve(meshd)
+    running = await meshctl.start("approve", NODE, stdin=terminal.device, stderr=terminal.device)
+    await terminal.shows(QUESTION.replace("?", r"\?"))
+    terminal.type(answer)
+    assert (await running.result()).code == 1
+    await terminal.shows(
+        "cannot let barn in: you did not say that the codes are the same; nobody was admitted"
+    )
+    await terminal.shows("meshctl requests --deny 3fa91c")
+    assert approvals(meshd) == []
+
+
+async def test_without_a_terminal_the_code_must_be_typed(meshctl: Meshctl, meshd: FakeMeshd) -> None:
+    may_approve(meshd)
+    result = await meshctl("approve", NODE, stdin=b"y\n")
+    assert result.code == 2
+    assert "there is no terminal on which to ask whether the codes are the same" in result.err
+    assert "try: meshctl approve 3fa91c --code CODE (as the other machine shows it)" in result.err
+    assert approvals(meshd) == []
+
+
+async def test_a_code_that_was_typed_is_compared_by_the_daemon_and_nothing_is_asked(
+    meshctl: Meshctl, meshd: FakeMeshd
+) -> None:
+    may_approve(meshd)
+    result = await meshctl("approve", NODE, "--code", "0844-3547 3343")
+    assert (result.code, result.out) == (0, "barn is a member of the mesh now.\n")
+    assert QUESTION not in result.err
+    assert approvals(meshd) == [{"code": "0844-3547 3343"}]
+
+
+async def test_a_wrong_code_is_refused_as_the_daemon_says(meshctl: Meshctl, meshd: FakeMeshd) -> None:
+    may_approve(meshd)
+    meshd.refuses(
+        "POST",
+        "/v1/requests/3fa91c/approve",
+        403,
+        code="denied",
+        title="cannot admit barn",
+        detail="that is not the code of this request",
+        hint="meshctl requests",
+    )
+    result = await meshctl("approve", NODE, "--code", "1")
+    assert result.code == 5
+    assert result.err.endswith(
+        "meshctl: cannot admit barn: that is not the code of this request\n  try: meshctl requests\n"
+    )
+
+
+async def test_no_code_at_all_is_not_the_right_one(meshctl: Meshctl, meshd: FakeMeshd) -> None:
+    """As of a variable that is empty in somebody's script."""
+    may_approve(meshd)
+    await meshctl("approve", NODE, "--code", "")
+    assert approvals(meshd) == [{"code": ""}]
+
+
+async def test_a_member_that_may_be_on_the_network_again_needs_no_code(
+    meshctl: Meshctl, meshd: FakeMeshd
+) -> None:
+    meshd.streams("POST", f"/v1/requests/{NODE}/authorize", STEP, {"event": "done", "member": "barn"})
+    result = await meshctl("approve", NODE)
+    assert (result.code, result.out) == (0, "barn is a member, and may be on the network now.\n")
+    assert approvals(meshd) == []
+
+
+async def test_a_network_that_cannot_be_changed_is_told_before_anything_is_asked(
+    meshctl: Meshctl, meshd: FakeMeshd
+) -> None:
+    problem = {"code": "denied", "title": "cannot change it", "detail": "no token", "hint": "its admin page"}
+    meshd.streams("POST", f"/v1/requests/{NODE}/authorize", STEP, {"event": "error", "problem": problem})
+    result = await meshctl("approve", NODE, "--code", CODE)
+    assert result.code == 5
+    assert result.err.endswith("meshctl: cannot change it: no token\n  try: its admin page\n")
+    assert approvals(meshd) == []
+
+
+async def test_who_is_let_in_under_an_evil_name_does_not_drive_the_terminal(
+    meshctl: Meshctl, meshd: FakeMeshd
+) -> None:
+    may_approve(meshd, name=EVIL, address=EVIL, code=EVIL)
+    meshd.answers("POST", "/v1/requests/3fa91c/approve", {"name": EVIL})
+    harmless(await meshctl("approve", NODE))
+    harmless(await meshctl("approve", NODE, "--code", CODE))
+    meshd.streams("POST", f"/v1/requests/{NODE}/authorize", {"event": "done", "member": EVIL})
+    harmless(await meshctl("approve", NODE))
+
+
+async def test_a_script_gets_one_document(meshctl: Meshctl, meshd: FakeMeshd) -> None:
+    may_approve(meshd)
+    result = await meshctl("approve", NODE, "--code", CODE, "--json")
+    assert result.documents == [{"name": "barn", "fingerprint": "SHA256:barn"}]
+
+
+# -- invites, leaving, the ways between nodes ----------------------------------------------------------------------------------
+
+
+async def test_an_invite_can_name_the_machine_that_it_is_for(meshctl: Meshctl, meshd: FakeMeshd) -> None:
+    made = {"id": "i1", "created": 1.0, "expires": 1_700_000_000.0, "used_by": None, "invite": "meshd1.x"}
+    meshd.answers("POST", "/v1/invites", made | {"note": f"{NODE} is authorized on the network {NETWORK}"})
+    result = await meshctl("invite", "--for", NODE)
+    assert (result.code, result.out) == (0, "meshd1.x\n")
+    assert meshd.last.json() == {"expires_s": 86400.0, "node": NODE}
+    assert f"{NODE} is authorized on the network {NETWORK}\n" in result.err
+    meshd.answers("POST", "/v1/invites", made | {"note": EVIL})
+    harmless(await meshctl("invite", "--for", NODE))
+
+
+@pytest.mark.parametrize(("option", "network"), [([], "0"), (["--network"], "1")])
+async def test_the_network_is_left_only_where_that_is_said(
+    meshctl: Meshctl, meshd: FakeMeshd, option: list[str], network: str
+) -> None:
+    meshd.streams("DELETE", "/v1/mesh", {"event": "done"})
+    assert (await meshctl("leave", "--yes", *option)).code == 0
+    assert meshd.last.query == {"force": "0", "network": network}
+
+
+@pytest.mark.parametrize(
+    ("way", "seen"),
+    [
+        ({"path": "direct", "latency_ms": 4}, "reachable, direct, 4 ms"),
+        ({"path": "relayed", "latency_ms": 180}, "reachable, relayed, 180 ms"),
+        ({"path": "relayed", "latency_ms": None}, "reachable, relayed"),
+        ({"path": "direct", "latency_ms": 0}, "reachable, direct, 0 ms"),
+        ({"path": "", "latency_ms": None}, "reachable, 2 ms"),
+        ({}, "reachable, 2 ms"),
+        ({"path": EVIL, "latency_ms": 3}, ", 3 ms"),
+    ],
+)
+async def test_peers_shows_how_zerotier_reaches_them(
+    meshctl: Meshctl, meshd: FakeMeshd, way: Document, seen: str
+) -> None:
+    meshd.answers("GET", "/v1/peers", {"peers": [peer("barn", **way)]})
+    result = await meshctl("peers")
+    assert f"{seen}  " in result.out
+    harmless(result)

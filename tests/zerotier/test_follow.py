@@ -1,0 +1,439 @@
+"""Following ZeroTier as it changes: joined, refused, moved, stopped, started, with another token. Nobody need be root.
+
+The service is the fake one on loopback, and so are its networks' addresses, which can be bound. Only the list of
+interfaces is the tests' own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from meshd.config import Overlay as Config
+from meshd.config.zerotier import ZeroTier as ServiceConfig
+from meshd.model import OverlayState, Severity
+from meshd.overlay import follow
+from meshd.overlay.follow import Overlay
+from meshd.overlay.zerotier import ZeroTier
+from tests.waiting import until
+from tests.zerotier.fake import FakeService
+from tests.zerotier.membership import Timing, device_name
+from tests.zerotier.planet import Planet, new_address
+
+POOL = "127.78.0"
+# A tenth of what they are, so that tests take a tenth.
+QUICK_S, QUIET_S, LOADING_S, AGAIN_S = 0.03, 0.5, 0.5, 1.5
+# A service is slow to know its networks after a start.
+TIMING = Timing(retry=0.1, refresh=0.2, load=0.2, online=0.1)
+
+
+class Bench:
+    """One machine: its service, its networks, what its kernel has, and an Overlay that follows them.
+
+    told: every look's outcome, with its time. wanted: the network of its mesh, "" for none.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.planet = Planet(folder / "planet")
+        self.planet.start()
+        self.service = FakeService(folder / "zt", self.planet.path, new_address(), timing=TIMING)
+        self.kernel: dict[str, list[str]] = {}
+        self.environment: dict[str, str] = {}
+        self.told: list[tuple[float, OverlayState]] = []
+        self.wanted = ""
+        self._running: asyncio.Task[None] | None = None
+
+    def make_network(self, **more: Any) -> str:
+        """Its id. It gives out no address by itself."""
+        settings = {
+            "private": True,
+            "name": "lab",
+            "routes": [{"target": f"{POOL}.0/24", "via": None}],
+            **more,
+        }
+        return str(self.planet.make_network(self.service.address, settings)["id"])
+
+    def let_in(self, network: str, address: str) -> None:
+        """With that address, which is on the interface too."""
+        self.give(network, address)
+        self.kernel[device_name(network)] = [address]
+
+    def give(self, network: str, address: str) -> None:
+        changes = {"authorized": True, "ipAssignments": [address]}
+        self.planet.change_member(network, self.service.address, changes)
+
+    def put_out(self, network: str) -> None:
+        self.planet.change_member(network, self.service.address, {"authorized": False})
+
+    def follows(self, networks: list[dict[str, Any]] | None = None, **more: Any) -> Overlay:
+        """Begin. networks, more: of the configuration."""
+        service = {"home": str(self.service.home), "networks": networks or [], **more}
+        config = Config.model_validate({"kind": "zerotier", "zerotier": service})
+        self.client = ZeroTier(config.zerotier, self.environment.get)
+        overlay = Overlay(config, self.client, lambda: self.wanted)
+        note = self.told.append
+        self._running = asyncio.create_task(overlay.run(lambda s: note((time.monotonic(), s))))
+        return overlay
+
+    @property
+    def now(self) -> OverlayState:
+        return self.told[-1][1] if self.told else OverlayState()
+
+    @property
+    def code(self) -> str:
+        return self.now.problem.code if self.now.problem else ""
+
+    async def serves_on(self, address: str) -> None:
+        await until(lambda: self.now.address == address and self.now.problem is None)
+
+    async def says(self, code: str) -> None:
+        await until(lambda: self.code == code)
+
+    async def close(self) -> None:
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.gather(self._running, return_exceptions=True)
+            await self.client.close()
+        await self.service.stop()
+        await asyncio.to_thread(self.planet.stop)
+        shutil.rmtree(self.folder)
+
+
+@pytest_asyncio.fixture
+async def bench(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
+    made = Bench(Path(tempfile.mkdtemp(prefix="zt", dir="/tmp")))
+    monkeypatch.setattr(follow, "addresses", lambda: dict(made.kernel))
+    for name, seconds in (
+        ("QUICK_S", QUICK_S),
+        ("QUIET_S", QUIET_S),
+        ("_LOADING_S", LOADING_S),
+        ("_JOIN_AGAIN_S", AGAIN_S),
+    ):
+        monkeypatch.setattr(follow, name, seconds)
+    await made.service.start(0)
+    yield made
+    await made.close()
+
+
+async def on_network(bench: Bench, address: str = f"{POOL}.5") -> str:
+    """A mesh's network, joined and followed, served on `address`."""
+    network = bench.make_network()
+    bench.let_in(network, address)
+    bench.wanted = network
+    bench.follows()
+    await bench.client.join(network)
+    await bench.serves_on(address)
+    bench.told.clear()
+    return network
+
+
+# -- how often -----------------------------------------------------------------------------------------------------------
+
+
+async def test_it_looks_often_while_something_is_awaited_and_seldom_when_all_is_quiet(bench: Bench) -> None:
+    network = bench.make_network()
+    overlay = bench.follows()
+    await until(lambda: len(bench.told) >= 3)
+    quiet = [b[0] - a[0] for a, b in zip(bench.told, bench.told[1:], strict=False)]
+    assert min(quiet) >= QUIET_S * 0.95
+    with overlay.choosing(network):
+        began = time.monotonic()
+        before = len(bench.told)
+        await until(lambda: len(bench.told) >= before + 4)
+        assert time.monotonic() - began < 2 * QUIET_S  # four quiet looks take more than three pauses
+    at = len(bench.told)
+    await until(lambda: len(bench.told) >= at + 3)
+    assert (
+        max(b[0] - a[0] for a, b in zip(bench.told[at:], bench.told[at + 1 :], strict=False))
+        >= QUIET_S * 0.95
+    )
+
+
+async def test_a_choice_is_looked_at_without_waiting_for_the_next_quiet_look(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow, "QUIET_S", 3600.0)
+    network = bench.make_network()
+    bench.let_in(network, f"{POOL}.5")
+    overlay = bench.follows()
+    await bench.client.join(network)
+    await until(lambda: len(bench.told) == 1)
+    with overlay.choosing(network):
+        await bench.serves_on(f"{POOL}.5")
+
+
+async def test_a_look_that_goes_wrong_is_not_the_last(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    await on_network(bench)
+
+    def broken() -> dict[str, list[str]]:
+        raise RuntimeError("the kernel is odd today")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(follow, "addresses", broken)
+        at = len(bench.told)
+        nobody_sets_it = asyncio.Event()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(nobody_sets_it.wait(), 3 * QUIET_S)
+        assert len(bench.told) <= at + 1
+    await bench.serves_on(f"{POOL}.5")
+
+
+# -- membership and addresses ----------------------------------------------------------------------------------------------
+
+
+async def test_membership_that_is_taken_away_and_given_back_is_followed(bench: Bench) -> None:
+    """The address stays on the interface all the while, as it does with the real one."""
+    network = await on_network(bench)
+    bench.put_out(network)
+    await bench.says("zerotier-denied")
+    assert bench.now.address is None
+    assert bench.now.network_status == "ACCESS_DENIED"
+    assert bench.kernel[device_name(network)] == [f"{POOL}.5"]
+    bench.give(network, f"{POOL}.5")
+    await bench.serves_on(f"{POOL}.5")
+
+
+async def test_a_changed_address_is_followed_once_the_interface_has_it(bench: Bench) -> None:
+    network = await on_network(bench)
+    bench.give(network, f"{POOL}.9")
+    await bench.says("overlay-down")
+    assert bench.now.address is None
+    bench.kernel[device_name(network)] = [f"{POOL}.5", f"{POOL}.9"]  # the old one may stay
+    await bench.serves_on(f"{POOL}.9")
+
+
+async def test_an_address_on_the_interface_that_cannot_be_bound_is_not_served_on(
+    bench: Bench,
+) -> None:
+    network = await on_network(bench)
+    bench.let_in(network, "10.231.77.9")
+    await until(lambda: bench.now.problem is not None and bench.now.address is None)
+    assert "10.231.77.9" in str(bench.now.problem)
+
+
+async def test_a_network_that_was_left_by_hand_is_told_after_a_second_look(bench: Bench) -> None:
+    network = await on_network(bench)
+    await bench.client.leave(network)
+    await until(lambda: bench.code == "zerotier-starting")
+    began = time.monotonic()
+    await bench.says("zerotier-left")
+    assert time.monotonic() - began >= LOADING_S - QUIET_S
+    assert bench.now.address is None
+    await bench.client.join(network)
+    await bench.serves_on(f"{POOL}.5")
+
+
+# -- the service -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("round_", range(3))
+async def test_a_restart_of_the_service_is_not_taken_for_leaving(bench: Bench, round_: int) -> None:
+    """It answers before it knows its networks. While the address is there, nothing that serves on it need stop."""
+    network = await on_network(bench)
+    await bench.service.stop()
+    await bench.says("zerotier-not-running")
+    assert bench.now.problem is not None
+    assert bench.now.problem.severity is Severity.WARNING
+    await bench.service.start(0)
+    bench.told.clear()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(pytest.MonkeyPatch.context()).setattr(follow, "QUIET_S", QUICK_S)
+        await bench.serves_on(f"{POOL}.5")
+    seen = {state.problem.code for _, state in bench.told if state.problem}
+    assert seen <= {"zerotier-not-running", "zerotier-starting", "zerotier-waiting"}
+    assert {state.address for _, state in bench.told} == {f"{POOL}.5"}
+    assert bench.now.network == network
+
+
+async def test_a_service_that_takes_the_interface_with_it_leaves_nothing_to_serve_on(bench: Bench) -> None:
+    network = await on_network(bench)
+    await bench.service.stop()
+    there = bench.kernel.pop(device_name(network))
+    await until(lambda: bench.code == "zerotier-not-running" and bench.now.address is None)
+    assert bench.now.problem is not None
+    assert bench.now.problem.severity is Severity.ERROR
+    await bench.service.start(0)
+    bench.kernel[device_name(network)] = there
+    await bench.serves_on(f"{POOL}.5")
+
+
+async def test_another_token_is_told_until_the_service_is_started_again(bench: Bench) -> None:
+    await on_network(bench)
+    token = bench.service.home / "authtoken.secret"
+    token.write_text("x" * 24)
+    await bench.says("zerotier-token")
+    problem = bench.now.problem
+    assert problem is not None
+    assert problem.severity is Severity.WARNING  # the address is there
+    assert str(token) in problem.cause
+    assert problem.hint == "sudo systemctl restart zerotier-one"
+    await bench.service.stop()
+    await bench.service.start(0)
+    await bench.serves_on(f"{POOL}.5")
+
+
+async def test_where_the_token_was_handed_over_it_is_meshd_that_must_be_started_again(
+    bench: Bench, tmp_path: Path
+) -> None:
+    """systemd hands a copy over at the start: nothing that happens to the file later changes it."""
+    bench.environment["CREDENTIALS_DIRECTORY"] = str(tmp_path)
+    token = (bench.service.home / "authtoken.secret").read_text()
+    (tmp_path / "zerotier.token").write_text(token)
+    await on_network(bench)
+    (bench.service.home / "authtoken.secret").unlink()
+    await bench.service.stop()
+    await bench.service.start(0)  # with a new token
+    await bench.says("zerotier-token")
+    assert bench.now.problem is not None
+    assert bench.now.problem.hint.startswith("sudo systemctl restart meshd")
+    (tmp_path / "zerotier.token").write_text((bench.service.home / "authtoken.secret").read_text())
+    await bench.serves_on(f"{POOL}.5")
+
+
+async def test_a_configured_copy_of_the_token_is_told_how_to_make_anew(bench: Bench, tmp_path: Path) -> None:
+    copy = tmp_path / "zerotier.token"
+    copy.write_text("stale")
+    bench.follows(token_file=str(copy))
+    await bench.says("zerotier-token")
+    assert bench.now.problem is not None
+    assert f"{bench.service.home}/authtoken.secret {copy}" in bench.now.problem.hint
+    copy.unlink()
+    await until(lambda: bench.now.problem is not None and "no such file" in bench.now.problem.cause)
+    copy.write_bytes(b"\xff\xfe")
+    await until(lambda: bench.now.problem is not None and "no token stands" in bench.now.problem.cause)
+    copy.write_text((bench.service.home / "authtoken.secret").read_text())
+    await bench.says("zerotier-none")
+
+
+@pytest.mark.parametrize("home", ["a" * 300, "/nonexistent", "/dev/null"])
+async def test_a_home_where_nothing_can_be_looked_for_is_no_mistake(bench: Bench, home: str) -> None:
+    """As with a service's user, whose HOME may be somebody else's folder."""
+    bench.environment["HOME"] = home
+    (bench.service.home / "authtoken.secret").unlink()
+    bench.follows()
+    await bench.says("zerotier-token")
+
+
+async def test_the_token_in_one_s_own_home_will_do(bench: Bench, tmp_path: Path) -> None:
+    """Where ZeroTier's own command line looks too."""
+    bench.environment["HOME"] = str(tmp_path)
+    (bench.service.home / "authtoken.secret").rename(tmp_path / ".zeroTierOneAuthToken")
+    bench.follows()
+    await bench.says("zerotier-none")
+
+
+async def test_a_machine_without_zerotier_is_told_so(bench: Bench, tmp_path: Path) -> None:
+    config = Config.model_validate({"kind": "zerotier", "zerotier": {"home": str(tmp_path / "not-here")}})
+    overlay = Overlay(config, ZeroTier(config.zerotier, lambda _: None), lambda: "")
+    found = await overlay.look()
+    assert found.problem is not None
+    assert found.problem.code == "zerotier-not-installed"
+    assert str(tmp_path / "not-here") in found.problem.cause
+
+
+# -- several networks --------------------------------------------------------------------------------------------------------
+
+
+async def test_networks_with_auto_join_are_joined_and_joined_again_when_they_were_left(bench: Bench) -> None:
+    first, second, third = (bench.make_network(name=n) for n in ("one", "two", "three"))
+    overlay = bench.follows(
+        [
+            {"id": first, "auto_join": True},
+            {"id": second, "auto_join": True},
+            {"id": third},
+        ]
+    )
+
+    async def joined() -> set[str]:
+        return {n.id for n in await bench.client.networks()}
+
+    async def both() -> bool:
+        return await joined() == {first, second}
+
+    await until(both)
+    assert overlay.network == ""
+    await bench.says("zerotier-several")
+    await bench.client.leave(second)
+    await until(both)
+    bench.let_in(second, f"{POOL}.5")
+    bench.wanted = second  # a mesh was begun on it
+    await bench.serves_on(f"{POOL}.5")
+    assert overlay.network == second
+    assert third not in await joined()
+
+
+async def test_a_network_is_not_joined_again_at_every_look(bench: Bench) -> None:
+    """Where somebody else leaves it again and again, he and meshd need not race."""
+    network = bench.make_network()
+    bench.follows([{"id": network, "auto_join": True}])
+
+    async def there() -> bool:
+        return await bench.client.network(network) is not None
+
+    await until(there)
+    at = time.monotonic()
+    await bench.client.leave(network)
+    await until(there)
+    assert time.monotonic() - at >= AGAIN_S - QUIET_S
+
+
+async def test_the_only_configured_network_is_the_one_to_be_on(bench: Bench) -> None:
+    network, other = bench.make_network(name="one"), bench.make_network(name="two")
+    bench.let_in(network, f"{POOL}.5")
+    overlay = bench.follows([{"id": network, "auto_join": True}])
+    await bench.client.join(other)
+    assert overlay.network == network
+    await bench.serves_on(f"{POOL}.5")
+
+
+async def test_the_mesh_s_network_comes_before_one_that_is_being_chosen_and_that_before_a_configured_one(
+    bench: Bench,
+) -> None:
+    mesh, chosen, configured = ("8056c2e21c00000" + n for n in "123")
+    overlay = bench.follows([{"id": configured}])
+    assert overlay.network == configured
+    with overlay.choosing(chosen):
+        assert overlay.network == chosen
+        bench.wanted = mesh
+        assert overlay.network == mesh
+    bench.wanted = ""
+    assert overlay.network == configured
+
+
+def test_with_kind_auto_zerotier_is_asked_only_where_it_was_chosen() -> None:
+    wanted = ""
+    overlay = Overlay(Config(), ZeroTier(ServiceConfig(), lambda _: None), lambda: wanted)
+    assert overlay.kind == "auto"
+    with overlay.choosing("8056c2e21c000001"):
+        assert overlay.kind == "zerotier"
+    assert overlay.kind == "auto"
+    wanted = "8056c2e21c000001"
+    assert overlay.kind == "zerotier"
+    configured = Config.model_validate({"zerotier": {"networks": [{"id": "8056c2e21c000001"}]}})
+    assert Overlay(configured, ZeroTier(ServiceConfig(), lambda _: None), lambda: "").kind == "zerotier"
+
+
+async def test_how_nodes_are_reached_is_told_and_a_service_that_is_down_tells_nothing(bench: Bench) -> None:
+    await on_network(bench)
+    overlay = Overlay(
+        Config.model_validate({"kind": "zerotier", "zerotier": {"home": str(bench.service.home)}}),
+        bench.client,
+        lambda: "",
+    )
+    bench.planet.here("1111111111", "10.0.0.9/9993")
+    bench.planet.moon = "1111111111"
+    assert (await overlay.ways())["1111111111"].direct
+    bench.planet.relayed.add("1111111111")
+    assert not (await overlay.ways())["1111111111"].direct
+    await bench.service.stop()
+    assert await overlay.ways() == {}
