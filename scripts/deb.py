@@ -39,6 +39,7 @@ PLAIN = {
     "usr/lib/sysusers.d/meshd.conf": "systemd/meshd.sysusers",
     "usr/lib/tmpfiles.d/meshd.conf": "systemd/meshd.tmpfiles",
     "usr/share/doc/meshd/examples/zerotier-central.conf": "systemd/zerotier-central.conf",
+    "usr/share/doc/meshd/examples/user.toml": "systemd/user.toml",
     "usr/share/lintian/overrides/meshd": "debian/lintian-overrides",
     "etc/meshd/meshd.toml": "debian/meshd.toml",
 }

@@ -108,7 +108,7 @@ def boot(packages: Path, tmp_path: Path) -> Iterator[Boot]:
 def attic(boot: Boot, installed: list[Path]) -> Machine:
     """A machine on which meshd is installed and runs, in no mesh."""
     made = boot("attic", installed)
-    made.until("systemctl is-active meshd", "active")
+    made.until_active("meshd")
     return made
 
 

@@ -6,6 +6,7 @@ Each machine has a layer of its own, which is thrown away; what is below it is s
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import shutil
 import signal
@@ -28,6 +29,8 @@ PACKAGES = (
     "procps",
     "man-db",
     "bash-completion",
+    "libpam-systemd",
+    "dbus-user-session",
 )
 MIRROR = "http://deb.debian.org/debian"
 TOOLS = ("systemd-nspawn", "debootstrap", "nsenter", "mount", "dpkg-deb", "strip")
@@ -51,7 +54,7 @@ def base() -> Path:
     """The system as debootstrap makes it, kept in the user's cache; about a minute the first time."""
     cache = cache_folder().parent / "system"
     cache.mkdir(parents=True, exist_ok=True)
-    made = cache / f"{SUITE}-{'-'.join(PACKAGES[-4:])}"
+    made = cache / f"{SUITE}-{hashlib.sha256(','.join(PACKAGES).encode()).hexdigest()[:8]}"
     with (cache / "lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not made.exists():
@@ -205,3 +208,10 @@ class Machine:
         except TimeoutError as exc:
             raise TimeoutError(f"{exc}; it prints {said[0][-1500:]}") from None
         return said[0]
+
+    def until_active(self, unit: str) -> None:
+        """Return when systemd says that it runs."""
+        wait_for(
+            lambda: self.try_run(f"systemctl is-active {unit}").stdout.strip() == "active",
+            f"{self.name}: {unit} is active",
+        )

@@ -140,6 +140,21 @@ def test_a_member_of_the_group_needs_no_root_and_others_are_told_what_to_do(atti
     )
 
 
+def test_a_user_runs_a_meshd_of_their_own_without_root(attic: Machine) -> None:
+    attic.run("systemctl disable --now meshd && useradd -m -u 1000 ana && loginctl enable-linger ana")
+    attic.until_active("user@1000")
+    example = "/usr/share/doc/meshd/examples/user.toml"
+    attic.run(
+        f"mkdir -p ~ana/.config/meshd && cp {example} ~ana/.config/meshd/meshd.toml && chown -R ana: ~ana/.config"
+    )
+    own = "export XDG_RUNTIME_DIR=/run/user/1000 HOME=/home/ana;"
+    attic.run(f"{own} systemctl --user enable --now meshd", user="ana")
+    attic.run(f"{own} meshctl init --name mine && echo x > ~/a && meshctl pin --replicas 1 ~/a", user="ana")
+    assert "mine: 1 node" in attic.run(f"{own} meshctl status", user="ana")
+    assert attic.run("stat -c '%U %a' /home/ana/mesh").strip() == "ana 700"
+    assert "no fields" not in attic.run("journalctl _UID=1000 -o cat")
+
+
 def test_zerotiers_token_reaches_meshd_and_stays_roots(attic: Machine) -> None:
     attic.run(
         "mkdir -m 0755 /var/lib/zerotier-one && install -m 0600 /dev/stdin /var/lib/zerotier-one/authtoken.secret <<< tok"
@@ -164,7 +179,7 @@ def test_no_node_is_begun_where_its_disk_is_missing(attic: Machine) -> None:
         "journalctl -u meshd -o cat", "says that a disk is mounted at /var/lib/meshd, and there is none"
     )
     attic.run("mount -t tmpfs tmpfs /var/lib/meshd")  # it comes late; nobody does anything
-    attic.until("systemctl is-active meshd || true", "active")
+    attic.until_active("meshd")
     attic.until("meshctl status || true", "none yet")
 
 
@@ -179,7 +194,7 @@ def test_a_disk_of_fstab_that_is_missing_keeps_meshd_from_starting(attic: Machin
 def test_an_upgrade_keeps_the_state_and_restarts_once(boot: Boot, installed: list[Path]) -> None:
     machine = boot("attic", installed)
     machine.run(f"apt-get install -y --allow-downgrades {package(OLDER)}", seconds=300)
-    machine.until("systemctl is-active meshd", "active")
+    machine.until_active("meshd")
     machine.run("meshctl init --name archive && echo kept > /root/a && meshctl pin --replicas 1 /root/a")
     machine.run("echo '# mine' >> /etc/meshd/meshd.toml")
     before = machine.run("systemctl show -P MainPID meshd")
