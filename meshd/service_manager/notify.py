@@ -15,7 +15,7 @@ class Notifier:
     """Tells the service manager. Without one, and where it cannot be reached, nothing happens: it must not end the node."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
-        """environment: of the process; NOTIFY_SOCKET and WATCHDOG_USEC are read from it."""
+        """environment: that of this process, as systemd-python reads NOTIFY_SOCKET from there by itself."""
         address = environment.get("NOTIFY_SOCKET", "")
         self.present = bool(address)
         self.watchdog_s = _watchdog(environment) if address else 0.0
@@ -40,7 +40,10 @@ def _sender(address: str) -> Send:
         return _datagrams(address)
 
     def send(text: str) -> None:
-        daemon.notify(text)  # False where it could not be sent: there is nobody to tell
+        try:
+            daemon.notify(text)
+        except OSError:
+            pass  # as below
 
     return send
 

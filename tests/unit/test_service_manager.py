@@ -57,11 +57,15 @@ class Manager:
 
 
 @pytest.fixture(params=["a path", "an abstract name"])
-def systemd(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Manager]:
+def systemd(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Manager]:
+    """systemd-python, where it is installed, takes the socket's name from this process."""
     address = (
         f"@meshd-test-{os.getpid()}" if request.param == "an abstract name" else str(tmp_path / "notify")
     )
     made = Manager(address)
+    monkeypatch.setenv("NOTIFY_SOCKET", address)
     yield made
     made.close()
 
