@@ -21,7 +21,9 @@ is() { [[ -r .venv/$1 && $(<".venv/$1") == "$2" ]]; }
 packages_ready() {
     [[ -x .venv/bin/python ]] && is .packages "$packages" && { [[ -z ${PYTHON:-} ]] || is .python "$PYTHON"; }
 }
-ready() { packages_ready && is .project "$project"; }
+# systemd-python compiles against libsystemd: where the headers come or go, so does it.
+journal="$packages $(digest requirements/systemd.txt) $(pkg-config --modversion libsystemd 2>/dev/null || echo none)"
+ready() { packages_ready && is .project "$project" && is .journal "$journal"; }
 
 if ready; then exit 0; fi
 
@@ -74,6 +76,21 @@ if ! packages_ready; then
             "(pip config list), then type: make setup"
     printf '%s' "$python" >.venv/.python
     printf '%s' "$packages" >.venv/.packages
+fi
+
+# Optional, so what it cannot be built for is said and no failure. Not isolated: setuptools is in the lock.
+why_no_journal() {
+    if ! pkg-config --exists libsystemd 2>/dev/null; then
+        echo "libsystemd's headers are not installed; with them (sudo apt install libsystemd-dev pkg-config gcc) make setup adds it"
+    elif ! .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input --no-build-isolation \
+        --require-hashes --only-binary=:all: --no-binary=systemd-python -r requirements/systemd.txt >.venv/.journal.log 2>&1; then
+        echo "it could not be built (.venv/.journal.log says why)"
+    fi
+}
+if ! is .journal "$journal"; then
+    why=$(why_no_journal)
+    [[ -z $why ]] || echo "setup: without systemd-python, which gives the journal its fields: $why"
+    printf '%s' "$journal" >.venv/.journal
 fi
 
 rm -f .venv/.project
