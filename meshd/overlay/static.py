@@ -49,7 +49,12 @@ def of_interface(name: str, table: Mapping[str, Sequence[str]]) -> OverlayState:
         shown = ", ".join(table[name]) or "none"
         cause = f"it has no private address (it has {shown})"
     return OverlayState(
-        interface=name, problem=_down(f"interface {name} cannot be used", cause, f"ip addr show {name}")
+        interface=name,
+        problem=_down(
+            f"interface {name} cannot be used",
+            cause,
+            f"bring it up (ip link set {name} up, wg-quick up {name}); see: ip addr show {name}",
+        ),
     )
 
 

@@ -19,7 +19,7 @@ from meshd.mesh.store import MeshStore
 from meshd.model import PeerState, Pin
 from meshd.pins import patience, place
 from meshd.pins.copies import Asker, Copies, Question
-from meshd.pins.storage import Storage
+from meshd.pins.storage import Storage, shown
 
 _METRICS_FOR_S = 5.0
 COMMIT_TIMEOUT = 30.0  # the cluster's batch is 25 ms; a busy disk may take seconds
@@ -140,7 +140,7 @@ class Keeper:
             elif not s.ready:
                 why = "its kubo or cluster does not run"
             elif not s.accepts or s.free_bytes < pin.size:
-                why = f"it has no room ({s.free_bytes} bytes)"
+                why = f"it has no room ({shown(s.free_bytes)})"
             elif len(pin.allocations) < place.target(pin.wanted, len(self._store.members())):
                 why = "its cluster has not said how much room it has; it gets a copy as soon as that is known"
             else:

@@ -29,7 +29,7 @@ class Room:
 def why_full(room: Room) -> str:
     """Why nothing more may be stored, or "". Pure."""
     if room.free <= room.reserve:
-        return f"the disk has {room.free} bytes free, and [storage] reserve keeps {room.reserve}"
+        return f"the disk has {shown(room.free)} free, and [storage] reserve keeps {shown(room.reserve)}"
     if room.inodes is not None and room.inodes < RESERVE_INODES:
         return f"the filesystem has {room.inodes} inodes free, and {RESERVE_INODES} are kept"
     return ""
@@ -40,10 +40,19 @@ def why_refused(size: int, room: Room, *, foreign: bool, placed: int, offer: int
     if why := why_full(room):
         return why
     if size > room.above_reserve:
-        return f"it is {size} bytes, and the disk has {room.above_reserve} above its reserve"
+        return f"it is {shown(size)}, and the disk has {shown(room.above_reserve)} above its reserve"
     if foreign and offer is not None and placed + size > offer:
-        return f"[storage] offer gives others {offer} bytes, {placed} are taken, and it is {size}"
+        return f"[storage] offer gives others {shown(offer)}, {shown(placed)} of it taken, and it is {shown(size)}"
     return ""
+
+
+def shown(count: float) -> str:
+    """Bytes as a person reads them, in decimal units as meshctl shows them."""
+    if count < 1000:
+        return f"{count:.0f} B"
+    units = ("kB", "MB", "GB", "TB", "PB")
+    power = next((n for n in range(1, len(units)) if count < 999.95 * 1000**n), len(units))
+    return f"{count / 1000**power:.1f} {units[power - 1]}"
 
 
 class Storage:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from meshd.pins.storage import shown
 from tests.mesh.asking import random_file, until
 from tests.mesh.conftest import MakeNode
 from tests.mesh.nodes import Node
@@ -149,7 +150,7 @@ def test_more_than_the_disk_holds_is_refused_before_a_byte_of_it_is_sent(node: N
     """By what was announced, and where that was left out by the request's own length."""
     status, problem = Upload(node, query, f"Content-Length: {HUGE}").answer()
     assert (status, problem["code"]) == (507, "disk-floor")
-    assert f"it is {HUGE} bytes, and the disk has " in problem["detail"]
+    assert f"it is {shown(HUGE)}, and the disk has " in problem["detail"]
     assert "meshctl trash" in problem["hint"]
 
 

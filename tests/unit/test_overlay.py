@@ -93,7 +93,7 @@ def test_an_interface_that_cannot_be_used_is_told_with_its_cause(
     assert state.address is None
     assert state.problem is not None
     assert (state.problem.code, state.problem.cause) == ("overlay-down", cause)
-    assert state.problem.hint == "ip addr show wg0"
+    assert state.problem.hint == "bring it up (ip link set wg0 up, wg-quick up wg0); see: ip addr show wg0"
 
 
 # -- on this machine -----------------------------------------------------------------------------------------------

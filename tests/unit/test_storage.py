@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 
 from meshd.errors import Code, MeshError
-from meshd.pins.storage import RESERVE_INODES, Room, Storage, why_full, why_refused
+from meshd.pins.storage import RESERVE_INODES, Room, Storage, shown, why_full, why_refused
 
 ROOM = Room(total=1000, free=600, reserve=100, inodes=RESERVE_INODES)
 BYTES = st.integers(0, 2000)
@@ -29,7 +29,7 @@ def test_a_disk_with_room_is_not_full() -> None:
 
 def test_the_reserve_is_the_floor() -> None:
     assert why_full(Room(1000, 101, 100, None)) == ""
-    assert "100 bytes free, and [storage] reserve keeps 100" in why_full(Room(1000, 100, 100, None))
+    assert "100 B free, and [storage] reserve keeps 100 B" in why_full(Room(1000, 100, 100, None))
 
 
 def test_a_filesystem_without_inodes_is_full() -> None:
@@ -43,14 +43,14 @@ def test_a_filesystem_that_counts_no_inodes_is_not_full_of_them() -> None:
 
 def test_content_must_fit_above_the_reserve() -> None:
     assert refused(500) == ""
-    assert refused(501) == "it is 501 bytes, and the disk has 500 above its reserve"
+    assert refused(501) == "it is 501 B, and the disk has 500 B above its reserve"
 
 
 def test_the_offer_bounds_what_others_place_here() -> None:
     assert refused(10, placed=90, offer=100) == ""
     assert (
         refused(11, placed=90, offer=100)
-        == "[storage] offer gives others 100 bytes, 90 are taken, and it is 11"
+        == "[storage] offer gives others 100 B, 90 B of it taken, and it is 11 B"
     )
 
 
@@ -145,3 +145,20 @@ def test_a_disk_that_takes_no_writing_takes_nothing_and_is_not_full(tmp_path: Pa
     assert caught.value.code is Code.BAD_STATE
     assert "Read-only file system" in caught.value.detail
     assert "systemctl restart meshd" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.0 kB"),
+        (999_949, "999.9 kB"),
+        (999_951, "1.0 MB"),
+        (41_942_016, "41.9 MB"),
+        (2.5e12, "2.5 TB"),
+        (7e18, "7000.0 PB"),
+    ],
+)
+def test_bytes_are_shown_as_a_person_reads_them(count: float, text: str) -> None:
+    assert shown(count) == text
