@@ -45,7 +45,7 @@ def _start(world: World, network: str, other: str, token: Path) -> list[ZeroTier
     made = [
         ZeroTierNode(world.places[0], "attic", service={"token_file": str(token)}),
         ZeroTierNode(world.places[1], "cellar"),
-        ZeroTierNode(world.places[2], "desk", kind=written["kind"], networks=written["zerotier"]["networks"]),
+        ZeroTierNode(world.places[2], "desk", networks=written["zerotier"]["networks"]),
     ]
     try:
         for node in made:
