@@ -14,6 +14,8 @@ from typing import Protocol
 
 import pytest
 
+from tests.mesh.asking import until
+
 SHUTDOWN = 0x8004587D  # EXT4_IOC_SHUTDOWN: _IOR('X', 125, __u32), linux/fs/ext4/ext4.h
 NOLOGFLUSH = 2  # what is not on the disk yet is lost, as when the power goes
 _MISSING = next((tool for tool in ("mkfs.ext4", "mount", "umount") if shutil.which(tool) is None), "")
@@ -49,7 +51,15 @@ class Disk:
             os.close(fd)
 
     def unmount(self) -> None:
+        """Return when nobody holds it: a mount namespace that somebody made meanwhile keeps a copy of every mount, and
+        the next mount would be the same filesystem, without power still."""
+        device = self._mount_point.stat().st_dev
+        alive = (
+            Path("/sys/fs/ext4")
+            / Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}").resolve().name
+        )
         _do("umount", self._mount_point)
+        until(lambda: not alive.exists(), f"nobody holds {self._image} any more", 60)
 
     def remove(self) -> None:
         self.unmount()

