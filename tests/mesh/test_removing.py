@@ -106,7 +106,7 @@ def test_of_two_versions_the_older_one_can_be_removed(mesh: Mesh) -> None:
 
 
 def test_the_trash_is_emptied_when_its_time_is_over_and_by_nobodys_hand(make_node: MakeNode) -> None:
-    alone = make_node("attic", trash="3s").start()
+    alone = make_node("attic", trash="8s").start()
     alone.do("init")
     entry = alone.do("pin", "-", "--name", "old.txt", "--json", stdin=b"old news").document()["entry"]
     alone.do("pin", "-", "--name", "kept.txt", stdin=b"still news")
