@@ -66,6 +66,7 @@ class Remover:
         self._garbage = garbage
         self._disk = disk
         self._window_s = window_s
+        self.under_way: set[str] = set()  # recorded as removed, and maybe in the pinset still
         self._early: OrderedDict[str, tuple[wire.Removal, str]] = OrderedDict()  # told before the pinset knew
 
     async def remove(self, reference: str, *, now: bool = False, force: bool = False) -> wire.Removed:
@@ -88,13 +89,17 @@ class Remover:
         if not force:
             await self._check_not_last(numbered, now=now)
         removal = trash.removal_of(pin, self._store.fingerprint, now=now)
-        recorded = await self._journal.record([removal])
+        self.under_way.add(pin.cid)
         try:
-            await self._take_out(pin)
-        except MeshError:
-            if recorded:
-                await self._journal.drop([pin.cid])
-            raise
+            recorded = await self._journal.record([removal])
+            try:
+                await self._take_out(pin)
+            except MeshError:
+                if recorded:
+                    await self._journal.drop([pin.cid])
+                raise
+        finally:
+            self.under_way.discard(pin.cid)
         outcomes = await asyncio.gather(
             *(self._tell(m, removal, held=m in holders) for m in self._store.members())
         )

@@ -100,7 +100,7 @@ class Sweeper:
         mine = [p for p in pinset.values() if not p.allocations or me.cluster_id in p.allocations]
         foreign = {p.cid: p.size for p in mine if p.owner != me.fingerprint}
         self._storage.recount(sum(foreign.values()), foreign, self._fetching)
-        await self._journal.drop_kept(pinset, known)
+        await self._journal.drop_kept(await self._put_back(pinset), known)
         await self._remover.take_all_early(pinset)
         await self._empty_trash()
         moved = [
@@ -111,6 +111,16 @@ class Sweeper:
         ]  # fmt: skip
         if moved:
             await self._let_moved_go(moved[:_MOVED_AT_ONCE])
+
+    async def _put_back(self, pinset: Collection[str]) -> set[str]:
+        """What is recorded as removed and kept all the same. `pinset` was read a while ago, and a removal is recorded
+        before the pinset is without it: so each is looked at again."""
+        back = [cid for cid in pinset if self._journal.knows(cid)]
+        return {
+            cid
+            for cid in back
+            if cid not in self._remover.under_way and await self._cluster.allocation(cid) is not None
+        }
 
     async def _empty_trash(self) -> None:
         pressure = bool(self._storage.full())

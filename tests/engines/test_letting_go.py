@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -166,6 +167,25 @@ async def test_what_another_node_put_back_leaves_the_trash_at_the_next_sweep(
     await pins.sweeper.sweep()
     assert [r.cid for r in pins.journal.all()] == [gone.cid]
     assert await node.kubo.pinned([back.cid]) == {back.cid}
+
+
+async def test_a_removal_that_a_sweep_meets_half_way_stays_in_the_trash(
+    node: Machine, pins: Pins, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sweep has read the pinset; then the removal is recorded, and taken out of the pinset."""
+    going, on_its_way = await kept(node, "going"), await kept(node, "on its way")
+    read = pins.sweeper._adder.sweep
+
+    async def meanwhile(*seen: Any) -> None:
+        await read(*seen)
+        await node.cluster.unpin(going.cid)
+        await until(lambda: _is_out(node, going.cid))
+
+    await pins.journal.record([removal_of(going, BARN), removal_of(on_its_way, BARN)])
+    pins.remover.under_way.add(on_its_way.cid)
+    monkeypatch.setattr(pins.sweeper._adder, "sweep", meanwhile)
+    await pins.sweeper.sweep()
+    assert {going.cid, on_its_way.cid} <= {r.cid for r in pins.journal.all()}
 
 
 async def _is_out(node: Machine, cid: str) -> bool:
