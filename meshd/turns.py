@@ -26,6 +26,7 @@ from meshd.overlay.addresses import is_private
 from meshd.peer.server import PeerServer
 from meshd.reconcile import Action, Fail, Link, Listen, Recover, Start, Stop, decide
 from meshd.supervise.service import Service
+from meshd.wire import Member
 
 _LISTEN_AGAIN_S = 5.0
 _LOG = structlog.get_logger(part="turns")
@@ -116,6 +117,7 @@ class Turns:
         mesh = self._store.mesh
         assert mesh is not None  # noqa: S101 - only asked inside a mesh
         others = sorted(self._store.peers(), key=lambda m: m.cluster_id)
+        reached = sorted(self._reached(), key=lambda m: m.cluster_id)
         private: Path = self._config.private_sockets
         return cluster_config.Place(
             address=address,
@@ -126,11 +128,7 @@ class Turns:
             mesh_id=mesh.id,
             secret=self._secrets.cluster_secret,
             trusted=tuple(m.cluster_id for m in others),
-            peers=tuple(
-                f"{policy.multiaddr(m.address, m.cluster_port)}/p2p/{m.cluster_id}"
-                for m in others
-                if m.address and is_private(m.address)
-            ),
+            peers=tuple(f"{policy.multiaddr(m.address, m.cluster_port)}/p2p/{m.cluster_id}" for m in reached),
         )
 
     def snapshot(self) -> Snapshot:
@@ -155,9 +153,7 @@ class Turns:
             wanted_settings=wanted,
             disk_full=self._no_room(),
             links=frozenset(
-                f"{policy.multiaddr(m.address, m.swarm_port)}/p2p/{m.kubo_id}"
-                for m in self._store.peers()
-                if m.address and is_private(m.address)
+                f"{policy.multiaddr(m.address, m.swarm_port)}/p2p/{m.kubo_id}" for m in self._reached()
             ),
             linked=self._linked,
             listening=self._peer_server.listening[0] if self._peer_server.listening else None,
@@ -165,6 +161,10 @@ class Turns:
             recovered_for=self._recovered_for,
             under_way=dict(self._since),
         )
+
+    def _reached(self) -> list[Member]:
+        """The others whose address is known, and private: what the engines may be told to dial."""
+        return [m for m in self._store.peers() if m.address and is_private(m.address)]
 
     def _no_room(self) -> bool:
         try:

@@ -7,8 +7,7 @@ import argparse
 from meshctl import render, steps
 from meshctl.client import Client, Document, route
 from meshctl.errors import DONE, interrupted
-
-NETWORK_ID_LENGTH = 16  # hex digits
+from meshctl.numbers import is_network_id
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +48,7 @@ def run(args: argparse.Namespace, client: Client) -> int:
 
 def network_id(text: str) -> str:
     """A ZeroTier network's id, in lower case."""
-    if len(text) != NETWORK_ID_LENGTH or not all(digit in "0123456789abcdefABCDEF" for digit in text):
+    if not is_network_id(text):
         raise argparse.ArgumentTypeError(
             f"{text!r} is no network id; one has 16 hex digits: 8056c2e21c000001"
         )

@@ -10,8 +10,8 @@ import sys
 from meshctl import render, steps
 from meshctl.client import Client, Document, route
 from meshctl.errors import DONE, interrupted, usage
+from meshctl.numbers import is_network_id
 
-NETWORK_ID_LENGTH = 16  # a ZeroTier network's id in hex
 PASTE_PAUSE_S = 0.2  # lines that follow one another faster than this were pasted, not typed
 INVITE_LIMIT = 1 << 16
 
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, client: Client) -> int:
     """Joins, showing what it waits for."""
     invite = "".join("".join(args.invite).split()) or _ask()
-    by_network = len(invite) == NETWORK_ID_LENGTH and all(d in "0123456789abcdefABCDEF" for d in invite)
+    by_network = is_network_id(invite)
     body: Document = {"invite": invite}
     if by_network:
         if not args.yes and not sys.stdin.isatty():

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from meshd.config.values import Folder, Section
 
 NETWORK_ID = re.compile(r"[0-9a-f]{16}")
+NODE_ADDRESS = re.compile(r"[0-9a-f]{10}")
 
 
 def _network_id(value: object) -> str:

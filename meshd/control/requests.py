@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable
 
 from aiohttp import web
 
 from meshd import wire
+from meshd.config.zerotier import NODE_ADDRESS
 from meshd.control.server import json_answer, read_request
 from meshd.control.streams import EventStream, stream
 from meshd.errors import Code, MeshError
@@ -16,7 +16,6 @@ from meshd.mesh.approval import Approval
 from meshd.mesh.network_admin import NetworkAdmin
 
 HELLO_S = 300.0  # an authorized node asks its controller again within seconds, and then looks for members
-_ZEROTIER = re.compile(r"[0-9a-f]{10}")
 
 
 class RequestsApi:
@@ -33,7 +32,7 @@ class RequestsApi:
         try:
             waiting += await self._on_network({r.node for r in waiting})
         except MeshError as exc:
-            why = f"{exc.title}: {exc.detail}" if exc.detail else exc.title
+            why = str(exc)
         return json_answer(wire.JoinRequests(requests=waiting, why_no_network=why))
 
     async def authorize(self, request: web.Request) -> web.StreamResponse:
@@ -41,34 +40,26 @@ class RequestsApi:
         ref = request.match_info["ref"]
 
         async def work(events: EventStream) -> None:
-            asking = self._asking(ref)
-            if asking is None:
-                if not _ZEROTIER.fullmatch(ref.lower()) or not self._admin.network:
-                    raise _unknown(ref)
-                await self._let_onto_network(ref.lower(), events)
-                if member := self._admin.member(ref.lower()):
-                    await events.emit(wire.AuthorizedEvent(member=member))
-                    return
-                asking = await self._until_it_asks(ref.lower(), events)
-                if asking is None:
-                    await events.emit(wire.AuthorizedEvent(member=self._admin.member(ref.lower())))
-                    return
-            await events.emit(wire.AuthorizedEvent(request=asking))
+            if asking := self._asking(ref):
+                await events.emit(wire.AuthorizedEvent(request=asking))
+                return
+            node = ref.lower()
+            if not NODE_ADDRESS.fullmatch(node) or not self._admin.network:
+                raise _unknown(ref)
+            await self._let_onto_network(node, events)
+            await events.emit(await self._until_it_asks(node, events))
 
         return await stream(request, work)
 
     async def approve(self, request: web.Request) -> web.StreamResponse:
         """Admit the node whose code was compared"""
         wanted = await read_request(request, wire.ApproveRequest)
-        ref = request.match_info["ref"]
-        asking = self._asking(ref)
-        return json_answer(await self._approval().approve(asking.id if asking else ref, wanted.code))
+        asked = self._id_of(request.match_info["ref"])
+        return json_answer(await self._approval().approve(asked, wanted.code))
 
     async def deny(self, request: web.Request) -> web.StreamResponse:
         """Tell a node that it is not let into the mesh"""
-        ref = request.match_info["ref"]
-        asking = self._asking(ref)
-        return json_answer(self._approval().deny(asking.id if asking else ref))
+        return json_answer(self._approval().deny(self._id_of(request.match_info["ref"])))
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
@@ -80,6 +71,11 @@ class RequestsApi:
             if len(found) == 1:
                 return found[0]
         return None
+
+    def _id_of(self, ref: str) -> str:
+        """Of that request; `ref` itself where none is found, for the answer to say so."""
+        asking = self._asking(ref)
+        return asking.id if asking else ref
 
     async def _on_network(self, asking: set[str]) -> list[wire.JoinRequestView]:
         return [
@@ -97,14 +93,16 @@ class RequestsApi:
             message = f"this node may not authorize on {network}: authorize {node} in its admin page ({self._admin.page})"
             await events.emit(wire.StepEvent(message=message))
 
-    async def _until_it_asks(self, node: str, events: EventStream) -> wire.JoinRequestView | None:
-        """Its request; None for one that has an invite, and became a member without asking."""
-        await events.emit(wire.StepEvent(message=f"waiting for {node} to ask to join"))
+    async def _until_it_asks(self, node: str, events: EventStream) -> wire.AuthorizedEvent:
+        """Its request; or the member, where it is one already, or has an invite and does not ask."""
+        if not self._admin.member(node):
+            await events.emit(wire.StepEvent(message=f"waiting for {node} to ask to join"))
         deadline = asyncio.get_running_loop().time() + HELLO_S
         while True:
-            asking = self._asking(node)
-            if asking is not None or self._admin.member(node):
-                return asking
+            if asking := self._asking(node):
+                return wire.AuthorizedEvent(request=asking)
+            if member := self._admin.member(node):
+                return wire.AuthorizedEvent(member=member)
             if asyncio.get_running_loop().time() > deadline:
                 raise MeshError(
                     Code.NOT_READY,

@@ -6,8 +6,6 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-import structlog
-
 from meshd import wire
 from meshd.config import Config
 from meshd.errors import Code, MeshError
@@ -24,7 +22,6 @@ _HOPELESS = {  # seconds; what waiting does not mend is waited for a while, as i
     "zerotier-no-address": 15.0,
     "overlay-down": 15.0,
 }
-_LOG = structlog.get_logger(part="membership")
 
 Emit = Callable[[wire.Wire], Awaitable[None]]
 

@@ -26,7 +26,6 @@ _PREFIX = "meshd1."
 _ANY_PREFIX = re.compile(r"meshd(\d{1,4})\.")
 _LETTERS = re.compile(r"[A-Za-z0-9_-]*")
 _CHECK = 6  # bytes of sha256
-_MOST_BODY = 4096  # bytes
 _DOMAIN = b"meshd join 1"
 _ASK_AGAIN = "ask a member for a new one: meshctl invite"
 _COPY_AGAIN = "copy the whole line that meshctl invite printed, from meshd1. to its end"

@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from meshd.config import NODE_NAME
+from meshd.config.zerotier import NODE_ADDRESS
 from meshd.errors import Code, MeshError
 from meshd.mesh import certificate
 from meshd.wire import Joiner, Member
@@ -21,7 +22,6 @@ from meshd.wire import Joiner, Member
 Entries = Mapping[str, Member]
 
 _ENGINE_ID = re.compile(r"[A-Za-z0-9]{0,128}")
-_ZEROTIER = re.compile(r"([0-9a-f]{10})?")
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 _LATEST = 1e12  # seconds; later stamps are no times, and floats lose the fractions that tell statements apart
 _TICK = 0.001  # seconds between two statements of a node whose clock stands still or went back
@@ -133,7 +133,7 @@ def _check_facts(facts: Joiner | Member) -> None:
         raise ValueError("one of its engines' ids is not letters and digits")
     if len(facts.site) > 63 or not (facts.site.isprintable()):
         raise ValueError("its site is not a printable word")
-    if not _ZEROTIER.fullmatch(facts.zerotier):
+    if facts.zerotier and not NODE_ADDRESS.fullmatch(facts.zerotier):
         raise ValueError("its ZeroTier address is not 10 hex digits")
 
 

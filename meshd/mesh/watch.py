@@ -191,7 +191,7 @@ class Watch:
             try:
                 await self._exchange_beats(watched)
             except MeshError as exc:
-                watched.problem = f"{exc.title}: {exc.detail}" if exc.detail else exc.title
+                watched.problem = str(exc)
                 if exc.code is Code.FORGOTTEN:
                     await self._forgotten_by(watched.member)
         except Exception as exc:  # noqa: BLE001 -- a mistake in one beat must not end all of them; it is logged

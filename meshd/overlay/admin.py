@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import aiohttp
 
+from meshd.config.zerotier import NODE_ADDRESS
 from meshd.config.zerotier import Network as Config
 from meshd.errors import Code, MeshError
 from meshd.overlay.zerotier import ZeroTier
@@ -24,7 +24,6 @@ LEGACY_URL = "https://api.zerotier.com/api/v1"
 NEW_URL = "https://central.zerotier.com/api/v2"
 _TIMEOUT_S = 15.0
 _ANSWER_MOST = 4 * 1024 * 1024
-_ADDRESS = re.compile(r"[0-9a-f]{10}")
 _MEMBERS_MOST = 200  # of one's own controller, which is asked about each
 
 
@@ -60,7 +59,7 @@ class Controller:
         code, answer = await self._zerotier.controller("GET", f"/network/{self._network}/member")
         if code != 200 or not isinstance(answer, dict):
             raise _cannot(self._network, "this machine's ZeroTier One is not its controller", "")
-        addresses = [a for a in answer if _ADDRESS.fullmatch(a)][:_MEMBERS_MOST]
+        addresses = [a for a in answer if NODE_ADDRESS.fullmatch(a)][:_MEMBERS_MOST]
         return [Member(address, await self._authorized(address)) for address in addresses]
 
     async def authorize(self, address: str) -> None:
@@ -206,7 +205,7 @@ def _member(document: object) -> Member | None:
         (
             v[-10:]
             for k in ("nodeId", "deviceId", "address", "id")
-            if isinstance(v := document.get(k, config.get(k)), str) and _ADDRESS.fullmatch(v[-10:])
+            if isinstance(v := document.get(k, config.get(k)), str) and NODE_ADDRESS.fullmatch(v[-10:])
         ),
         None,
     )

@@ -32,7 +32,6 @@ class Overlay:
         self._config = config
         self._wanted = wanted
         self._chosen = ""  # while this node begins or joins a mesh
-        self._awaited = 0
         self._asking_since: dict[str, float] = {}
         self._not_joined_since: float | None = None
         self._joined_at: dict[str, float] = {}
@@ -63,13 +62,11 @@ class Overlay:
     def choosing(self, network: str) -> Iterator[None]:
         """Be on that network meanwhile, as if the mesh were, and look often: this node begins or joins a mesh on it."""
         self._chosen = network
-        self._awaited += 1
         self._hurry.set()
         try:
             yield
         finally:
             self._chosen = ""
-            self._awaited -= 1
 
     # -- looking ---------------------------------------------------------------------------------------------------
 
@@ -103,7 +100,7 @@ class Overlay:
 
     @property
     def _pause_s(self) -> float:
-        return QUICK_S if self._awaited else QUIET_S
+        return QUICK_S if self._chosen else QUIET_S
 
     async def look(self) -> OverlayState:
         """What is true now. An address is given only when it can be bound this moment."""

@@ -13,7 +13,6 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import structlog
 from pydantic import BaseModel, ValidationError
 
 from meshd import files, wire
@@ -22,7 +21,6 @@ from meshd.model import Pin
 from meshd.pins import entries, running
 
 _KEEP_TIME_S = 3600.0  # so much ageing a machine that loses power may lose
-_LOG = structlog.get_logger(part="trash")
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,11 +185,11 @@ def _says_more(new: wire.Removal, old: wire.Removal) -> bool:
     )
 
 
-def removal_of(pin: Pin, by: str, *, now: bool = False, when: float | None = None) -> wire.Removal:
+def removal_of(pin: Pin, by: str, *, now: bool = False) -> wire.Removal:
     """The record of `pin`'s removal by the node with fingerprint `by`."""
     return wire.Removal(
         cid=pin.cid,
-        time=time.time() if when is None else when,
+        time=time.time(),
         by=by,
         name=pin.name,
         owner=pin.owner,

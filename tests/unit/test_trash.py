@@ -357,7 +357,7 @@ def test_an_empty_trash_gives_nothing() -> None:
     )
 )
 def test_what_is_restored_is_what_was_removed(pin: Pin) -> None:
-    assert pin_of(removal_of(pin, "f1", when=5.0)) == pin
+    assert pin_of(removal_of(pin, "f1")) == pin
 
 
 def test_a_removal_of_which_only_the_cid_is_known_is_shown_by_its_cid() -> None:

@@ -1,13 +1,18 @@
-"""The ZeroTiers for the contract: the fake one, and the real one where it can be run."""
+"""The ZeroTiers for the contract, the fake one and the real one where it can be run; a fake for one machine."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
+from tests.zerotier.fake import FakeService
 from tests.zerotier.lab import Lab
+from tests.zerotier.membership import Timing
+from tests.zerotier.planet import NODE, Planet
 from tests.zerotier.real import why_not
 
 BOTH = [
@@ -36,3 +41,20 @@ async def own_lab(request: pytest.FixtureRequest) -> AsyncIterator[Lab]:
         yield made
     finally:
         await made.close()
+
+
+@pytest.fixture
+def planet() -> Iterator[Planet]:
+    with tempfile.TemporaryDirectory(prefix="zt", dir="/tmp") as folder:  # a socket's path must be short
+        made = Planet(Path(folder, "planet"))
+        made.start()
+        yield made
+        made.stop()
+
+
+@pytest_asyncio.fixture
+async def service(planet: Planet, tmp_path: Path) -> AsyncIterator[FakeService]:
+    made = FakeService(tmp_path / "zt", planet.path, NODE, timing=Timing.quick())
+    await made.start(0)
+    yield made
+    await made.stop()

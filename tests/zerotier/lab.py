@@ -21,7 +21,7 @@ from tests.zerotier.membership import Timing
 from tests.zerotier.namespaces import Window, addresses, devices
 from tests.zerotier.planet import Planet, new_address
 from tests.zerotier.process import ServiceProcess
-from tests.zerotier.world import POOL, Place, make_interface
+from tests.zerotier.world import Place, make_interface, network_settings
 
 Kind = Literal["fake", "real"]
 SOON_S = 20.0
@@ -230,17 +230,9 @@ class Lab:
         return self.machines[0]
 
     async def make_network(self, **more: Any) -> str:
-        """Its id. more: as the controller's API takes it."""
-        settings = {
-            "name": "meshlab",
-            "private": True,
-            "v4AssignMode": {"zt": True},
-            "ipAssignmentPools": [{"ipRangeStart": f"{POOL}.1", "ipRangeEnd": f"{POOL}.254"}],
-            "routes": [{"target": f"{POOL}.0/24", "via": None}],
-            **more,
-        }
+        """Its id. more: see network_settings."""
         answer = await self.controller.ask(
-            "POST", f"/controller/network/{self.controller.address}______", settings
+            "POST", f"/controller/network/{self.controller.address}______", network_settings(**more)
         )
         assert answer.code == 200, answer
         return str(answer.body["id"])

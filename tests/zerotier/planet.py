@@ -18,6 +18,7 @@ from typing import Any
 
 from tests.zerotier.controllers import Controllers, RefusedError
 
+NODE = "1a2b3c4d5e"  # the one that is under test, where there is one machine
 _ROOTS = ("62f865ae71", "778cde7190", "cafe04eba9", "cafe9efeb9")  # ZeroTier's own, which are never reached
 
 

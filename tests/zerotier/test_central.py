@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 import pytest
-import pytest_asyncio
 
 from meshd.config.zerotier import Network as Config
 from meshd.config.zerotier import ZeroTier as ServiceConfig
@@ -19,20 +17,9 @@ from meshd.overlay.zerotier import ZeroTier
 from tests.waiting import until
 from tests.zerotier.central import FakeCentral
 from tests.zerotier.fake import FakeService
-from tests.zerotier.membership import Timing
-from tests.zerotier.planet import Planet
+from tests.zerotier.planet import NODE, Planet
 
-NODE = "1a2b3c4d5e"
 VERSIONS = ["v1", "v2"]
-
-
-@pytest.fixture
-def planet() -> Iterator[Planet]:
-    with tempfile.TemporaryDirectory(prefix="zt", dir="/tmp") as folder:  # a socket's path must be short
-        made = Planet(Path(folder, "planet"))
-        made.start()
-        yield made
-        made.stop()
 
 
 @pytest.fixture
@@ -41,14 +28,6 @@ def central(planet: Planet) -> Iterator[FakeCentral]:
     made.start()
     yield made
     made.stop()
-
-
-@pytest_asyncio.fixture
-async def service(planet: Planet, tmp_path: Path) -> AsyncIterator[FakeService]:
-    made = FakeService(tmp_path / "zt", planet.path, NODE, timing=Timing.quick())
-    await made.start(0)
-    yield made
-    await made.stop()
 
 
 @pytest.fixture(params=VERSIONS)

@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -20,30 +20,11 @@ from meshd.overlay import zerotier
 from meshd.overlay.zerotier import ZeroTier, ZeroTierError
 from tests.waiting import until
 from tests.zerotier.fake import FakeService
-from tests.zerotier.membership import Timing
 from tests.zerotier.namespaces import listen
-from tests.zerotier.planet import Planet
+from tests.zerotier.planet import NODE, Planet
 
-NODE = "1a2b3c4d5e"
 NOBODY = 65534
 AsZeroTier = Callable[..., ZeroTier]
-
-
-@pytest.fixture
-def planet() -> Iterator[Planet]:
-    with tempfile.TemporaryDirectory(prefix="zt", dir="/tmp") as folder:  # a socket's path must be short
-        made = Planet(Path(folder, "planet"))
-        made.start()
-        yield made
-        made.stop()
-
-
-@pytest_asyncio.fixture
-async def service(planet: Planet, tmp_path: Path) -> AsyncIterator[FakeService]:
-    made = FakeService(tmp_path / "zt", planet.path, NODE, timing=Timing.quick())
-    await made.start(0)
-    yield made
-    await made.stop()
 
 
 @pytest_asyncio.fixture

@@ -25,6 +25,18 @@ POOL = "10.144.0"
 NEEDS_WORLD = NEEDS_CABLES
 
 
+def network_settings(**more: Any) -> dict[str, Any]:
+    """Of a private network that gives out v4 addresses of 10.144.0.0/24. more: as the controller's API takes it."""
+    return {
+        "name": "meshlab",
+        "private": True,
+        "v4AssignMode": {"zt": True},
+        "ipAssignmentPools": [{"ipRangeStart": f"{POOL}.1", "ipRangeEnd": f"{POOL}.254"}],
+        "routes": [{"target": f"{POOL}.0/24", "via": None}],
+        **more,
+    }
+
+
 class Place(ServiceProcess):
     """One machine. address: its ZeroTier address; home: the folder of its service; namespace: where meshd is to run."""
 
@@ -102,16 +114,8 @@ class World:
     # -- knobs; what only the planet knows how to do is done on `planet` -------------------------------------------------
 
     def make_network(self, **more: Any) -> str:
-        """Its id: private, gives out v4 addresses of 10.144.0.0/24. more: as the controller's API takes it."""
-        settings = {
-            "name": "meshlab",
-            "private": True,
-            "v4AssignMode": {"zt": True},
-            "ipAssignmentPools": [{"ipRangeStart": f"{POOL}.1", "ipRangeEnd": f"{POOL}.254"}],
-            "routes": [{"target": f"{POOL}.0/24", "via": None}],
-            **more,
-        }
-        return str(self.planet.make_network(self.places[0].address, settings)["id"])
+        """Its id. more: see network_settings."""
+        return str(self.planet.make_network(self.places[0].address, network_settings(**more))["id"])
 
     def authorize(self, network: str, place: Place) -> None:
         self.planet.change_member(network, place.address, {"authorized": True})
