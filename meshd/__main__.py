@@ -1,4 +1,4 @@
-"""`meshd run` and `meshd check`."""
+"""`meshd run` and the other verbs of the daemon's own command."""
 
 from __future__ import annotations
 
@@ -22,6 +22,23 @@ from meshd.config import Config, Log, load  # noqa: E402
 from meshd.errors import Code, MeshError  # noqa: E402
 from meshd.service_manager import Notifier, ServiceManager  # noqa: E402
 
+VERBS = {
+    "run": ("run this machine's node in the foreground", ""),
+    "check": ("show the effective configuration", ""),
+    "encrypt-secrets": (
+        "have systemd keep the mesh's secrets encrypted on this node's disk (as root)",
+        "The swarm key and the cluster's secret go from plain files into credentials of the unit, and the service is\n"
+        "restarted. With a key in the TPM the disk alone does not give them away. Keys and certificates of the node\n"
+        "itself, and the content, stay as they are.",
+    ),
+    "decrypt-secrets": (
+        "make plain files of the mesh's secrets again (as root)",
+        "Before the disk moves to another machine: what a TPM encrypted, no other machine decrypts.",
+    ),
+}
+"""The verbs of `meshd`: a summary of each, and what more there is to say."""
+KEYS = ("auto", "host", "tpm2", "host+tpm2")
+"""What can lock the secrets: a key on the disk of this machine, one in its TPM, both."""
 RELOADED = ("log.level", "storage.reserve", "storage.offer")
 """The keys that SIGHUP takes over; every other one waits for a restart."""
 
@@ -42,14 +59,23 @@ def main(arguments: list[str] | None = None) -> int:
     parser = _Parser(prog="meshd", description="keeps files together on a few machines, privately")
     parser.add_argument("--version", action="version", version=f"meshd {__version__}")
     verbs = parser.add_subparsers(dest="verb", parser_class=_Parser)
-    for verb, text in (
-        ("run", "run this machine's node in the foreground"),
-        ("check", "show the effective configuration"),
-    ):
-        sub = verbs.add_parser(verb, help=text, description=text)
+    for verb, (text, more) in VERBS.items():
+        sub = verbs.add_parser(
+            verb,
+            help=text,
+            description=f"{text}\n\n{more}" if more else text,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         sub.add_argument(
             "--config", type=Path, metavar="FILE", help="default: /etc/meshd/meshd.toml, where there is one"
         )
+        if verb == "encrypt-secrets":
+            sub.add_argument(
+                "--with-key",
+                choices=KEYS,
+                default="auto",
+                help="as systemd-creds takes it; default: in the TPM, and where there is none on the disk",
+            )
     try:
         options = parser.parse_args(arguments)
         if options.verb is None:
@@ -60,12 +86,30 @@ def main(arguments: list[str] | None = None) -> int:
     if options.verb == "check":
         sys.stdout.write(json.dumps(config.model_dump(mode="json"), indent=2) + "\n")
         return 0
+    if options.verb in ("encrypt-secrets", "decrypt-secrets"):
+        return _secrets(options, config)
     configure_logging(config.log)
     faulthandler.enable()  # where it hangs and the watchdog ends it by SIGABRT, it says where
     try:
         asyncio.run(_run(config, options.config))
     except Exception as exc:  # noqa: BLE001 - whatever ends the daemon, a person reads what and what to do
         return _fail(_why(exc), 1)
+    return 0
+
+
+def _secrets(options: argparse.Namespace, config: Config) -> int:
+    from meshd import encrypt_secrets  # what `run` never needs
+
+    def say(text: str) -> None:
+        sys.stdout.write(f"{text}\n")
+
+    try:
+        if options.verb == "encrypt-secrets":
+            encrypt_secrets.encrypt(config.state, options.with_key, say)
+        else:
+            encrypt_secrets.decrypt(config.state, say)
+    except MeshError as exc:
+        return _fail(exc, 1)
     return 0
 
 

@@ -39,6 +39,7 @@ from meshd.mesh.identity import Identity
 from meshd.mesh.membership import Membership
 from meshd.mesh.network_admin import NetworkAdmin
 from meshd.mesh.peers import Peers
+from meshd.mesh.secret_store import SecretStore
 from meshd.mesh.secrets import Secrets
 from meshd.mesh.store import MeshStore
 from meshd.mesh.watch import Watch
@@ -74,7 +75,8 @@ class Node:
         self._built = time.monotonic()
         self.identity = Identity.load_or_create(state)
         self.store = MeshStore(state, self.identity.fingerprint)
-        belongings.check(state, self.store.mesh, self.identity.fingerprint)
+        self.secret_store = SecretStore(state)
+        belongings.check(state, self.store.mesh, self.identity.fingerprint, self.secret_store)
         kubo_repo = files.private_directory(state / "kubo")
         cluster_folder = files.private_directory(state / "cluster")
         self.overlay = Overlay(config.overlay, ZeroTier(config.overlay.zerotier), self._network)
@@ -104,7 +106,7 @@ class Node:
         self.peer_server = PeerServer(
             self.identity,
             self.store,
-            lambda: Secrets.load(state),
+            self.secret_store.load,
             duties,
             on_joined=lambda _: self.watch.poke(),
             on_beat=self.watch.heard,
@@ -116,6 +118,7 @@ class Node:
         self.turns = Turns(
             config,
             self.store,
+            self.secret_store,
             self.kubo,
             self.kubo_program,
             self.cluster_program,
@@ -129,6 +132,7 @@ class Node:
             config,
             self.identity,
             self.store,
+            self.secret_store,
             self.peers,
             lambda: self.turns.overlay,
             self._create_engines,
@@ -158,6 +162,7 @@ class Node:
         self.status = StatusApi(
             config,
             self.store,
+            self.secret_store,
             self.membership,
             self.turns,
             self.board,
@@ -184,6 +189,7 @@ class Node:
         self.leaving = Leaving(
             config,
             self.store,
+            self.secret_store,
             self.membership,
             self.turns,
             pins,
@@ -236,7 +242,7 @@ class Node:
 
     def _secret_files(self) -> list[Path]:
         state = self.config.state
-        return [
+        files_of_secrets = [
             self.identity.key_file,
             state / "mesh.json",
             Secrets.swarm_key_file(state),
@@ -246,6 +252,9 @@ class Node:
             state / "cluster" / "service.json",
             state / "cluster" / "identity.json",
         ]
+        return [
+            path for path in files_of_secrets if not path.is_symlink()
+        ]  # a link leads to this unit's memory
 
     def _who(self) -> dict[str, str]:
         mesh = self.store.mesh

@@ -54,6 +54,15 @@ def write_atomically(path: Path, data: bytes | str, *, mode: int = 0o600, sync: 
         raise
 
 
+def link_durably(path: Path, target: Path) -> None:
+    """Replace `path` by a symbolic link to `target`, as `write_durably` replaces it by a file. Raises OSError."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(target)
+    temporary.replace(path)
+    sync_directory(path.parent)
+
+
 def write_json(path: Path, value: object, *, mode: int = 0o600) -> None:
     """`write_durably` of `value` as indented JSON."""
     write_durably(path, json.dumps(value, indent=1, sort_keys=True) + "\n", mode=mode)

@@ -10,7 +10,7 @@ from meshd.config import Config
 from meshd.errors import Code, MeshError
 from meshd.mesh import identity as identities
 from meshd.mesh.membership import Membership
-from meshd.mesh.secrets import Secrets
+from meshd.mesh.secret_store import SecretStore
 from meshd.mesh.store import MeshStore
 from meshd.overlay.zerotier import ZeroTier
 from meshd.pins.parts import Pins
@@ -30,6 +30,7 @@ class Leaving:
         self,
         config: Config,
         store: MeshStore,
+        secret_store: SecretStore,
         membership: Membership,
         turns: Turns,
         pins: Pins,
@@ -40,6 +41,7 @@ class Leaving:
         self.replaced = asyncio.Event()
         self._config = config
         self._store = store
+        self._secret_store = secret_store
         self._membership = membership
         self._turns = turns
         self._pins = pins
@@ -104,5 +106,5 @@ class Leaving:
             (self._config.state / name).unlink(missing_ok=True)
 
     def _remove_identity(self) -> None:
-        Secrets.erase(self._config.state)
+        self._secret_store.erase()
         identities.discard(self._config.state)

@@ -19,6 +19,7 @@ from meshd.errors import MeshError
 from meshd.kubo import policy
 from meshd.kubo.rpc import Kubo
 from meshd.kubo.service import KuboProgram
+from meshd.mesh.secret_store import SecretStore
 from meshd.mesh.secrets import Secrets
 from meshd.mesh.store import MeshStore
 from meshd.model import OverlayState, Phase, Snapshot
@@ -39,6 +40,7 @@ class Turns:
         self,
         config: Config,
         store: MeshStore,
+        secret_store: SecretStore,
         kubo: Kubo,
         kubo_program: KuboProgram,
         cluster_program: ClusterProgram,
@@ -51,6 +53,7 @@ class Turns:
         """turned: called after each turn."""
         self._config = config
         self._store = store
+        self._secret_store = secret_store
         self._kubo = kubo
         self._kubo_program = kubo_program
         self._cluster_program = cluster_program
@@ -113,7 +116,7 @@ class Turns:
     def cluster_place(self, address: str) -> cluster_config.Place:
         """Where and with whom the cluster runs. Blocks on the first call (reads the secrets)."""
         if self._secrets is None:
-            self._secrets = Secrets.load(self._config.state)
+            self._secrets = self._secret_store.load()
         mesh = self._store.mesh
         assert mesh is not None  # noqa: S101 - only asked inside a mesh
         others = sorted(self._store.peers(), key=lambda m: m.cluster_id)
@@ -257,10 +260,10 @@ class Turns:
         settings = _fingerprint(place)
         if name == "kubo":
             self._kubo_program.place = place
-            self._kubo_program.swarm_key = (
-                await asyncio.to_thread(Secrets.load, self._config.state)
-            ).swarm_key
+            self._kubo_program.swarm_key = await asyncio.to_thread(self._secret_store.swarm_key)
         else:
+            in_memory = await asyncio.to_thread(self._secret_store.in_memory)
+            self._cluster_program.in_memory = self._config.private_sockets if in_memory else None
             self._cluster_program.place = self.cluster_place(address)
             settings = _fingerprint(self._cluster_program.place)
         await self.services[name].start(settings)

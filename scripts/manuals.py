@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 
 import meshctl.cli
+from meshd.__main__ import VERBS
 from scripts import reference
 
 SEE = {
@@ -77,11 +78,11 @@ def meshd_page(version: str) -> str:
     """meshd(8)"""
     lines = [
         *_head("meshd", 8, "the daemon that keeps files together on a few machines, privately", version),
-        ".SH SYNOPSIS\n.B meshd run\n[\\-\\-config FILE]\n.br\n.B meshd check\n[\\-\\-config FILE]",
+        ".SH SYNOPSIS\n" + "\n.br\n".join(f".B meshd {escaped(verb)}\n[\\-\\-config FILE]" for verb in VERBS),
         ".SH DESCRIPTION\nOne runs on each machine of a mesh, as meshd.service. It supervises kubo and ipfs\\-cluster, and is"
         " driven by\n.BR meshctl (1).",
     ]
-    lines += [f".SS meshd {verb}\n{_block(reference._daemon_help(verb))}" for verb in ("run", "check")]
+    lines += [f".SS meshd {verb}\n{_block(reference._daemon_help(verb))}" for verb in VERBS]
     lines += [
         ".SH SIGNALS\n.TP\n.B SIGTERM, SIGINT\nStop kubo and the cluster in their order, then end."
         "\n.TP\n.B SIGHUP\nRead the configuration again; what takes effect only after a restart is named in the journal.",

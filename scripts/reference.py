@@ -145,7 +145,7 @@ def cli() -> str:
         for verb, summary in verbs.items():
             lines += _about_verb(verb, summary)
     lines.append("## The daemon\n")
-    for arguments in ((), ("run",), ("check",)):
+    for arguments in ((), *((verb,) for verb in daemon_command.VERBS)):
         lines.append(f"```text\n{_daemon_help(*arguments)}\n```\n")
     lines.append(
         "Exit codes: 0 done, 1 failed, 2 usage or configuration. SIGTERM and SIGINT stop it in order.\n"

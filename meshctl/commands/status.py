@@ -69,11 +69,29 @@ def _node(status: Part) -> None:
         _fact("mesh", f"{render.safe(mesh.get('name'))}: {members}, {by_default} by default")
     _overlay(status.get("overlay") or {})
     _storage(status.get("storage") or {}, node.get("state"))
+    secrets: Part | None = status.get("secrets")
+    if secrets is not None:
+        _fact("secrets", _at_rest(secrets))
     pins: Part | None = status.get("pins")
     if pins is not None:
         entries = render.count(int(pins.get("entries") or 0), "entry", "entries")
         kept = f"{entries}, {render.size(pins.get('size') or 0)}"
         _fact("kept", f"{kept}; trash: {pins.get('trash')}, {render.size(pins.get('trash_size') or 0)}")
+
+
+def _at_rest(secrets: Part) -> str:
+    """How the mesh's secrets lie on this node's disk."""
+    key = str(secrets.get("key") or "")
+    match secrets.get("kept"):
+        case "credentials":
+            return "handed over by systemd; not on this node's disk"
+        case "encrypted" if secrets.get("encrypted"):
+            return f"encrypted, by a key in this machine's TPM ({key})"
+        case "encrypted" if key == "host":
+            return "not encrypted: the key to them lies on a disk of this machine"
+        case "encrypted":
+            return "encrypted by a key that is not known, which does not count"
+    return "in plain files that only meshd may read"
 
 
 def _overlay(overlay: Part) -> None:

@@ -17,6 +17,7 @@ from meshd.supervise.child import Launch
 # Its REST API logs each request, and a 404 for what is not committed yet as an error.
 _LOG_LEVEL = "warning,restapi:fatal,restapilog:fatal"
 _MEMORY_SHARE = 0.15  # of the machine's
+_WITHOUT_SECRET = "service-without-secret.json"  # noqa: S105 - the name of a file
 SUPPORTED = ("1.1.6", "1.1.7", "1.1.8", "1.1.9")
 
 
@@ -31,6 +32,9 @@ class ClusterProgram:
         self.folder = folder
         self.rest = rest
         self.place: config.Place | None = None
+        self.in_memory: Path | None = (
+            None  # the folder for service.json, where its secret may be in no file on a disk
+        )
         self.version = ""
         self._engines = engines
         self._owner = owner
@@ -89,6 +93,7 @@ class ClusterProgram:
             raise MeshError(Code.NO_OVERLAY, "cannot start the cluster", "there is no overlay address")
         binary = await self.find()
         self._read("identity.json")  # never made anew here: another one would be a stranger to the mesh
+        self._bring_back()
         await self.create()  # service.json may be missing
         sockets.check_free(self.place.address, self.place.port, "the cluster")
         current = self._read("service.json")
@@ -99,12 +104,32 @@ class ClusterProgram:
                 "its datastore is not leveldb, and a change of datastore is a migration",
                 f"move {self.folder / 'service.json'} away; the catalogue comes back from the other nodes",
             )
-        wanted = config.apply(current, self.place)
-        if wanted != current:
-            files.write_durably(self.folder / "service.json", json.dumps(wanted, indent=2))
+        self._write(current, config.apply(current, self.place))
         self.place.rest_socket.unlink(missing_ok=True)  # after kill -9 it does not start over its old socket
         await self.rest.close()
         return Launch((str(binary), "daemon"), self._env(), self._owner)
+
+    def _bring_back(self) -> None:
+        """What lay in memory is gone after a reboot; beside it is the same without the secret."""
+        service, without_secret = self.folder / "service.json", self.folder / _WITHOUT_SECRET
+        if service.is_symlink() and not service.exists():
+            if without_secret.exists():
+                without_secret.replace(service)
+            else:
+                service.unlink()
+
+    def _write(self, current: dict[str, Any], wanted: dict[str, Any]) -> None:
+        service, without_secret = self.folder / "service.json", self.folder / _WITHOUT_SECRET
+        if self.in_memory is None:
+            if wanted != current or service.is_symlink():
+                files.write_durably(service, json.dumps(wanted, indent=2))
+            without_secret.unlink(missing_ok=True)
+            return
+        bare = {**wanted, "cluster": {**wanted["cluster"], "secret": ""}}
+        files.write_durably(without_secret, json.dumps(bare, indent=2))
+        target = files.private_directory(self.in_memory) / "service.json"
+        files.write_atomically(target, json.dumps(wanted, indent=2))
+        files.link_durably(service, target)
 
     async def is_ready(self) -> bool:
         """It answers, with the identity of this folder and without an error of its own."""

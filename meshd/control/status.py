@@ -20,6 +20,7 @@ from meshd.health.board import Board
 from meshd.health.notices import Notices
 from meshd.kubo.rpc import Kubo
 from meshd.mesh.membership import Membership
+from meshd.mesh.secret_store import SecretStore
 from meshd.mesh.store import MeshStore
 from meshd.model import Condition, PeerState, Phase
 from meshd.overlay.follow import Overlay
@@ -38,6 +39,7 @@ class StatusApi:
         self,
         config: Config,
         store: MeshStore,
+        secret_store: SecretStore,
         membership: Membership,
         turns: Turns,
         board: Board,
@@ -51,6 +53,7 @@ class StatusApi:
     ) -> None:
         self._config = config
         self._store = store
+        self._secret_store = secret_store
         self._membership = membership
         self._turns = turns
         self._board = board
@@ -152,8 +155,15 @@ class StatusApi:
                 accepts=self._storage.accepts(),
             ),
             pins=await self._pin_counts(),
+            secrets=await self._secrets_at_rest() if mesh else None,
             ready=self._turns.ready,
         )
+
+    async def _secrets_at_rest(self) -> wire.SecretsAtRest | None:
+        try:
+            return await asyncio.to_thread(self._secret_store.at_rest)
+        except OSError:
+            return None  # a disk that cannot be read is a condition of its own
 
     async def _content_size(self) -> int:
         try:

@@ -97,7 +97,7 @@ class KuboProgram:
         self.repo = repo
         self.rpc = rpc
         self.place: policy.Place | None = None
-        self.swarm_key = ""
+        self.swarm_key: str | Path = ""  # its text, or a file in memory to link to
         self.version = ""
         self.ready_timeout = _READY_S
         self.migrating = ""  # "17 to 18" while it brings an older repository up to date
@@ -153,7 +153,10 @@ class KuboProgram:
         wanted = policy.apply(config, self.place)
         if wanted != config:
             files.write_durably(self.repo / "config", json.dumps(wanted, indent=2))
-        files.write_durably(self.repo / "swarm.key", self.swarm_key)
+        if isinstance(self.swarm_key, Path):
+            files.link_durably(self.repo / "swarm.key", self.swarm_key)
+        else:
+            files.write_durably(self.repo / "swarm.key", self.swarm_key)
         self.place.rpc_socket.unlink(missing_ok=True)  # after kill -9 kubo does not start over its old socket
         await self.rpc.close()
         argv = (str(binary), "daemon", "--migrate=true", "--enable-gc=false")

@@ -7,11 +7,13 @@ one: the others would hold links and trust for a node that is not there any more
 from __future__ import annotations
 
 import hmac
+import os
 from pathlib import Path
 from typing import Any
 
 from meshd import files
 from meshd.errors import MeshError
+from meshd.mesh.secret_store import SecretStore
 from meshd.mesh.secrets import Secrets
 from meshd.mesh.secrets import unusable as secrets_unusable
 from meshd.mesh.state import MeshState, unusable
@@ -23,20 +25,21 @@ _RAN_IN_A_MESH = "kubo/swarm.key"  # put there before kubo's first start, which 
 _LAST_OF_KUBO = "kubo/version"  # the last file that `ipfs init` writes (read in fsrepo.Init of 0.43)
 
 
-def check(folder: Path, mesh: MeshState | None, fingerprint: str) -> None:
+def check(folder: Path, mesh: MeshState | None, fingerprint: str, secret_store: SecretStore) -> None:
     """See that what is in the state folder fits together. fingerprint: this node's.
 
-    Blocks; writes nothing. Raises MeshError BAD_STATE that names the file and what to do.
+    Blocks; writes nothing, but that plain secrets go where systemd hands them over. Raises MeshError BAD_STATE that names the file and what to do.
     """
     if mesh is None:
-        if (folder / _RAN_IN_A_MESH).exists():
+        if os.path.lexists(folder / _RAN_IN_A_MESH):
             cause = f"the file is missing, and {folder / _RAN_IN_A_MESH} says that this node is in a mesh"
             raise unusable(folder / "mesh.json", cause)
         return
     me = mesh.entries[fingerprint]
     if me.forgotten:
         return  # it is leaving, and what it held may be gone
-    secrets = Secrets.load(folder)
+    secret_store.settle(mesh.secrets)
+    secrets = secret_store.load()
     if mesh.secrets and not hmac.compare_digest(mesh.secrets, secrets.digest()):
         raise secrets_unusable(
             folder / "secrets" / "swarm.key", "it, or cluster.secret beside it, is another mesh's"

@@ -23,6 +23,7 @@ _OF_A_MESH = (
     "mesh.json",
     "secrets/swarm.key",
     "secrets/cluster.secret",
+    "secrets/swarm.key.encrypted",
     "kubo/swarm.key",
     "cluster/identity.json",
 )
@@ -53,7 +54,7 @@ class Identity:
         for the mesh knows this node by it. OSError where the folder cannot be read or written.
         """
         key_file, certificate_file = state / _KEY, state / _CERTIFICATE
-        has_mesh = any((state / name).exists() for name in _OF_A_MESH)
+        has_mesh = any(os.path.lexists(state / name) for name in _OF_A_MESH)
         if not key_file.exists():
             if has_mesh or certificate_file.exists():
                 raise _unusable(

@@ -19,6 +19,7 @@ from meshd.mesh.by_network import ByNetwork, unless_answered
 from meshd.mesh.identity import Identity
 from meshd.mesh.join import join
 from meshd.mesh.peers import Peers
+from meshd.mesh.secret_store import SecretStore
 from meshd.mesh.secrets import Secrets
 from meshd.mesh.store import MeshStore
 from meshd.model import OverlayState
@@ -42,6 +43,7 @@ class Membership:
         config: Config,
         identity: Identity,
         store: MeshStore,
+        secret_store: SecretStore,
         peers: Peers,
         overlay: Callable[[], OverlayState],
         create_engines: CreateEngines,
@@ -52,6 +54,7 @@ class Membership:
         self._config = config
         self._identity = identity
         self._store = store
+        self._secret_store = secret_store
         self._peers = peers
         self._overlay = overlay
         self._create_engines = create_engines
@@ -91,8 +94,8 @@ class Membership:
                 self._by_network.on(network, emit, again=f"meshctl init --network {network}"),
             ):
                 own = await self._own(self._config.node.name, emit)
-                secrets = Secrets.generate()
-                await asyncio.to_thread(secrets.save, self._config.state)
+                secrets = await asyncio.to_thread(self._secret_store.founding)
+                await asyncio.to_thread(self._secret_store.save, secrets)
                 await self._store.create(name, own, secrets.digest(), self._network())
             _LOG.info("mesh founded", mesh=name)
             await self._serve(emit)
@@ -180,7 +183,7 @@ class Membership:
     async def _become(self, admitted: wire.Admitted) -> None:
         """A member of the mesh that said yes: the secrets first, then the state that makes it one."""
         secrets = Secrets(admitted.swarm_key, admitted.cluster_secret)
-        await asyncio.to_thread(secrets.save, self._config.state)
+        await asyncio.to_thread(self._secret_store.save, secrets)
         await self._store.adopt(admitted, secrets.digest(), self._network())
         _LOG.info("mesh joined", mesh=admitted.mesh_name)
 

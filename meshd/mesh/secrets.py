@@ -11,8 +11,9 @@ from pathlib import Path
 from meshd import files
 from meshd.errors import Code, MeshError
 
-_SWARM_KEY = "swarm.key"
-_CLUSTER_SECRET = "cluster.secret"  # noqa: S105 -- the name of a file
+SWARM_KEY = "swarm.key"
+CLUSTER_SECRET = "cluster.secret"  # noqa: S105 -- the name of a file
+NAMES = (SWARM_KEY, CLUSTER_SECRET)
 _SWARM_HEAD = "/key/swarm/psk/1.0.0/\n/base16/\n"  # kubo's own file format
 _HEX = re.compile(r"[0-9a-f]{64}")
 
@@ -44,36 +45,40 @@ class Secrets:
     @classmethod
     def load(cls, state: Path) -> Secrets:
         """Those in `state`/secrets. Blocks. Raises MeshError BAD_STATE that names the file."""
-        folder = state / "secrets"
-        swarm_key, cluster_secret = _text(folder / _SWARM_KEY), _text(folder / _CLUSTER_SECRET).strip()
-        if not _HEX.fullmatch(cluster_secret):
-            raise unusable(folder / _CLUSTER_SECRET, "the file is damaged (it is not 64 hex digits)")
+        return cls.read(state / "secrets" / SWARM_KEY, state / "secrets" / CLUSTER_SECRET)
+
+    @classmethod
+    def read(cls, swarm_key: Path, cluster_secret: Path) -> Secrets:
+        """Those in the two files. Blocks. Raises MeshError BAD_STATE that names the file."""
+        key, secret = _text(swarm_key).rstrip("\n") + "\n", _text(cluster_secret).strip()
+        if not _HEX.fullmatch(secret):
+            raise unusable(cluster_secret, "the file is damaged (it is not 64 hex digits)")
         try:
-            return cls(swarm_key, cluster_secret)
+            return cls(key, secret)
         except ValueError as exc:
-            raise unusable(folder / _SWARM_KEY, f"the file is damaged ({exc})") from None
+            raise unusable(swarm_key, f"the file is damaged ({exc})") from None
 
     def save(self, state: Path) -> None:
         """Write them to `state`/secrets (0700), files 0600. Blocks (fsync). Raises OSError."""
         files.private_directory(state)
         folder = files.private_directory(state / "secrets")
         files.sync_directory(state)
-        files.write_durably(folder / _SWARM_KEY, self.swarm_key)
-        files.write_durably(folder / _CLUSTER_SECRET, self.cluster_secret + "\n")
+        files.write_durably(folder / SWARM_KEY, self.swarm_key)
+        files.write_durably(folder / CLUSTER_SECRET, self.cluster_secret + "\n")
 
     @staticmethod
     def erase(state: Path) -> None:
         """Remove them, for a node that leaves. Blocks. Raises OSError."""
         folder = state / "secrets"
         if folder.is_dir():
-            for name in (_SWARM_KEY, _CLUSTER_SECRET):
+            for name in NAMES:
                 (folder / name).unlink(missing_ok=True)
             files.sync_directory(folder)
 
     @staticmethod
     def swarm_key_file(state: Path) -> Path:
         """Where the swarm key is, for whoever hands it to kubo."""
-        return state / "secrets" / _SWARM_KEY
+        return state / "secrets" / SWARM_KEY
 
 
 def _text(path: Path) -> str:

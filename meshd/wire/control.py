@@ -104,6 +104,19 @@ class PinCounts(Wire):
     trash_size: int
 
 
+class SecretsAtRest(Wire):
+    """How the mesh's secrets lie on this node's disk.
+
+    kept: files, plain ones that only meshd may read; credentials, in no file of this node, as systemd hands them over;
+    encrypted, with systemd-creds and by the key named in `key`: host, tpm2, host+tpm2, "" for another.
+    encrypted: whether that key is in a TPM. A host key lies on the same disk, and so does not count.
+    """
+
+    kept: Literal["files", "credentials", "encrypted"]
+    key: str
+    encrypted: bool
+
+
 class Status(Wire):
     node: Node
     mesh: Mesh | None
@@ -113,6 +126,7 @@ class Status(Wire):
     conditions: list[Condition]
     storage: Storage
     pins: PinCounts | None
+    secrets: SecretsAtRest | None
     ready: bool
 
 

@@ -123,6 +123,7 @@ class Node:
         self.log = self.folder / "log"
         self.config = self.folder / "meshd.toml"
         self.metrics_address = metrics or address
+        self.credentials: Path | None = None  # the folder that systemd would hand over
         self._within = ["ip", "netns", "exec", namespace] if namespace else []
         self.process: subprocess.Popen[bytes] | None = None
         where = f"interface = {json.dumps(interface)}" if interface else f"address = {json.dumps(address)}"
@@ -162,12 +163,15 @@ class Node:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=environment(),
+                env=environment(**self._handed_over()),
                 cwd=self.folder,
                 start_new_session=True,
             )
         if self not in RUNNING:
             RUNNING.append(self)
+
+    def _handed_over(self) -> dict[str, str]:
+        return {} if self.credentials is None else {"CREDENTIALS_DIRECTORY": str(self.credentials)}
 
     def _answers(self) -> bool:
         assert self.alive, f"{self} ended by itself:\n{self.tail()}"

@@ -258,5 +258,6 @@ def status(**more: Any) -> Document:
             "accepts": True,
         },
         "pins": {"entries": 120, "size": 33_000_000_000, "trash": 2, "trash_size": 1_000},
+        "secrets": {"kept": "files", "key": "", "encrypted": False},
         "ready": True,
     } | more

@@ -36,6 +36,24 @@ def condition(severity: str, title: str, cause: str = "", hint: str = "") -> Doc
     }
 
 
+@pytest.mark.parametrize(
+    ("kept", "key", "encrypted", "text"),
+    [
+        ("files", "", False, "in plain files that only meshd may read"),
+        ("credentials", "", False, "handed over by systemd; not on this node's disk"),
+        ("encrypted", "host", False, "not encrypted: the key to them lies on a disk of this machine"),
+        ("encrypted", "host+tpm2", True, "encrypted, by a key in this machine's TPM (host+tpm2)"),
+        ("encrypted", "", False, "encrypted by a key that is not known, which does not count"),
+    ],
+)
+async def test_how_the_secrets_lie_on_the_disk(
+    meshctl: Meshctl, meshd: FakeMeshd, kept: str, key: str, encrypted: bool, text: str
+) -> None:
+    secrets = {"kept": kept, "key": key, "encrypted": encrypted}
+    meshd.answers("GET", "/v1/status", status(secrets=secrets))
+    assert f"\nsecrets  {text}\n" in (await meshctl("status")).out
+
+
 async def test_the_overview_fits_on_a_screen_and_says_that_all_is_well(
     meshctl: Meshctl, meshd: FakeMeshd
 ) -> None:
@@ -48,6 +66,7 @@ async def test_the_overview_fits_on_a_screen_and_says_that_all_is_well(
         "mesh     archive: 2 nodes, 3 copies by default\n"
         "overlay  10.0.0.1 on wg0 (static: it is configured)\n"
         "storage  412.0 GB free of 1.0 TB, 33.0 GB of content, 5.4 GB kept free, in /var/lib/meshd\n"
+        "secrets  in plain files that only meshd may read\n"
         "kept     120 entries, 33.0 GB; trash: 2, 1.0 kB\n"
         "\n"
         "SERVICE  STATE  FOR  RESTARTS  VERSION  LAST EXIT\n"

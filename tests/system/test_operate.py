@@ -85,6 +85,11 @@ def test_the_page_for_operators_does_what_it_says(bare: Machine, tmp_path: Path)
     )
     assert "meshd_ready 1.0" in bare.run(f'python3 -c "{scrape}"')
 
+    is_the_same_node()
+    _, locked, plain = type_all("Keep the mesh's secrets encrypted")
+    assert "secrets  not encrypted: the key to them lies on a disk of this machine" in locked
+    assert "in plain files again" in plain
+
     type_all("Upgrade")
     assert bare.run("dpkg-query -W -f '${Version}' meshd") == VERSION
     is_the_same_node()

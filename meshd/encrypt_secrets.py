@@ -1,0 +1,285 @@
+"""`meshd encrypt-secrets` and `meshd decrypt-secrets`: how the mesh's secrets lie on the disk. For root, by systemd-creds.
+
+The key is systemd's, in a TPM or in a file that only root reads. meshd, which is not root, never has it: systemd decrypts
+the two files when it starts the unit, and hands over what was in them (LoadCredentialEncrypted=, systemd.exec(5)). The
+plain files are removed by meshd, once it was handed the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from meshd import files
+from meshd.errors import Code, MeshError
+from meshd.mesh.secret_store import PREFIX, encrypted_file, key_of
+from meshd.mesh.secrets import CLUSTER_SECRET, NAMES, SWARM_KEY, Secrets
+
+UNIT = "meshd.service"
+DROP_IN = Path("/etc/systemd/system/meshd.service.d/secrets.conf")
+_RUNS = ("active", "activating", "reloading")
+_LOST = (
+    "where the key is lost (another board, another disk), copy swarm.key and cluster.secret from {folder} of another"
+    " member to {folder}, and type it again"
+)
+
+Say = Callable[[str], None]
+
+
+def encrypt(state: Path, with_key: str, say: Say) -> None:
+    """Have systemd keep the secrets, and see that meshd has them from it; else all is as before.
+
+    with_key: as systemd-creds(1) takes it; auto is host+tpm2 where there is a TPM, else host. Raises MeshError.
+    """
+    owner = _begin("cannot encrypt the secrets", "encrypt-secrets", state)
+    with _one_at_a_time(owner, state):
+        plain = _plain(owner, state)
+        if plain is not None:
+            _write_encrypted(owner, state, plain, with_key)
+        elif not _encrypted(owner, state):
+            raise MeshError(
+                Code.NO_MESH,
+                "cannot encrypt the secrets",
+                f"there are none in {state / 'secrets'}: this node is in no mesh, or systemd hands them over already",
+                "meshctl status",
+            )
+        files.write_durably(_folder_of(DROP_IN), _drop_in(state), mode=0o644)
+        _systemctl("daemon-reload")
+        if not _running():
+            say("encrypted; the plain files go when meshd is started: sudo systemctl start meshd")
+            return
+        try:
+            _restart()
+            if _plain(owner, state) is not None:
+                raise MeshError(Code.BAD_STATE, "", "meshd did not take them from systemd", "")
+        except MeshError as exc:
+            _take_back(owner, state, plain)
+            raise MeshError(
+                exc.code,
+                "cannot encrypt the secrets: meshd does not start with them, so all is as it was",
+                exc.detail,
+                "see what it says: journalctl -u meshd -n 30",
+            ) from exc
+    say(_told(key_of(_read(owner, encrypted_file(state, SWARM_KEY))), state))
+
+
+def decrypt(state: Path, say: Say) -> None:
+    """Make plain files of them again. Raises MeshError; then what was encrypted is there as before."""
+    owner = _begin("cannot decrypt the secrets", "decrypt-secrets", state)
+    with _one_at_a_time(owner, state):
+        plain = _plain(owner, state)
+        if not _encrypted(owner, state):
+            say(f"the secrets are not encrypted by meshd; nothing was changed in {state / 'secrets'}")
+            return
+        if plain is None:
+            texts = [_decrypted(_read(owner, encrypted_file(state, name)), name, state) for name in NAMES]
+            plain = _secrets(*texts)
+        DROP_IN.unlink(missing_ok=True)  # before there are plain files: meshd would remove them at a start
+        _systemctl("daemon-reload")
+        with _as(owner):
+            plain.save(state)
+        if _running():
+            _restart()
+        if _plain(owner, state) != plain:
+            raise MeshError(
+                Code.BAD_STATE,
+                "cannot decrypt the secrets",
+                f"what was written to {state / 'secrets'} is not there any more",
+                "sudo meshd decrypt-secrets, once more",
+            )
+        with _as(owner):
+            for name in NAMES:
+                encrypted_file(state, name).unlink()
+            files.sync_directory(state / "secrets")
+    say(f"the secrets are in plain files again, in {state / 'secrets'}, which only meshd may read")
+
+
+# -- the steps -----------------------------------------------------------------------------------------------------
+
+
+def _begin(title: str, verb: str, state: Path) -> os.stat_result:
+    """See that it can be done here; who owns the state folder. Raises MeshError."""
+    if os.geteuid() != 0:
+        raise MeshError(Code.DENIED, title, "only root can have systemd do that", f"sudo meshd {verb}")
+    if not Path("/run/systemd/system").is_dir() or shutil.which("systemctl") is None:
+        raise MeshError(
+            Code.BAD_REQUEST, title, "systemd does not run on this machine", "leave them in plain files"
+        )
+    if shutil.which("systemd-creds") is None:
+        cause = "systemd-creds is not installed; it came with systemd 250"
+        raise MeshError(Code.BAD_REQUEST, title, cause, "leave them in plain files, or upgrade the machine")
+    if _systemctl("show", "-P", "LoadState", UNIT) != "loaded":
+        cause = f"systemd knows no {UNIT}, and it is that which it would hand them to"
+        raise MeshError(Code.BAD_REQUEST, title, cause, "install meshd's package")
+    try:
+        return state.stat()
+    except OSError as exc:
+        raise files.unusable(exc, title) from exc
+
+
+@contextlib.contextmanager
+def _as(owner: os.stat_result) -> Iterator[None]:
+    """As who owns the state folder: a program that took meshd over may have put links there for root to follow."""
+    os.setegid(owner.st_gid)
+    os.seteuid(owner.st_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+
+
+@contextlib.contextmanager
+def _one_at_a_time(owner: os.stat_result, state: Path) -> Iterator[None]:
+    with _as(owner):
+        folder = os.open(files.private_directory(state / "secrets"), os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise MeshError(
+            Code.BUSY,
+            "cannot begin now",
+            "encrypt-secrets or decrypt-secrets runs already",
+            "wait for it to end; how it went: meshctl status",
+        ) from None
+    except OSError as exc:
+        raise files.unusable(exc, "cannot go on") from exc
+    finally:
+        os.close(folder)
+
+
+def _plain(owner: os.stat_result, state: Path) -> Secrets | None:
+    with _as(owner):
+        there = [name for name in NAMES if (state / "secrets" / name).exists()]
+        return Secrets.load(state) if there else None
+
+
+def _encrypted(owner: os.stat_result, state: Path) -> bool:
+    with _as(owner):
+        return all(encrypted_file(state, name).exists() for name in NAMES)
+
+
+def _read(owner: os.stat_result, path: Path) -> bytes:
+    with _as(owner):
+        return path.read_bytes()
+
+
+def _write_encrypted(owner: os.stat_result, state: Path, plain: Secrets, with_key: str) -> None:
+    encrypted = {}
+    for name, text in ((SWARM_KEY, plain.swarm_key), (CLUSTER_SECRET, plain.cluster_secret + "\n")):
+        # Bound to no PCR: those change with an update of the firmware, and then the node would not start any more.
+        how = [f"--name={PREFIX}{name}", f"--with-key={with_key}", "--tpm2-pcrs="]
+        made = _creds("cannot encrypt the secrets", "encrypt", how, text.encode(), _not_with(with_key))
+        if _decrypted(made, name, state) != text:
+            cause = "what systemd-creds made of them cannot be read back"
+            raise MeshError(Code.INTERNAL, "cannot encrypt the secrets", cause, "leave them in plain files")
+        encrypted[encrypted_file(state, name)] = made
+    with _as(owner):
+        for path, made in encrypted.items():
+            files.write_durably(path, made)
+
+
+def _not_with(with_key: str) -> str:
+    plain = "leave them in plain files"
+    return (
+        f"where there is no TPM: meshd encrypt-secrets --with-key host; or {plain}"
+        if "tpm2" in with_key
+        else plain
+    )
+
+
+def _decrypted(raw: bytes, name: str, state: Path) -> str:
+    hint = _LOST.format(folder=state / "secrets")
+    how = [f"--name={PREFIX}{name}"]
+    return _creds("cannot decrypt the secrets", "decrypt", how, raw, hint).decode(errors="replace")
+
+
+def _secrets(swarm_key: str, cluster_secret: str) -> Secrets:
+    try:
+        return Secrets(swarm_key, cluster_secret.strip())
+    except ValueError as exc:
+        raise MeshError(Code.BAD_STATE, "cannot decrypt the secrets", str(exc), "restore a backup") from None
+
+
+def _take_back(owner: os.stat_result, state: Path, plain: Secrets | None) -> None:
+    """As it was before: the plain files, and a unit that is handed nothing."""
+    DROP_IN.unlink(missing_ok=True)
+    _systemctl("daemon-reload")
+    if plain is not None:
+        with _as(owner):
+            plain.save(state)
+            for name in NAMES:
+                encrypted_file(state, name).unlink(missing_ok=True)
+    with contextlib.suppress(MeshError):  # why it did not start is told
+        _restart()
+
+
+def _folder_of(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.chmod(0o755)
+    return path
+
+
+def _drop_in(state: Path) -> str:
+    lines = ["# Made by `meshd encrypt-secrets`; `meshd decrypt-secrets` removes it.", "[Service]"]
+    for name in NAMES:
+        path = str(encrypted_file(state, name)).replace("%", "%%")
+        # An empty one where the file is missing, as after `meshctl leave`: else the unit would not start.
+        lines += [f"SetCredential={PREFIX}{name}:\\n", f"LoadCredentialEncrypted={PREFIX}{name}:{path}"]
+    return "\n".join(lines) + "\n"
+
+
+def _told(key: str, state: Path) -> str:
+    if "tpm2" in key:
+        return (
+            f"the secrets are encrypted by a key in this machine's TPM ({key}).\n"
+            f"A copy of {state} is of no use without this machine: before you move its disk, type: sudo meshd decrypt-secrets"
+        )
+    return (
+        "the secrets are locked by a key in /var/lib/systemd/credential.secret, which lies on a disk of this machine.\n"
+        f"A copy of {state} alone does not give them away. Who has the whole disk has the key too, so status does not call"
+        " them encrypted; that takes a TPM."
+    )
+
+
+# -- systemd -------------------------------------------------------------------------------------------------------
+
+
+def _running() -> bool:
+    return _systemctl("show", "-P", "ActiveState", UNIT) in _RUNS
+
+
+def _restart() -> None:
+    """It returns when meshd's socket answers."""
+    _systemctl("reset-failed", UNIT)
+    _systemctl("restart", UNIT)
+
+
+def _systemctl(*arguments: str) -> str:
+    done = subprocess.run(["systemctl", *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip().splitlines()
+        raise MeshError(
+            Code.ENGINE_FAILED,
+            f"cannot {arguments[0]} {UNIT}",
+            said[0] if said else f"systemctl ended with {done.returncode}",
+            "systemctl status meshd",
+        )
+    return done.stdout.strip()
+
+
+def _creds(title: str, verb: str, how: list[str], fed: bytes, hint: str) -> bytes:
+    done = subprocess.run(
+        ["systemd-creds", *how, verb, "-", "-"], input=fed, capture_output=True, check=False
+    )
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip().splitlines()
+        cause = said[-1] if said else f"systemd-creds ended with {done.returncode}"
+        raise MeshError(Code.ENGINE_FAILED, title, f"systemd-creds: {cause}", hint)
+    return done.stdout

@@ -1,0 +1,189 @@
+"""Where the mesh's secrets are kept: in plain files of this node, or handed over by systemd and in no file of its own.
+
+A unit's credentials lie in memory that is never swapped, in $CREDENTIALS_DIRECTORY, for that unit alone (systemd.exec(5)).
+Two pairs are taken: `swarm.key` and `cluster.secret`, from whatever the machine's owner has systemd load; and the same
+names after `encrypted.`, which systemd decrypts from two files that `meshd encrypt-secrets` made in the state folder.
+"""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from meshd import files, wire
+from meshd.errors import Code, MeshError
+from meshd.mesh.secrets import CLUSTER_SECRET, NAMES, SWARM_KEY, Secrets
+
+PREFIX = "encrypted."
+SUFFIX = ".encrypted"
+# The first 16 bytes of an encrypted credential say which keys it takes (systemd's src/shared/creds-util.h; the first of
+# each kind was seen of systemd-creds 252). What is not here, as a key of no length, counts for nothing.
+_KEYS = {
+    "5a1c6a86df9d4096b1d5a65e0862f19a": "host",
+    "55b9ed1d38594d43a8319d2ebb332ac6": "host",
+    "0c7cc07b117645919c4b0bea08bc20fe": "tpm2",
+    "faf7eb9341e3412ca1a436f95a29362f": "tpm2",
+    "93a894094874449090caf2fc93cab553": "host+tpm2",
+    "ef4ac13679a9480ea7db68897f9f165d": "host+tpm2",
+    "af4950a849134eb1a73846304ff30c05": "host+tpm2",
+    "adbc4ca3efb64201ba881b6f2e4095ea": "host+tpm2",
+}
+_LOG = structlog.get_logger(part="secrets")
+
+
+def encrypted_file(state: Path, name: str) -> Path:
+    """Where the encrypted copy of that secret is. name: one of NAMES."""
+    return state / "secrets" / f"{name}{SUFFIX}"
+
+
+def key_of(raw: bytes) -> str:
+    """Which key an encrypted credential takes: "host", "tpm2", "host+tpm2"; "" for one that is not known."""
+    try:
+        return _KEYS.get(base64.b64decode(raw, validate=False)[:16].hex(), "")
+    except ValueError:
+        return ""
+
+
+class SecretStore:
+    """The secrets of one node. Everything here blocks. state: its folder; environment: as os.environ.get."""
+
+    def __init__(self, state: Path, environment: Callable[[str], str | None] = os.environ.get) -> None:
+        self._state = state
+        folder = environment("CREDENTIALS_DIRECTORY")
+        self._credentials = Path(folder) if folder else None
+
+    def load(self) -> Secrets:
+        """Those of the mesh. Raises MeshError BAD_STATE that names what cannot be used."""
+        if not self._plain() and (handed := self._handed()):
+            return self._read(handed)
+        try:
+            return Secrets.load(self._state)
+        except MeshError:
+            if not self._plain() and self._encrypted():
+                raise _not_decrypted(self._state) from None
+            raise
+
+    def founding(self) -> Secrets:
+        """For a new mesh: those that the machine's owner hands over, else new ones. Raises MeshError BAD_STATE."""
+        return self._read(SWARM_KEY) if self._has(SWARM_KEY) else Secrets.generate()
+
+    def save(self, secrets: Secrets) -> None:
+        """Those of a mesh that this node joins or founds. Where the owner hands them over they are written nowhere.
+
+        Raises MeshError BAD_STATE where those that are handed over are another mesh's, and OSError.
+        """
+        if not self._has(SWARM_KEY):
+            secrets.save(self._state)
+        elif not _same(self._read(SWARM_KEY), secrets):
+            raise self._another_mesh(SWARM_KEY)
+
+    def settle(self, digest: str) -> None:
+        """See that what is handed over belongs to the mesh (`digest`: of its secrets), and remove the plain files then.
+
+        Raises MeshError BAD_STATE for another mesh's secrets, and OSError.
+        """
+        handed = self._handed()
+        if not handed:
+            return
+        secrets = self._read(handed)
+        if digest and not hmac.compare_digest(secrets.digest(), digest):
+            raise self._another_mesh(handed)
+        if self._plain():  # one of them, where the last try was cut off
+            Secrets.erase(self._state)
+            _LOG.info("systemd hands over the mesh's secrets: the plain files are removed")
+
+    def erase(self) -> None:
+        """Remove them, for a node that leaves. What the machine's owner hands over stays the owner's."""
+        Secrets.erase(self._state)
+        for name in NAMES:
+            encrypted_file(self._state, name).unlink(missing_ok=True)
+        if (self._state / "secrets").is_dir():
+            files.sync_directory(self._state / "secrets")
+
+    def in_memory(self) -> bool:
+        """Nothing with a secret in it may be written to the disk."""
+        return not self._plain() and bool(self._handed())
+
+    def swarm_key(self) -> str | Path:
+        """What kubo's swarm.key is to be: its text, or the file in memory to link to."""
+        if not self.in_memory():
+            return self.load().swarm_key
+        assert self._credentials is not None  # noqa: S101 - in_memory found something there
+        return self._credentials / self._handed()
+
+    def at_rest(self) -> wire.SecretsAtRest:
+        """How they lie on the disk. Only with a key that is in a TPM do they count as encrypted."""
+        if not self.in_memory():
+            return wire.SecretsAtRest(kept="files", key="", encrypted=False)
+        if self._handed() == SWARM_KEY:
+            return wire.SecretsAtRest(kept="credentials", key="", encrypted=False)
+        keys = {key_of(encrypted_file(self._state, name).read_bytes()) for name in NAMES}
+        key = keys.pop() if len(keys) == 1 else ""
+        return wire.SecretsAtRest(kept="encrypted", key=key, encrypted="tpm2" in key)
+
+    # -- what is there ---------------------------------------------------------------------------------------------
+
+    def _plain(self) -> bool:
+        return any((self._state / "secrets" / name).exists() for name in NAMES)
+
+    def _encrypted(self) -> bool:
+        return all(encrypted_file(self._state, name).exists() for name in NAMES)
+
+    def _handed(self) -> str:
+        """The swarm key's name among the credentials; "" where none are handed over that are this mesh's.
+
+        The encrypted ones count while their files are there: `leave` removes those, and the unit goes on having them.
+        """
+        if self._encrypted() and self._has(PREFIX + SWARM_KEY):
+            return PREFIX + SWARM_KEY
+        return SWARM_KEY if self._has(SWARM_KEY) else ""
+
+    def _has(self, name: str) -> bool:
+        """An empty one is what the unit hands over where there is none."""
+        if self._credentials is None:
+            return False
+        try:
+            return bool((self._credentials / name).read_bytes().strip())
+        except FileNotFoundError:
+            return False
+
+    def _read(self, swarm_key: str) -> Secrets:
+        assert self._credentials is not None  # noqa: S101 - whoever calls found something there
+        cluster_secret = swarm_key.replace(SWARM_KEY, CLUSTER_SECRET)
+        try:
+            return Secrets.read(self._credentials / swarm_key, self._credentials / cluster_secret)
+        except MeshError as exc:
+            raise MeshError(Code.BAD_STATE, exc.title, exc.detail, _where(swarm_key)) from None
+
+    def _another_mesh(self, swarm_key: str) -> MeshError:
+        assert self._credentials is not None  # noqa: S101 - as above
+        return MeshError(
+            Code.BAD_STATE,
+            f"cannot use {self._credentials / swarm_key}",
+            "it, or the cluster's secret beside it, is another mesh's",
+            _where(swarm_key),
+        )
+
+
+def _same(one: Secrets, other: Secrets) -> bool:
+    return hmac.compare_digest(one.digest(), other.digest())
+
+
+def _where(swarm_key: str) -> str:
+    if swarm_key.startswith(PREFIX):
+        return "sudo meshd decrypt-secrets"
+    return f"see which lines hand them over, and mend what they name: systemctl cat meshd | grep {SWARM_KEY}"
+
+
+def _not_decrypted(state: Path) -> MeshError:
+    return MeshError(
+        Code.BAD_STATE,
+        f"cannot use {encrypted_file(state, SWARM_KEY)}",
+        "systemd was not told to decrypt it for meshd",
+        "sudo meshd encrypt-secrets tells it; sudo meshd decrypt-secrets makes plain files of it",
+    )

@@ -1,0 +1,132 @@
+"""The mesh's secrets, handed over by systemd: they are used, and lie in no file of the node."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from meshd.mesh.secrets import Secrets
+from tests.mesh.conftest import MakeMesh, MakeNode
+from tests.mesh.nodes import BIN, Mesh, Node, run
+
+pytestmark = pytest.mark.mesh
+
+
+def hand_over(node: Node, secrets: Secrets, prefix: str = "") -> None:
+    """As LoadCredential= would. A secret manager's last line may have no end."""
+    folder = node.folder / "credentials"
+    folder.mkdir(exist_ok=True)
+    for name, text in (("swarm.key", secrets.swarm_key.strip()), ("cluster.secret", secrets.cluster_secret)):
+        (folder / f"{prefix}{name}").write_text(text)
+        (folder / f"{prefix}{name}").chmod(0o400)
+    node.credentials = folder
+
+
+def files_with(secrets: Secrets, folder: Path) -> list[str]:
+    """What in the folder has a secret in it. Links are not followed."""
+    wanted = (secrets.swarm_key.split()[-1].encode(), secrets.cluster_secret.encode())
+    found = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
+    return [str(path.relative_to(folder)) for path in found if any(w in path.read_bytes() for w in wanted)]
+
+
+@pytest.fixture
+def secrets() -> Secrets:
+    return Secrets.generate()
+
+
+def test_a_mesh_is_founded_with_them_and_they_are_in_no_file_of_its_state(
+    make_node: MakeNode, secrets: Secrets
+) -> None:
+    attic, barn = make_node("attic"), make_node("barn")
+    hand_over(attic, secrets)
+    Mesh([attic, barn]).build()
+    assert Secrets.load(barn.state) == secrets, "a node without such a manager keeps them in files"
+    attic.do("pin", "-", "--name", "minutes", "--replicas", "2", stdin=b"as it was said")
+    assert files_with(secrets, attic.state) == []
+    assert set(files_with(secrets, barn.state)) == {
+        "secrets/swarm.key",
+        "secrets/cluster.secret",
+        "kubo/swarm.key",
+        "cluster/service.json",
+    }
+    assert attic.status()["secrets"] == {"kept": "credentials", "key": "", "encrypted": False}
+    assert "secrets  handed over by systemd; not on this node's disk" in attic.do("status").out
+    assert "secrets  in plain files that only meshd may read" in barn.do("status").out
+
+    attic.stop()
+    shutil.rmtree(attic.run_folder)  # as a reboot empties /run
+    attic.start().wait_ready()
+    assert attic.do("get", "minutes", "-o", "-").out == "as it was said"
+    assert files_with(secrets, attic.state) == []
+    assert attic.do("doctor").code == 0
+
+
+def test_plain_files_go_once_the_same_is_handed_over_and_come_back_by_hand(make_mesh: MakeMesh) -> None:
+    attic = make_mesh(1)[0]
+    secrets = Secrets.load(attic.state)
+    attic.do("pin", "-", "--name", "minutes", "--replicas", "1", stdin=b"as it was said")
+    attic.stop()
+    hand_over(attic, secrets)
+    attic.start().wait_ready()
+    assert files_with(secrets, attic.state) == []
+    assert attic.do("get", "minutes", "-o", "-").out == "as it was said"
+
+    attic.stop()
+    attic.credentials = None
+    code, said = ended_at_once(attic)
+    assert code == 1
+    assert f"meshd: cannot use {attic.state}/secrets/swarm.key\n  the file is missing\n" in said
+    secrets.save(attic.state)
+    attic.start().wait_ready()
+    assert len(files_with(secrets, attic.state)) == 4
+
+
+def test_another_meshs_are_refused_and_the_plain_files_stay(make_mesh: MakeMesh, secrets: Secrets) -> None:
+    attic = make_mesh(1)[0]
+    own = Secrets.load(attic.state)
+    attic.stop()
+    hand_over(attic, secrets)
+    code, said = ended_at_once(attic)
+    assert code == 1
+    assert said.startswith(f"meshd: cannot use {attic.credentials}/swarm.key\n")
+    assert "  it, or the cluster's secret beside it, is another mesh's\n  try: see which lines" in said
+    assert Secrets.load(attic.state) == own
+
+
+def test_what_is_no_secret_is_refused_by_name_and_not_shown(make_node: MakeNode, secrets: Secrets) -> None:
+    attic = make_node("attic")
+    hand_over(attic, secrets)
+    assert attic.credentials is not None
+    (attic.credentials / "cluster.secret").chmod(0o600)
+    (attic.credentials / "cluster.secret").write_text("hunter2")
+    answer = attic.start().meshctl("init")
+    assert answer.code == 1
+    assert f"cannot use {attic.credentials}/cluster.secret" in answer.err
+    assert "it is not 64 hex digits" in answer.err
+    assert "hunter2" not in answer.err
+    assert not (attic.state / "mesh.json").exists()
+
+
+def test_who_joins_with_another_meshs_is_told_and_is_as_before(
+    make_node: MakeNode, mesh: Mesh, secrets: Secrets
+) -> None:
+    stranger = make_node("stranger")
+    hand_over(stranger, secrets)
+    stranger.start()
+    invite = mesh[0].do("invite", "--json").document()["invite"]
+    answer = stranger.meshctl("join", invite)
+    assert answer.code == 1
+    assert "another mesh's" in answer.err
+    assert not (stranger.state / "mesh.json").exists()
+    assert not (stranger.state / "secrets" / "swarm.key").exists()
+    stranger.stop()
+    mesh[0].meshctl("forget", "stranger")
+
+
+def ended_at_once(node: Node) -> tuple[int, str]:
+    """`meshd run` where it cannot; what it said to people."""
+    more = {} if node.credentials is None else {"CREDENTIALS_DIRECTORY": str(node.credentials)}
+    answer = run([BIN / "meshd", "run", "--config", node.config], timeout=30, **more)
+    return answer.code, answer.err
