@@ -22,6 +22,9 @@ from meshd.mesh.secrets import CLUSTER_SECRET, NAMES, SWARM_KEY, Secrets
 
 UNIT = "meshd.service"
 DROP_IN = Path("/etc/systemd/system/meshd.service.d/secrets.conf")
+# The PCR for tests, which nothing measures into. Others change with an update of the firmware, and then the node would not
+# start any more; and with none at all systemd 252 makes what it cannot decrypt (measured).
+_PCR = 16
 _RUNS = ("active", "activating", "reloading")
 _LOST = (
     "where the key is lost (another board, another disk), copy swarm.key and cluster.secret from {folder} of another"
@@ -173,10 +176,10 @@ def _read(owner: os.stat_result, path: Path) -> bytes:
 def _write_encrypted(owner: os.stat_result, state: Path, plain: Secrets, with_key: str) -> None:
     encrypted = {}
     for name, text in ((SWARM_KEY, plain.swarm_key), (CLUSTER_SECRET, plain.cluster_secret + "\n")):
-        # Bound to no PCR: those change with an update of the firmware, and then the node would not start any more.
-        how = [f"--name={PREFIX}{name}", f"--with-key={with_key}", "--tpm2-pcrs="]
-        made = _creds("cannot encrypt the secrets", "encrypt", how, text.encode(), _not_with(with_key))
-        if _decrypted(made, name, state) != text:
+        how = [f"--name={PREFIX}{name}", f"--with-key={with_key}", f"--tpm2-pcrs={_PCR}"]
+        title, hint = "cannot encrypt the secrets", _not_with(with_key)
+        made = _creds(title, "encrypt", how, text.encode(), hint)
+        if _creds(title, "decrypt", how[:1], made, hint).decode(errors="replace") != text:
             cause = "what systemd-creds made of them cannot be read back"
             raise MeshError(Code.INTERNAL, "cannot encrypt the secrets", cause, "leave them in plain files")
         encrypted[encrypted_file(state, name)] = made

@@ -57,8 +57,14 @@ def test_a_mesh_is_founded_with_them_and_they_are_in_no_file_of_its_state(
 
     attic.stop()
     shutil.rmtree(attic.run_folder)  # as a reboot empties /run
+    kept = attic.state / "cluster" / "service-without-secret.json"
+    kept.write_text(
+        kept.read_text().replace('"monitor_ping_interval": "15s"', '"monitor_ping_interval": "14s"')
+    )
     attic.start().wait_ready()
     assert attic.do("get", "minutes", "-o", "-").out == "as it was said"
+    settings = (attic.state / "cluster" / "service.json").read_text()
+    assert '"monitor_ping_interval": "14s"' in settings, "a setting of its owner's is kept"
     assert files_with(secrets, attic.state) == []
     assert attic.do("doctor").code == 0
 

@@ -52,7 +52,7 @@ def test_encrypted_through_a_reboot_and_plain_again(archive: Machine, key: str) 
 
 def test_who_leaves_and_begins_anew_is_not_handed_the_old_ones(archive: Machine, key: str) -> None:
     archive.run("meshd encrypt-secrets", seconds=120)
-    archive.run("meshctl leave --force", seconds=120)
+    archive.run("meshctl leave --force --yes", seconds=120)
     archive.run(f"test -z \"$(find {STATE}/secrets -name '*.encrypted')\"")
     archive.run("meshctl init --name another")
     assert archive.run(f"tail -n 1 {STATE}/secrets/swarm.key").strip() != key
