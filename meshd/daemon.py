@@ -50,6 +50,7 @@ from meshd.peer.server import PeerServer
 from meshd.pins.parts import Outside, Pins
 from meshd.service_manager import ServiceManager
 from meshd.supervise import leftovers
+from meshd.supervise.groups import Groups, delegated
 from meshd.turns import Turns
 
 _ADDRESS_EVERY_S = 2.0
@@ -66,7 +67,9 @@ _LOG = structlog.get_logger(part="daemon")
 class Node:
     """Everything that depends on who this node is. After `leave` another one is built."""
 
-    def __init__(self, config: Config, manager: ServiceManager | None = None) -> None:
+    def __init__(
+        self, config: Config, manager: ServiceManager | None = None, groups: Groups | None = None
+    ) -> None:
         """Blocks: reads and creates state. Raises MeshError BAD_STATE."""
         state, private = config.state, config.private_sockets
         self.config = config
@@ -124,6 +127,7 @@ class Node:
             self._recover,
             self.pins.storage.full,
             self._turned,
+            groups,
         )
         self.membership = Membership(
             config,
@@ -415,7 +419,11 @@ async def run(
     files.check_disk(config.state, config.paths.disk)
     files.prepare_folders(config.state, config.paths.run.absolute(), config.private_sockets)
     run_folder = config.paths.run.absolute()
-    with files.only_daemon(config.state), files.only_daemon(run_folder, "run"):
+    with (
+        files.only_daemon(config.state),
+        files.only_daemon(run_folder, "run"),
+        delegated() as own_groups,
+    ):
         for leftover in await asyncio.to_thread(leftovers.kill, config.state):
             _LOG.warning("ended a leftover of a previous run", pid=leftover.pid, program=leftover.program)
         node: Node | None = None
@@ -430,7 +438,7 @@ async def run(
         if manager is not None and manager.present:
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
         while not stop.is_set():
-            predecessor, node = node, await asyncio.to_thread(Node, config, manager)
+            predecessor, node = node, await asyncio.to_thread(Node, config, manager, own_groups)
             await node.run(stop, predecessor)
         if node is not None:
             await node.retire(replaced=False)
