@@ -74,6 +74,7 @@ class Node:
         state, private = config.state, config.private_sockets
         self.config = config
         self.manager = manager or ServiceManager()
+        self._groups = groups
         self._built = time.monotonic()
         self.identity = Identity.load_or_create(state)
         self.store = MeshStore(state, self.identity.fingerprint)
@@ -202,7 +203,7 @@ class Node:
             PinsApi(pins.catalogue, pins.adder, pins.content, pins.remover),
             DoctorApi(examination),
         )
-        keeper = Gatekeeper(config.control, self._child_pids)
+        keeper = Gatekeeper(config.control, self._child_pids, self._in_childs_group)
         self.control = ControlServer(config.control_socket, routes, keeper)
         self.metrics_port: MetricsServer | None = None
         if config.metrics.listen:
@@ -231,6 +232,9 @@ class Node:
 
     def _child_pids(self) -> list[int]:
         return [s.state.pid for s in self.turns.services.values() if s.state.pid is not None]
+
+    def _in_childs_group(self, membership: str) -> bool:
+        return self._groups is not None and self._groups.holds(membership)
 
     def _engine_ports(self) -> dict[str, int]:
         return {"kubo": self.config.ports.swarm, "cluster": self.config.ports.cluster}
