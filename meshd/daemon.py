@@ -51,6 +51,7 @@ from meshd.peer.server import PeerServer
 from meshd.pins.parts import Outside, Pins
 from meshd.service_manager import ServiceManager
 from meshd.supervise import leftovers
+from meshd.supervise.groups import Groups, delegated
 from meshd.turns import Turns
 
 _ADDRESS_EVERY_S = 2.0
@@ -67,11 +68,14 @@ _LOG = structlog.get_logger(part="daemon")
 class Node:
     """Everything that depends on who this node is. After `leave` another one is built."""
 
-    def __init__(self, config: Config, manager: ServiceManager | None = None) -> None:
+    def __init__(
+        self, config: Config, manager: ServiceManager | None = None, groups: Groups | None = None
+    ) -> None:
         """Blocks: reads and creates state. Raises MeshError BAD_STATE."""
         state, private = config.state, config.private_sockets
         self.config = config
         self.manager = manager or ServiceManager()
+        self._groups = groups
         self._built = time.monotonic()
         self.identity = Identity.load_or_create(state)
         self.store = MeshStore(state, self.identity.fingerprint)
@@ -127,6 +131,7 @@ class Node:
             self._recover,
             self.pins.storage.full,
             self._turned,
+            groups,
         )
         self.membership = Membership(
             config,
@@ -204,7 +209,7 @@ class Node:
             PinsApi(pins.catalogue, pins.adder, pins.content, pins.remover),
             DoctorApi(examination),
         )
-        keeper = Gatekeeper(config.control, self._child_pids)
+        keeper = Gatekeeper(config.control, self._child_pids, self._in_childs_group)
         self.control = ControlServer(config.control_socket, routes, keeper)
         self.metrics_port: MetricsServer | None = None
         if config.metrics.listen:
@@ -233,6 +238,9 @@ class Node:
 
     def _child_pids(self) -> list[int]:
         return [s.state.pid for s in self.turns.services.values() if s.state.pid is not None]
+
+    def _in_childs_group(self, membership: str) -> bool:
+        return self._groups is not None and self._groups.holds(membership)
 
     def _engine_ports(self) -> dict[str, int]:
         return {"kubo": self.config.ports.swarm, "cluster": self.config.ports.cluster}
@@ -424,7 +432,11 @@ async def run(
     files.check_disk(config.state, config.paths.disk)
     files.prepare_folders(config.state, config.paths.run.absolute(), config.private_sockets)
     run_folder = config.paths.run.absolute()
-    with files.only_daemon(config.state), files.only_daemon(run_folder, "run"):
+    with (
+        files.only_daemon(config.state),
+        files.only_daemon(run_folder, "run"),
+        delegated() as own_groups,
+    ):
         for leftover in await asyncio.to_thread(leftovers.kill, config.state):
             _LOG.warning("ended a leftover of a previous run", pid=leftover.pid, program=leftover.program)
         node: Node | None = None
@@ -439,7 +451,7 @@ async def run(
         if manager is not None and manager.present:
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
         while not stop.is_set():
-            predecessor, node = node, await asyncio.to_thread(Node, config, manager)
+            predecessor, node = node, await asyncio.to_thread(Node, config, manager, own_groups)
             await node.run(stop, predecessor)
         if node is not None:
             await node.retire(replaced=False)

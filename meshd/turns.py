@@ -26,6 +26,7 @@ from meshd.model import OverlayState, Phase, Snapshot
 from meshd.overlay.addresses import is_private
 from meshd.peer.server import PeerServer
 from meshd.reconcile import Action, Fail, Link, Listen, Recover, Start, Stop, decide
+from meshd.supervise.groups import Groups
 from meshd.supervise.service import Service
 from meshd.wire import Member
 
@@ -49,8 +50,9 @@ class Turns:
         recover: Callable[[], Awaitable[None]],
         disk_full: Callable[[], str],
         turned: Callable[[], None] = lambda: None,
+        groups: Groups | None = None,
     ) -> None:
-        """turned: called after each turn."""
+        """turned: called after each turn. groups: the control groups for the services."""
         self._config = config
         self._store = store
         self._secret_store = secret_store
@@ -63,8 +65,8 @@ class Turns:
         self._disk_full = disk_full
         self._turned = turned
         self.services = {
-            "kubo": Service(kubo_program, self.wake),
-            "cluster": Service(cluster_program, self.wake),
+            program.name: Service(program, self.wake, groups.of(program.name) if groups is not None else None)
+            for program in (kubo_program, cluster_program)
         }
         self.overlay = OverlayState()
         self.address_since = time.monotonic()

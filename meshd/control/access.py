@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import grp
 import os
+import signal
 import socket
 import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from meshd.config import Control
@@ -16,12 +18,16 @@ from meshd.errors import Code, MeshError
 
 Access = Literal["read", "admin"]
 _GROUPS_BYTES = 1024  # the most that Python's getsockopt takes: 256 groups
-_SO_PEERGROUPS = 59  # linux/socket.h; not in Python's socket module
+_SO_PEERGROUPS, _SO_PEERPIDFD = 59, 77  # linux/socket.h; not in Python's socket module
+_GONE = -1
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The process that made the connection, as it was then. groups: its group and supplementary group ids."""
+    """The process that made the connection, as it was then. groups: its group and supplementary group ids.
+
+    pid: 0 where it is in another pid namespace; -1 where it is known to have ended, so that the number may be another's.
+    """
 
     pid: int
     uid: int
@@ -38,25 +44,46 @@ def caller_of(connection: socket.socket) -> Caller:
             raise
         raw = b""  # more groups than fit: only the first one counts
     groups = struct.unpack(f"{len(raw) // 4}I", raw)
-    return Caller(pid, uid, frozenset((gid, *groups)))
+    return Caller(_GONE if pid and _has_ended(connection) else pid, uid, frozenset((gid, *groups)))
+
+
+def _has_ended(connection: socket.socket) -> bool:
+    """Whether the process that connected is no more, whoever has its pid by now. False where the kernel cannot tell."""
+    try:
+        process = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD)
+    except OSError as exc:
+        return exc.errno != errno.ENOPROTOOPT  # before Linux 6.5
+    try:
+        signal.pidfd_send_signal(process, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        pass  # another user's, so it is there
+    finally:
+        os.close(process)
+    return False
 
 
 class Gatekeeper:
     """Decides by uid and group. Children of the daemon are refused: an engine that was taken over gets no control."""
 
-    def __init__(self, control: Control, children: Callable[[], Iterable[int]]) -> None:
-        """children: pids of the supervised programs; each leads a process group of its own."""
+    def __init__(
+        self,
+        control: Control,
+        children: Callable[[], Iterable[int]],
+        in_their_groups: Callable[[str], bool] = lambda membership: False,
+    ) -> None:
+        """children: pids of the supervised programs; each leads a process group of its own. in_their_groups: whether a
+        process with that /proc/PID/cgroup is in a control group of theirs, which unlike the other is not left by setsid.
+        """
         self._admin_group = _gid(control.admin_group)
         self._read_group = _gid(control.read_group)
         self._children = children
+        self._in_their_groups = in_their_groups
 
     def check(self, caller: Caller, wanted: Access) -> None:
         """Raises MeshError DENIED with what to do about it."""
-        try:
-            group = os.getpgid(caller.pid)
-        except ProcessLookupError:
-            group = -1  # it ended after it asked
-        if group in set(self._children()):
+        if self._is_child(caller):
             raise MeshError(
                 Code.DENIED,
                 "cannot answer",
@@ -75,6 +102,20 @@ class Gatekeeper:
             f"user id {caller.uid} is not in its group",
             "sudo usermod -aG meshd $USER, then log in again; or: sudo meshctl ...",
         )
+
+    def _is_child(self, caller: Caller) -> bool:
+        """Whether a supervised program started it. Raises MeshError DENIED where nobody can tell any more."""
+        if caller.pid == 0:
+            return False  # of another pid namespace; the programs are in this one
+        try:
+            if os.getpgid(caller.pid) in set(self._children()):
+                return True
+            return self._in_their_groups(Path(f"/proc/{caller.pid}/cgroup").read_text())
+        except OSError:
+            if caller.uid != os.geteuid():
+                return False  # others' processes may be hidden in /proc; a supervised program is never theirs
+            # What ends right after it has asked could be one of them that left its socket to another process.
+            raise MeshError(Code.DENIED, "cannot answer", "the caller is gone") from None
 
 
 def _gid(name: str) -> int:

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from meshd.supervise.groups import Group
+
 _LAUNCHER = Path(__file__).with_name("launch.py")
 _LINE_LIMIT = 64 * 1024  # a longer line is handed on in pieces
 MARK = "MESHD_CHILD_OF"
@@ -28,27 +30,40 @@ class Launch:
 
 
 class Child:
-    """A running child. `ended` is set when the process is gone and its output was read to the end."""
+    """A running child. `ended` is set when the process is gone and its output was read to the end.
 
-    def __init__(self, process: asyncio.subprocess.Process, on_line: Callable[[str], None]) -> None:
+    With a control group, whatever it started is killed when it is gone itself. Without one, what left its session lives
+    on, and a stop waits for what holds its output.
+    """
+
+    def __init__(
+        self, process: asyncio.subprocess.Process, on_line: Callable[[str], None], group: Group | None = None
+    ) -> None:
         self._process = process
+        self._group = group
         self._pidfd = _pidfd(process.pid)
         self._on_line = on_line
         self.pid = process.pid
         self.last_lines: deque[str] = deque(maxlen=20)
         self.ended = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        if self._pidfd is not None:
+            self._loop.add_reader(self._pidfd, self._is_gone)
+        else:
+            self._end_others()
         self._reader = asyncio.create_task(self._read(), name=f"output-{process.pid}")
 
     @classmethod
-    async def spawn(cls, launch: Launch, on_line: Callable[[str], None]) -> Child:
-        """Start it in a session of its own. Must be called from the main thread: PDEATHSIG fires when the *thread*
-        that forked ends. Raises OSError where Python itself cannot be started."""
+    async def spawn(cls, launch: Launch, on_line: Callable[[str], None], group: Group | None = None) -> Child:
+        """Start it in a session and a group of its own. Must be called from the main thread: PDEATHSIG fires when the
+        *thread* that forked ends. group: made and empty. Raises OSError where Python itself cannot be started."""
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-I",
             "-S",
             str(_LAUNCHER),
             str(os.getpid()),
+            *((str(group.path),) if group is not None else ()),
             "--",
             *launch.argv,
             env={**launch.env, MARK: str(launch.owner)},
@@ -58,7 +73,7 @@ class Child:
             limit=_LINE_LIMIT,
             start_new_session=True,
         )
-        return cls(process, on_line)
+        return cls(process, on_line, group)
 
     @property
     def exit_text(self) -> str:
@@ -86,6 +101,17 @@ class Child:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, number)
 
+    def _is_gone(self) -> None:
+        if self._pidfd is not None:
+            self._loop.remove_reader(self._pidfd)  # or it tells again and again
+        self._end_others()
+
+    def _end_others(self) -> None:
+        """What it started. Not only after its output has ended: they may hold that open."""
+        if self._group is not None:
+            with contextlib.suppress(OSError):  # whoever starts it again tells of what cannot be ended
+                self._group.kill()
+
     async def _read(self) -> None:
         output = self._process.stdout
         assert output is not None  # noqa: S101 - PIPE was asked for
@@ -106,6 +132,7 @@ class Child:
         finally:
             await self._process.wait()
             if self._pidfd is not None:
+                self._loop.remove_reader(self._pidfd)
                 os.close(self._pidfd)
                 self._pidfd = None
             self.ended.set()

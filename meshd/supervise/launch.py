@@ -1,9 +1,10 @@
-"""Becomes a child of the daemon: `python -I -S launch.py PARENT -- PROGRAM ARG...`. Standard library only.
+"""Becomes a child of the daemon: `python -I -S launch.py PARENT [GROUP] -- PROGRAM ARG...`. Standard library only.
 
-Three things must hold before the program's first instruction, and a fork from a process with threads is no place
+PARENT is the daemon's pid; GROUP the folder of a control group. Four things must hold before the program's first instruction, and a fork from a process with threads is no place
 to arrange them, so this small program does and then execs:
 
 - it dies with the daemon (PR_SET_PDEATHSIG), so that kill -9 of meshd leaves no orphan;
+- where it has a control group, it and all that it starts are in that, and cannot move themselves to another one;
 - it can gain no privileges;
 - it can open no Internet socket but TCP. ipfs-cluster's NAT mapping is hard-coded: without this filter it searches
   the LAN for routers by UDP for the first seconds of each start (measured on 1.1.6).
@@ -23,6 +24,10 @@ LOAD, AND, EQUAL, AT_LEAST, RETURN = 0x20, 0x54, 0x15, 0x35, 0x06
 # machine -> (AUDIT_ARCH, number of socket(2)); io_uring_setup is 425 everywhere. From linux/audit.h and unistd.h.
 ARCHITECTURES = {"x86_64": (0xC000003E, 41), "aarch64": (0xC00000B7, 198)}
 IO_URING_SETUP = 425
+# linux/landlock.h. Their numbers are the same on every machine.
+LANDLOCK_CREATE_RULESET, LANDLOCK_ADD_RULE, LANDLOCK_RESTRICT_SELF = 444, 445, 446
+WRITE_FILE, REMOVE_DIRECTORY, MAKE_DIRECTORY, REFER = 1 << 1, 1 << 4, 1 << 7, 1 << 13
+LANDLOCK_WITH_REFER = 2  # the version; before it no file can be renamed into another folder, which kubo does
 AF_INET, AF_INET6, AF_PACKET, SOCK_STREAM, IPPROTO_TCP = 2, 10, 17, 1, 6
 
 
@@ -82,6 +87,48 @@ def confine(libc: ctypes.CDLL) -> None:
     prctl(libc, PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.addressof(header))
 
 
+def enter(folder: str) -> None:
+    """Move this process into a control group, see cgroups(7). Raises OSError."""
+    with open(os.path.join(folder, "cgroup.procs"), "w") as members:  # noqa: PTH118, PTH123 - pathlib is slow to import
+        members.write("0")
+
+
+def stay(libc: ctypes.CDLL, folder: str) -> None:
+    """Close the top-level folder that the control groups are in (/sys) to writing, for this process and all that it
+    execs: the group belongs to its own user, who could leave it otherwise. Raises OSError.
+
+    Where the kernel has no Landlock, or a system call filter keeps it away, nothing is done.
+    """
+    version = libc.syscall(LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint(1))
+    if version < LANDLOCK_WITH_REFER:
+        return
+    rights = WRITE_FILE | REMOVE_DIRECTORY | MAKE_DIRECTORY | REFER
+    handled = struct.pack("=Q", rights)
+    rules = called(libc, LANDLOCK_CREATE_RULESET, handled, ctypes.c_size_t(len(handled)), ctypes.c_uint(0))
+    closed = folder.split("/")[1]
+    for entry in os.scandir("/"):
+        if entry.name == closed or not entry.is_dir(follow_symlinks=False):
+            continue
+        try:
+            below = os.open(entry.path, os.O_PATH)
+        except PermissionError:
+            continue  # what cannot be opened cannot be written either
+        called(libc, LANDLOCK_ADD_RULE, rules, 1, struct.pack("=Qi", rights, below), 0)
+        os.close(below)
+    prctl(libc, PR_SET_NO_NEW_PRIVS, 1)
+    called(libc, LANDLOCK_RESTRICT_SELF, rules, 0)
+    os.close(rules)
+
+
+def called(libc: ctypes.CDLL, number: int, *arguments: object) -> int:
+    """syscall(2). Raises OSError."""
+    result = int(libc.syscall(number, *arguments))
+    if result < 0:
+        errno = ctypes.get_errno()
+        raise OSError(errno, os.strerror(errno), f"system call {number}")
+    return result
+
+
 def prctl(libc: ctypes.CDLL, option: int, first: int, second: int = 0) -> None:
     """prctl(2). Raises OSError."""
     arguments = [ctypes.c_ulong(value) for value in (first, second, 0, 0)]
@@ -92,12 +139,16 @@ def prctl(libc: ctypes.CDLL, option: int, first: int, second: int = 0) -> None:
 
 def main(arguments: list[str]) -> int:
     """Confine this process and exec the program. Returns only on failure, with the reason on standard error."""
-    parent, _, *command = arguments
+    end = arguments.index("--")
+    (parent, *group), command = arguments[:end], arguments[end + 1 :]
     libc = ctypes.CDLL(None, use_errno=True)
     try:
         prctl(libc, PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != int(parent):
             return 1  # the daemon died between the fork and the line above
+        for folder in group:
+            enter(folder)
+            stay(libc, folder)
         confine(libc)
         os.execv(command[0], command)  # noqa: S606 - becoming the program is the purpose
     except KeyError as exc:

@@ -16,6 +16,7 @@ import structlog
 from meshd.errors import Code, MeshError
 from meshd.model import Phase, ServiceState
 from meshd.supervise.child import Child, Launch
+from meshd.supervise.groups import Group
 
 BACKOFF_FIRST = 0.5
 BACKOFF_MOST = 30.0
@@ -52,9 +53,16 @@ class Service:
     """Runs one program. `state` is the truth about it; `on_change` is called after each change of it."""
 
     def __init__(
-        self, program: Program, on_change: Callable[[], None], *, clock: Callable[[], float] = time.monotonic
+        self,
+        program: Program,
+        on_change: Callable[[], None],
+        group: Group | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """group: the control group for its processes, where there can be one."""
         self.program = program
+        self._group = group
         self.lines: deque[tuple[float, str]] = deque(maxlen=500)
         self.line_listeners: list[Callable[[float, str], None]] = []
         self._on_change = on_change
@@ -99,7 +107,9 @@ class Service:
             )
             try:
                 launch = await self.program.prepare()
-                self._child = await Child.spawn(launch, self._on_line)
+                if self._group is not None:
+                    await self._group.make()
+                self._child = await Child.spawn(launch, self._on_line, self._group)
                 self._set(pid=self._child.pid)
                 await self._become_ready(self._child)
             except MeshError as exc:
@@ -123,6 +133,7 @@ class Service:
             await self._child.stop(self.program.stop_grace if grace is None else grace)
             self._log.info("stopped", how=self._child.exit_text)
             self._child = None
+            await self._end_group()
             self._set(phase=Phase.STOPPED, pid=None)
 
     async def fail(self, why: str) -> None:
@@ -233,6 +244,15 @@ class Service:
         if self._child is not None:
             await self._child.stop(0)
             self._child = None
+        await self._end_group()
+
+    async def _end_group(self) -> None:
+        """What it started ends with it. What does not is told now, and keeps the next start from beginning."""
+        if self._group is not None:
+            try:
+                await self._group.end()
+            except (MeshError, OSError) as exc:
+                self._log.error("cannot end what it has started", error=str(exc))
 
     async def _end_watch(self) -> None:
         if self._watch is not None:

@@ -46,15 +46,17 @@ def test_the_unit_is_without_fault_and_hardly_exposed(attic: Machine) -> None:
     assert float(found[1]) <= 1.8
 
 
-def test_the_kernel_lets_the_unit_talk_to_private_networks_only(archive: Machine) -> None:
-    """A process is put into the unit's own group, as a program that was taken over would be in it."""
+@pytest.mark.parametrize("below", ["", "/kubo"])
+def test_the_kernel_lets_the_unit_talk_to_private_networks_only(archive: Machine, below: str) -> None:
+    """A process is put into the unit's own group, or that of an engine, as one that was taken over would be in it."""
+    archive.until("systemctl status meshd", READY)
     script = (
         "import socket\n"
         "for address in ('10.7.0.9', '203.0.113.9', '8.8.8.8'):\n"
         "    try: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', (address, 9)); print(address, 'sent')\n"
         "    except OSError as exc: print(address, exc.strerror)\n"
     )
-    group = "/sys/fs/cgroup/system.slice/meshd.service/cgroup.procs"
+    group = f"/sys/fs/cgroup/system.slice/meshd.service{below}/cgroup.procs"
     inside = archive.run(f'echo $$ > {group}; python3 -c "{script}"')
     assert inside.splitlines() == [
         "10.7.0.9 sent",

@@ -1,0 +1,74 @@
+"""Control groups for tests: below the one that the tests run in, and gone after them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from meshd.supervise import groups
+from tests.supervise.programs import python
+
+_NAME = groups._unified(Path("/proc/self/cgroup").read_text())
+
+
+def here() -> Path | None:
+    """The folder of the group that the tests run in, where groups can be made below it."""
+    if _NAME is None or os.geteuid() != 0:
+        return None
+    found = groups._folders(_NAME, Path("/proc/self/mountinfo").read_text())
+    return next((one for one in found if os.access(one, os.W_OK)), None)
+
+
+needed = pytest.mark.skipif(here() is None, reason="making control groups needs root and cgroup2")
+
+
+@pytest.fixture
+def unit(tmp_path: Path) -> Iterator[Path]:
+    """A control group as systemd makes it for a unit with Delegate=."""
+    folder = here()
+    assert folder is not None
+    made = folder / f"meshd-test-{os.getpid()}-{tmp_path.name}"
+    made.mkdir()
+    os.setxattr(made, groups._DELEGATED, b"1")
+    yield made
+    (made / "cgroup.kill").write_text("1")
+    while "populated 1" in (made / "cgroup.events").read_text():
+        os.sched_yield()  # killed they are; a test that hangs is ended by its time-out
+    for one, _, _ in os.walk(made, topdown=False):
+        Path(one).rmdir()
+
+
+def name_of(unit: Path) -> str:
+    """What /proc/PID/cgroup of a process in it says."""
+    return f"{(_NAME or '').rstrip('/')}/{unit.name}"
+
+
+def hides(up: Path, then: str, output: str = "") -> tuple[str, ...]:
+    """A program that starts another one, which leaves its session and process group, forgets its environment, hears no
+    SIGTERM and lives for ever. `up` holds its pid. then: what the program itself does after that. output: of the other
+    one, such as "1>/dev/null"; default: that of the program."""
+    other = (
+        f"trap '' TERM HUP; echo $$ > {up}.new; mv {up}.new {up}; while :; do read -r _ < {up}.quiet; done"
+    )
+    return python(
+        "import os, signal, sys, time\n"
+        f"os.mkfifo({str(up) + '.quiet'!r})\n"
+        "if os.fork() == 0:\n"
+        "    os.setsid()\n"
+        "    if os.fork() == 0:\n"
+        f"        os.execve('/bin/sh', ['sh', '-c', {f'exec {output}; {other}' if output else other!r}], {{}})\n"
+        "    os._exit(0)\n"
+        "os.wait()\n"
+        f"while not os.path.exists({str(up)!r}): time.sleep(0.01)\n" + then
+    )
+
+
+def is_alive(pid: int) -> bool:
+    """Whether it runs: what has ended and waits for its parent does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
