@@ -153,12 +153,6 @@ class Service:
         if leak != self._state.leak:
             self._set(leak=leak)
 
-    def forgive(self) -> None:
-        """Forget the back-off: what it failed for has changed."""
-        self._failures = 0
-        if self._state.phase is Phase.BACKOFF:
-            self._set(retry_at=self._clock())
-
     async def _become_ready(self, child: Child) -> None:
         deadline = self._clock() + self.program.ready_timeout
         pause = 0.02

@@ -211,16 +211,6 @@ async def test_a_start_alone_does_not_begin_the_back_off_anew(service: Supervise
     assert service.state.retry_at - service.now() > 2
 
 
-async def test_when_the_cause_has_changed_the_back_off_is_forgiven(service: Supervised) -> None:
-    service.script.text = DIES
-    for _ in range(4):
-        await service.start("s")
-    service.forgive()
-    assert service.state.retry_at <= service.now()
-    await service.start("s")
-    assert service.state.retry_at - service.now() <= 0.5
-
-
 async def test_after_a_restart_that_works_its_last_end_can_still_be_read(service: Supervised) -> None:
     good, service.script.text = service.script.text, DIES
     await service.start("s")

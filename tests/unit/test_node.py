@@ -12,7 +12,7 @@ import pytest
 from aiohttp.test_utils import make_mocked_request
 
 from meshd import config, files
-from meshd.daemon import Node
+from meshd.node import Node
 from meshd.errors import Code, MeshError
 from meshd.mesh.identity import Identity
 from meshd.mesh.secrets import Secrets

@@ -1,0 +1,394 @@
+"""One node: builds every part, runs them in one TaskGroup, stops them in order."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from meshd import files, memory
+from meshd.cluster.rest import Cluster
+from meshd.cluster.service import ClusterProgram
+from meshd.config import Config
+from meshd.control.access import Gatekeeper
+from meshd.control.doctor import DoctorApi
+from meshd.control.mesh import MeshApi
+from meshd.control.pins import PinsApi
+from meshd.control.requests import RequestsApi
+from meshd.control.routes import table
+from meshd.control.server import ControlServer
+from meshd.control.status import StatusApi
+from meshd.health.audit import Audit
+from meshd.health.board import Board
+from meshd.health.examine import Examination
+from meshd.health.facts import Facts
+from meshd.health.notices import Notices
+from meshd.health.telling import Teller
+from meshd.kubo.rpc import Kubo
+from meshd.kubo.service import KuboProgram
+from meshd.leaving import Leaving
+from meshd.mesh import belongings
+from meshd.mesh.by_network import ByNetwork
+from meshd.mesh.identity import Identity
+from meshd.mesh.membership import Membership
+from meshd.mesh.network_admin import NetworkAdmin
+from meshd.mesh.peers import Peers
+from meshd.mesh.secret_store import SecretStore
+from meshd.mesh.secrets import Secrets
+from meshd.mesh.store import MeshStore
+from meshd.mesh.watch import Watch
+from meshd.metrics import MetricsServer
+from meshd.overlay.follow import Overlay
+from meshd.overlay.zerotier import ZeroTier
+from meshd.peer.scrape import Scrape
+from meshd.peer.server import PeerServer
+from meshd.pins.parts import Outside, Pins
+from meshd.rounds import every
+from meshd.service_manager import ServiceManager
+from meshd.supervise.groups import Groups
+from meshd.turns import Turns
+
+_ADDRESS_EVERY_S = 2.0
+_HEALTH_EVERY_S = 2.0
+_REPLICATE_EVERY_S = 5.0
+_REPLICATE_SHARE = 0.02  # a large catalogue is read less often
+_SETTLED_S = 15.0  # after a start nobody is called away who was not asked yet
+_STOP_S = 60.0
+_MIGRATION_STEP_S = 120.0  # asked of systemd again at each turn, while a repository is brought up to date
+_LOG = structlog.get_logger(part="daemon")
+
+
+class Node:
+    """Everything that depends on who this node is. After `leave` another one is built."""
+
+    def __init__(
+        self, config: Config, manager: ServiceManager | None = None, groups: Groups | None = None
+    ) -> None:
+        """Blocks: reads and creates state. Raises MeshError BAD_STATE."""
+        state, private = config.state, config.private_sockets
+        self.config = config
+        self.manager = manager or ServiceManager()
+        self._groups = groups
+        self._built = time.monotonic()
+        self.identity = Identity.load_or_create(state)
+        self.store = MeshStore(state, self.identity.fingerprint)
+        self.secret_store = SecretStore(state)
+        belongings.check(state, self.store.mesh, self.identity.fingerprint, self.secret_store)
+        kubo_repo = files.private_directory(state / "kubo")
+        cluster_folder = files.private_directory(state / "cluster")
+        self.overlay = Overlay(config.overlay, ZeroTier(config.overlay.zerotier), self._network)
+        self.kubo = Kubo(private / "kubo.sock")
+        self.cluster = Cluster(private / "cluster.sock")
+        self.peers = Peers(self.identity, lambda: self.turns.overlay.address)
+        self.pins = Pins(
+            Outside(
+                config=config,
+                store=self.store,
+                peers=self.peers,
+                kubo=self.kubo,
+                cluster=self.cluster,
+                content=(kubo_repo, cluster_folder, state),
+                peer_states=lambda: self.watch.states(),
+                ready=lambda: self.turns.ready,
+            )
+        )
+        duties = self.pins.duties
+        self.watch = Watch(
+            self.store,
+            self.peers,
+            duties.beat,
+            on_removals=duties.fetch_removals,
+            seen_file=state / "seen.json",
+        )
+        self.peer_server = PeerServer(
+            self.identity,
+            self.store,
+            self.secret_store.load,
+            duties,
+            on_joined=lambda _: self.watch.poke(),
+            on_beat=self.watch.heard,
+            count_entries=self.pins.catalogue.count,
+            scrape=Scrape(config.metrics.peer_token_file, lambda: self.status.exposition()),
+        )
+        self.kubo_program = KuboProgram(kubo_repo, self.kubo, config.paths.engines, state)
+        self.cluster_program = ClusterProgram(cluster_folder, self.cluster, config.paths.engines, state)
+        self.turns = Turns(
+            config,
+            self.store,
+            self.secret_store,
+            self.kubo,
+            self.kubo_program,
+            self.cluster_program,
+            self.peer_server,
+            self.pins.uploads.abort_all,
+            self._recover,
+            self.pins.storage.full,
+            self._turned,
+            groups,
+        )
+        self.membership = Membership(
+            config,
+            self.identity,
+            self.store,
+            self.secret_store,
+            self.peers,
+            lambda: self.turns.overlay,
+            self._create_engines,
+            lambda: self.status.why_not_ready(),
+            self.pins.catalogue.count,
+            ByNetwork(config, self.overlay),
+        )
+        self.board = Board()
+        self.teller = Teller(config.notify.command, self._who)
+        self.board.listeners.append(self.teller.heard)
+        self.notices = Notices(state / "notices.json", self.store)
+        self.audit = Audit(
+            self.turns.services,
+            self._engine_ports(),
+            lambda: self.turns.overlay.address,
+            self.kubo,
+            self.turns.kubo_place,
+            self._kubo_ids,
+            self._secret_files,
+            state,
+        )
+        self.pins.storage.broken = self._why_unwritable
+        self._build_control()
+
+    def _build_control(self) -> None:
+        config, pins = self.config, self.pins
+        self.status = StatusApi(
+            config,
+            self.store,
+            self.secret_store,
+            self.membership,
+            self.turns,
+            self.board,
+            self.notices,
+            pins,
+            self.kubo,
+            self.cluster,
+            self.watch.states,
+            lambda: {"kubo": self.kubo_program.version, "cluster": self.cluster_program.version},
+            self.overlay,
+        )
+        examination = Examination(
+            self.turns.services,
+            self._engine_ports(),
+            lambda: self.turns.overlay,
+            self.kubo,
+            self.turns.kubo_place,
+            self.turns.cluster_place,
+            config.state / "cluster" / "service.json",
+            self._kubo_ids,
+            self._secret_files,
+            self.board,
+        )
+        self.leaving = Leaving(
+            config,
+            self.store,
+            self.secret_store,
+            self.membership,
+            self.turns,
+            pins,
+            self.overlay.zerotier,
+            self.status.why_not_ready,
+        )
+        admin = NetworkAdmin(config, self.store, self.overlay)
+        routes = table(
+            self.status,
+            MeshApi(self.membership, pins.departure, self.store, self.status, self.leaving, admin),
+            RequestsApi(lambda: self.peer_server.approval, admin),
+            PinsApi(pins.catalogue, pins.adder, pins.content, pins.remover),
+            DoctorApi(examination),
+        )
+        keeper = Gatekeeper(config.control, self._child_pids, self._in_childs_group)
+        self.control = ControlServer(config.control_socket, routes, keeper)
+        self.metrics_port: MetricsServer | None = None
+        if config.metrics.listen:
+            handlers = {
+                "/metrics": self.status.metrics,
+                "/healthz": self.status.healthz,
+                "/readyz": self.status.readyz,
+            }
+            self.metrics_port = MetricsServer(config.metrics.listen, handlers)
+
+    def reload(self, config: Config) -> None:
+        """Take over from `config` what can change while the node runs: RELOADED names it."""
+        self.pins.storage.reserve = config.storage.reserve
+        self.pins.storage.offer = config.storage.offer
+
+    def _turned(self) -> None:
+        self.manager.turned()
+        if self.turns.migration:
+            self.manager.needs(_MIGRATION_STEP_S)
+        self.manager.status(self.status.why_not_ready() or "ready")
+
+    # -- what parts ask of each other ------------------------------------------------------------------------------
+
+    def _why_unwritable(self) -> str:
+        return self.audit.unwritable or self.pins.disk.failed
+
+    def _child_pids(self) -> list[int]:
+        return [s.state.pid for s in self.turns.services.values() if s.state.pid is not None]
+
+    def _in_childs_group(self, membership: str) -> bool:
+        return self._groups is not None and self._groups.holds(membership)
+
+    def _engine_ports(self) -> dict[str, int]:
+        return {"kubo": self.config.ports.swarm, "cluster": self.config.ports.cluster}
+
+    def _kubo_ids(self) -> set[str]:
+        return {m.kubo_id for m in self.store.members()}
+
+    def _secret_files(self) -> list[Path]:
+        state = self.config.state
+        files_of_secrets = [
+            self.identity.key_file,
+            state / "mesh.json",
+            Secrets.swarm_key_file(state),
+            state / "secrets" / "cluster.secret",
+            state / "kubo" / "swarm.key",
+            state / "kubo" / "config",
+            state / "cluster" / "service.json",
+            state / "cluster" / "identity.json",
+        ]
+        return [
+            path for path in files_of_secrets if not path.is_symlink()
+        ]  # a link leads to this unit's memory
+
+    def _who(self) -> dict[str, str]:
+        mesh = self.store.mesh
+        return {
+            "node": self.store.me().name if mesh else self.config.node.name,
+            "mesh": mesh.name if mesh else "",
+        }
+
+    def _network(self) -> str:
+        return self.store.mesh.network if self.store.mesh is not None else ""
+
+    async def _create_engines(self) -> tuple[str, str]:
+        return await self.kubo_program.create(), await self.cluster_program.create()
+
+    async def _recover(self) -> None:
+        self.watch.poke()  # the others may place copies here from now on
+        await self.cluster.recover()
+        await self.pins.sweeper.sweep()
+
+    # -- running ---------------------------------------------------------------------------------------------------
+
+    async def run(self, stop: asyncio.Event, predecessor: Node | None) -> None:
+        """Until `stop` is set or this node has left its mesh. Raises MeshError where it cannot begin.
+
+        predecessor: the node that has left; it answers on the control socket until this one does.
+        """
+        self.turns.set_overlay(await self.overlay.look())
+        await self.pins.gate.start()
+        try:
+            if self.metrics_port is not None:
+                await self.metrics_port.start()
+            await self.control.start()
+            self.manager.ready()
+            if predecessor is not None:
+                await predecessor.retire(replaced=True)
+            _LOG.info(
+                "serving", socket=str(self.config.control_socket), fingerprint=self.identity.fingerprint
+            )
+            async with asyncio.TaskGroup() as group:
+                loops = [group.create_task(loop) for loop in self._loops()]
+                turning = group.create_task(self.turns.run(), name="turns")
+                await _first(stop.wait(), self.leaving.left.wait())
+                await self._stop(turning)
+                for task in loops:
+                    task.cancel()
+        finally:
+            if not self.leaving.left.is_set():
+                await self.control.stop()
+            if self.metrics_port is not None:
+                await self.metrics_port.stop()
+            await self.peer_server.stop()
+            await self.pins.gate.stop()
+            for client in (self.peers, self.kubo, self.cluster, self.overlay.zerotier):
+                await client.close()
+
+    async def retire(self, *, replaced: bool) -> None:
+        """Answer no more on the control socket; replaced: another node does."""
+        self.leaving.replaced.set()
+        await self.control.stop(replaced=replaced)
+
+    async def _stop(self, turning: asyncio.Task[None]) -> None:
+        """No more requests, then the services in their order."""
+        if not self.leaving.left.is_set():
+            self.manager.stopping()
+        await self.pins.uploads.abort_all()
+        await self.pins.stop()
+        if not self.leaving.left.is_set():
+            await self.control.stop()
+        self.turns.stop()
+        async with asyncio.timeout(_STOP_S):
+            await turning
+        _LOG.info("stopped")
+
+    def _loops(self) -> list[Coroutine[Any, Any, None]]:
+        pins = self.pins
+        return [
+            self.watch.run(),
+            self.audit.run(),
+            self.teller.run(),
+            pins.garbage.run(),
+            memory.give_back(),
+            self.overlay.run(self.turns.set_overlay),
+            every(_ADDRESS_EVERY_S, self.membership.follow_address),
+            every(_HEALTH_EVERY_S, self._update_board),
+            every(_REPLICATE_EVERY_S, self._when_ready(pins.replicator.turn), share=_REPLICATE_SHARE),
+            every(pins.sweeper.interval_s, self._when_ready(pins.sweeper.sweep)),
+        ]
+
+    def _when_ready(self, work: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+        async def guarded() -> None:
+            if self.turns.ready and not self.store.forgotten:
+                await work()
+
+        return guarded
+
+    async def _update_board(self) -> None:
+        mesh, store, pins = self.store.mesh, self.store, self.pins
+        forgotten_by = ""
+        if mesh is not None and store.forgotten:
+            forgotten_by = store.name_of(store.me().forgotten_by) or "a member"
+        self.board.update(
+            Facts(
+                now=time.time(),
+                settled=time.monotonic() - max(self._built, self.turns.address_since) > _SETTLED_S,
+                in_mesh=mesh is not None,
+                mesh_name=mesh.name if mesh else "",
+                forgotten_by=forgotten_by,
+                overlay=self.turns.overlay,
+                services={name: s.state for name, s in self.turns.services.items()},
+                peers=self.watch.states(),
+                joined=self.notices.unread(),
+                asking=tuple((r.id, r.name, r.address) for r in self.peer_server.approval.views()),
+                full=pins.storage.full(),
+                trash=len(pins.journal.all()),
+                unwritable=self._why_unwritable(),
+                drift=self.audit.drift,
+                strangers=self.audit.strangers,
+                open_files=self.audit.open_files,
+                listen_error=self.turns.listen_error,
+                short=pins.replicator.short,
+                lost=pins.replicator.lost,
+            )
+        )
+
+
+async def _first(*waits: Awaitable[object]) -> None:
+    tasks = [asyncio.ensure_future(w) for w in waits]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
