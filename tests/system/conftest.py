@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -56,9 +57,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the package, and the same of a lower version."""
-    into = tmp_path_factory.mktemp("packages")
-    for version in (VERSION, OLDER):
-        deb.build(architecture(), version, into, compression=QUICKLY)
+    into, tree = tmp_path_factory.mktemp("packages"), tmp_path_factory.mktemp("older")
+    made = deb.build(architecture(), VERSION, into, compression=QUICKLY)
+    subprocess.run(["dpkg-deb", "-R", made, tree], check=True)  # quicker than to build it again
+    about = tree / "DEBIAN" / "control"
+    about.write_text(about.read_text().replace(f"Version: {VERSION}\n", f"Version: {OLDER}\n"))
+    lower = into / made.name.replace(VERSION, OLDER)
+    subprocess.run(["dpkg-deb", "--root-owner-group", *QUICKLY.split(), "-b", tree, lower], check=True)
+    shutil.rmtree(tree)
     return into
 
 
