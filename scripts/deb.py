@@ -42,6 +42,7 @@ PLAIN = {
     "usr/lib/systemd/user/meshd.service": "systemd/meshd.user.service",
     "usr/lib/sysusers.d/meshd.conf": "systemd/meshd.sysusers",
     "usr/lib/tmpfiles.d/meshd.conf": "systemd/meshd.tmpfiles",
+    "usr/share/doc/meshd/examples/ports.conf": "systemd/ports.conf",
     "usr/share/doc/meshd/examples/zerotier-central.conf": "systemd/zerotier-central.conf",
     "usr/share/doc/meshd/examples/user.toml": "systemd/user.toml",
     "usr/share/lintian/overrides/meshd": "debian/lintian-overrides",
