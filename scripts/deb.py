@@ -1,7 +1,7 @@
 """Builds dist/meshd_VERSION_ARCH.deb: `make deb`, `make deb ARCH=arm64`.
 
-In it are a locked virtual environment for Debian's own Python, kubo and ipfs-cluster, the units, man pages and
-completions. Nothing is fetched when it is installed. The same sources give the same bytes.
+In it are a locked virtual environment for the distribution's own Python, kubo and ipfs-cluster, the units, man pages
+and completions. Nothing is fetched when it is installed. The same sources give the same bytes.
 """
 
 from __future__ import annotations
@@ -26,10 +26,14 @@ from scripts.parts import CLUSTER, KUBO, PROGRAMS, Program, architecture, cache_
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGING = ROOT / "packaging"
-PYTHON = (3, 11)  # Debian 12's
+# The Python 3 of Debian 12, Ubuntu 24.04, Debian 13, Ubuntu 26.04: one package runs with each of them, so that it neither
+# holds back the upgrade of a distribution nor breaks with it.
+MINORS = (11, 12, 13, 14)
 MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 ENGINES = tuple(program for program in PROGRAMS if program.name in ("ipfs", "ipfs-cluster-service"))
 HOME = "usr/lib/meshd"
+SHARED = f"{HOME}/lib/python3"  # the packages; a compiled module is there once a Python, by the name that this one looks for
+UNTRUE = ("RECORD", "WHEEL")  # what a wheel says of itself alone, when it lies with its sisters
 DIRECTORIES = 0o755
 LAUNCHER = '#!/bin/sh\nexec /usr/lib/meshd/bin/python -I -m {module} "$@"\n'
 # path in the package -> file in packaging/
@@ -38,9 +42,11 @@ PLAIN = {
     "usr/lib/systemd/user/meshd.service": "systemd/meshd.user.service",
     "usr/lib/sysusers.d/meshd.conf": "systemd/meshd.sysusers",
     "usr/lib/tmpfiles.d/meshd.conf": "systemd/meshd.tmpfiles",
+    "usr/share/doc/meshd/examples/ports.conf": "systemd/ports.conf",
     "usr/share/doc/meshd/examples/zerotier-central.conf": "systemd/zerotier-central.conf",
     "usr/share/doc/meshd/examples/user.toml": "systemd/user.toml",
     "usr/share/lintian/overrides/meshd": "debian/lintian-overrides",
+    "usr/share/python3/runtime.d/meshd.rtupdate": "debian/meshd.rtupdate",
     "etc/meshd/meshd.toml": "debian/meshd.toml",
 }
 SCRIPTS = ("postinst", "prerm", "postrm")
@@ -73,38 +79,81 @@ def packed(content: str) -> bytes:
 
 def environment(tree: Path, arch: str) -> list[str]:
     """The virtual environment: what requirements/run.txt locks, and meshd itself. `name version` of each."""
-    version = ".".join(map(str, PYTHON))
-    home = tree / HOME
-    site = home / "lib" / f"python{version}" / "site-packages"
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
-    chosen = ["--python-version", version, "--implementation", "cp", "--abi", f"cp{version.replace('.', '')}"]
-    chosen += ["--abi", "abi3", "--abi", "none"]
-    for tag in ("manylinux2014", "manylinux_2_17", "manylinux_2_28", "manylinux_2_31", "manylinux_2_34"):
-        chosen += ["--platform", f"{tag}_{MACHINES[arch]}"]
-    locked = [
-        "--require-hashes",
-        "--only-binary=:all:",
-        "--no-deps",
-        "--no-compile",
-        "-r",
-        "requirements/run.txt",
-    ]
-    run(*pip, *chosen, *locked, "--target", str(site))
-    shutil.rmtree(site / "bin", ignore_errors=True)  # commands of the packages; meshd calls none
+    home, shared = tree / HOME, tree / SHARED
+    requirements = locked((ROOT / "requirements" / "run.txt").read_text())
+    wanted = requirements  # and after the first Python, those with a wheel for each
+    for minor in MINORS:
+        with tempfile.TemporaryDirectory(prefix="meshd-wheels-") as folder:
+            wheels(wanted, minor, arch, Path(folder))
+            wanted = {name: requirements[name] for name in sorted(per_python(Path(folder)))}
+            lay(Path(folder), shared)
+        # A folder by this name is where Python looks; a link in its place would not replace the folder of an older package.
+        put(home / f"lib/python3.{minor}/site-packages/meshd.pth", "../../python3\n")
     for package in ("meshd", "meshctl"):
         for file in sorted((ROOT / package).rglob("*.py")):
-            put(site / file.relative_to(ROOT), file.read_bytes())
+            put(shared / file.relative_to(ROOT), file.read_bytes())
     # Debian's own build of systemd-python: for both architectures, and with the security updates of the machine.
-    (site / "systemd").symlink_to("/usr/lib/python3/dist-packages/systemd")
-    put(
-        home / "pyvenv.cfg",
-        f"home = /usr/bin\ninclude-system-site-packages = false\nversion = {version}\n",
-    )
+    (shared / "systemd").symlink_to("/usr/lib/python3/dist-packages/systemd")
+    put(home / "pyvenv.cfg", "home = /usr/bin\ninclude-system-site-packages = false\n")
     (home / "bin").mkdir()
-    (home / "bin" / "python").symlink_to(f"/usr/bin/python{version}")
+    (home / "bin" / "python").symlink_to("/usr/bin/python3")
     return sorted(
-        " ".join(info.name.removesuffix(".dist-info").rsplit("-", 1)) for info in site.glob("*.dist-info")
+        " ".join(info.name.removesuffix(".dist-info").rsplit("-", 1)) for info in shared.glob("*.dist-info")
     )
+
+
+def locked(text: str) -> dict[str, str]:
+    """name -> its lines in a lock, with the hashes. Raises BuildError."""
+    found: dict[str, str] = {}
+    for entry in re.split(r"\n(?=\w)", "\n".join(line for line in text.splitlines() if line[:1] != "#")):
+        name, mark, _ = entry.strip().partition("==")
+        if not mark:
+            raise BuildError(f"cannot build the package: {entry!r} in the lock is no name==version")
+        # Of such a marker pip asks the Python that runs it, not the one that is meant.
+        if re.search(r"python_(full_)?version", entry):
+            raise BuildError(f"cannot build the package: {name} is locked for some versions of Python only")
+        found[name] = entry.strip() + "\n"
+    return found
+
+
+def wheels(requirements: dict[str, str], minor: int, arch: str, into: Path) -> None:
+    """Unpacks the wheels of these requirements for CPython 3.minor."""
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
+    chosen = ["--python-version", f"3.{minor}", "--implementation", "cp"]
+    for abi in (f"cp3{minor}", "abi3", "none"):
+        chosen += ["--abi", abi]
+    for tag in ("manylinux2014", "manylinux_2_17", "manylinux_2_28", "manylinux_2_31", "manylinux_2_34"):
+        chosen += ["--platform", f"{tag}_{MACHINES[arch]}"]
+    exactly = ["--require-hashes", "--only-binary=:all:", "--no-deps", "--no-compile"]
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as lock:
+        lock.write("".join(requirements.values()))
+        lock.flush()
+        run(*pip, *chosen, *exactly, "-r", lock.name, "--target", into)
+    shutil.rmtree(into / "bin", ignore_errors=True)  # commands of the packages; meshd calls none
+
+
+def lay(source: Path, target: Path) -> None:
+    """Adds the wheels of one Python to those of the others. Raises BuildError where two differ in a file of one name."""
+    for path in files_in(source):
+        name = path.relative_to(source)
+        about = name.parts[0].endswith(".dist-info")
+        if about and name.name in UNTRUE:
+            continue
+        there = target / name
+        if not there.exists():
+            there.parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(path, there)
+        elif not about and there.read_bytes() != path.read_bytes():  # about: serial numbers and times
+            raise BuildError(f"cannot build the package: {name} is not the same for every version of Python")
+
+
+def per_python(site: Path) -> set[str]:
+    """The names, as the lock writes them, of the wheels there that are for one Python: not pure, nor of the stable ABI."""
+    return {
+        info.name.partition("-")[0].replace("_", "-").lower()
+        for info in site.glob("*.dist-info")
+        if re.search(r"^Tag: (cp\d+)-\1-", (info / "WHEEL").read_text(), re.MULTILINE)
+    }
 
 
 def engine(program: Program, arch: str) -> Path:
@@ -148,7 +197,6 @@ def documents(tree: Path, version: str, packages: list[str]) -> None:
             cluster=CLUSTER.version,
             cluster_module=CLUSTER.at,
             packages=", ".join(packages),
-            python=".".join(map(str, PYTHON)),
         ),
     )
 
@@ -183,7 +231,8 @@ def fill(tree: Path, arch: str, version: str) -> None:
     for command, module in (("meshd", "meshd"), ("meshctl", "meshctl")):
         put(tree / "usr/bin" / command, LAUNCHER.format(module=module), 0o755)
     for name, source in PLAIN.items():
-        put(tree / name, (PACKAGING / source).read_bytes())
+        content = (PACKAGING / source).read_bytes()
+        put(tree / name, content, 0o755 if content.startswith(b"#!") else 0o644)
     documents(tree, version, packages)
     for path in [tree, *tree.rglob("*")]:
         if path.is_dir() and not path.is_symlink():
@@ -205,7 +254,6 @@ def control(tree: Path, arch: str, version: str) -> None:
     )
     size = sum((path.stat().st_size + 1023) // 1024 for path in files)
     text = (PACKAGING / "debian" / "control.in").read_text()
-    major, minor = PYTHON
     place = tree / "DEBIAN"
     put(
         place / "control",
@@ -213,8 +261,8 @@ def control(tree: Path, arch: str, version: str) -> None:
             version=version,
             architecture=arch,
             size=size,
-            python=f"{major}.{minor}",
-            python_after=f"{major}.{minor + 1}",
+            python=f"3.{MINORS[0]}",
+            python_after=f"3.{MINORS[-1] + 1}",
         ),
     )
     put(place / "md5sums", sums)

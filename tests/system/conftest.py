@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -56,9 +57,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the package, and the same of a lower version."""
-    into = tmp_path_factory.mktemp("packages")
-    for version in (VERSION, OLDER):
-        deb.build(architecture(), version, into, compression=QUICKLY)
+    into, tree = tmp_path_factory.mktemp("packages"), tmp_path_factory.mktemp("older")
+    made = deb.build(architecture(), VERSION, into, compression=QUICKLY)
+    subprocess.run(["dpkg-deb", "-R", made, tree], check=True)  # quicker than to build it again
+    about = tree / "DEBIAN" / "control"
+    about.write_text(about.read_text().replace(f"Version: {VERSION}\n", f"Version: {OLDER}\n"))
+    lower = into / made.name.replace(VERSION, OLDER)
+    subprocess.run(["dpkg-deb", "--root-owner-group", *QUICKLY.split(), "-b", tree, lower], check=True)
+    shutil.rmtree(tree)
     return into
 
 
@@ -67,14 +73,13 @@ def package(version: str = VERSION) -> str:
     return f"/packages/meshd_{version}_{architecture()}.deb"
 
 
-@pytest.fixture(scope="session")
-def installed(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def install(suite: str, folder: Path, packages: Path) -> list[Path]:
     """The layers of a machine on which the package was installed and enabled, and that has a private network."""
     try:
-        system = machine.base()
+        system = machine.base(suite)
     except RuntimeError as exc:  # no mirror can be reached from here
         pytest.skip(f"no Debian can be made to boot: {str(exc)[-200:]}")
-    made = Machine(tmp_path_factory.mktemp("installed"), "installed", [system], packages)
+    made = Machine(folder, "installed", [system], packages)
     try:
         made.boot()
         made.run(f"cat > /etc/systemd/system/private-network.service <<'END'\n{NETWORK}\nEND")
@@ -87,6 +92,12 @@ def installed(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> list[
     finally:
         made.remove()
     return [made.changes, system]
+
+
+@pytest.fixture(scope="session")
+def installed(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Of a Debian 12."""
+    return install(machine.BOOKWORM, tmp_path_factory.mktemp("installed"), packages)
 
 
 Boot = Callable[..., Machine]
@@ -120,6 +131,17 @@ def archive(attic: Machine) -> Machine:
     """The same, the first of the mesh `archive`."""
     attic.run("meshctl init --name archive")
     return attic
+
+
+@pytest.fixture
+def cable() -> Iterator[tuple[str, str]]:
+    """The two ends of a veth link; each goes into a machine and ends with it."""
+    ends = ("mesh-test-a", "mesh-test-b")
+    subprocess.run(["ip", "link", "add", ends[0], "type", "veth", "peer", "name", ends[1]], check=True)
+    yield ends
+    subprocess.run(
+        ["ip", "link", "delete", ends[0]], check=False, capture_output=True
+    )  # mostly gone with a machine
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,4 +1,4 @@
-"""A Debian 12 that boots: a folder made by debootstrap, layers of changes over it, and systemd-nspawn.
+"""A Debian that boots: a folder made by debootstrap, layers of changes over it, and systemd-nspawn.
 
 Each machine has a layer of its own, which is thrown away; what is below it is shared and never changed.
 """
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from scripts.parts import cache_folder
 
-SUITE = "bookworm"
+BOOKWORM, TRIXIE = "bookworm", "trixie"  # Debian 12 and 13
 PACKAGES = (
     "systemd",
     "systemd-sysv",
@@ -59,11 +59,11 @@ def why_not() -> str:
     return ""
 
 
-def base() -> Path:
-    """The system as debootstrap makes it, kept in the user's cache; about a minute the first time."""
+def base(suite: str = BOOKWORM) -> Path:
+    """That Debian as debootstrap makes it, kept in the user's cache; about a minute the first time."""
     cache = cache_folder().parent / "system"
     cache.mkdir(parents=True, exist_ok=True)
-    made = cache / f"{SUITE}-{hashlib.sha256(','.join(PACKAGES).encode()).hexdigest()[:8]}"
+    made = cache / f"{suite}-{hashlib.sha256(','.join(PACKAGES).encode()).hexdigest()[:8]}"
     with (cache / "lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not made.exists():
@@ -73,7 +73,7 @@ def base() -> Path:
                 "debootstrap",
                 "--variant=minbase",
                 f"--include={','.join(PACKAGES)}",
-                SUITE,
+                suite,
                 draft,
                 MIRROR,
             ]
@@ -143,6 +143,17 @@ class Machine:
         if not self._leader:
             return False
         return self.try_run("systemctl is-system-running").stdout.strip() in ("running", "degraded")
+
+    def fetch(self, script: str) -> str:
+        """Run `script` in the files of a machine that is off, with the network of this system: it has none of its own.
+
+        What went wrong; "" when nothing did.
+        """
+        shutil.copyfile("/etc/resolv.conf", self._root / "etc/resolv.conf")
+        inside: list[str | Path] = ["chroot", self._root, "bash", "-ec", script]
+        quietly = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+        done = subprocess.run(inside, capture_output=True, text=True, check=False, env=quietly)
+        return "" if done.returncode == 0 else done.stdout[-1000:] + done.stderr[-1000:]
 
     def take(self, device: str) -> None:
         """Move a network device of this system into the machine, until it stops."""

@@ -3,25 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from tests.system.conftest import Boot
 from tests.system.machine import Machine
-
-
-@pytest.fixture
-def cable() -> Iterator[tuple[str, str]]:
-    """The two ends of a veth link; each goes into a machine and ends with it."""
-    ends = ("mesh-test-a", "mesh-test-b")
-    subprocess.run(["ip", "link", "add", ends[0], "type", "veth", "peer", "name", ends[1]], check=True)
-    yield ends
-    subprocess.run(
-        ["ip", "link", "delete", ends[0]], check=False, capture_output=True
-    )  # mostly gone with a machine
 
 
 def plug(machine: Machine, device: str, address: str) -> None:

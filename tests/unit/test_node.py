@@ -12,12 +12,13 @@ import pytest
 from aiohttp.test_utils import make_mocked_request
 
 from meshd import config, files
-from meshd.node import Node
 from meshd.errors import Code, MeshError
 from meshd.mesh.identity import Identity
 from meshd.mesh.secrets import Secrets
 from meshd.model import OverlayState, Phase
+from meshd.node import Node
 from meshd.pins.keep import Emit
+from meshd.rounds import every
 from meshd.wire import Joiner, Member, Roster, Wire
 from tests.engines.machine import short_folder
 from tests.waiting import until
@@ -50,7 +51,7 @@ class Work:
 )
 async def test_a_round_that_fails_is_not_the_last_one(failure: Exception) -> None:
     work = Work(failure, failure)
-    rounds = asyncio.create_task(Node._every(0.001, work))
+    rounds = asyncio.create_task(every(0.001, work))
     await asyncio.wait_for(work.done.wait(), 5)
     rounds.cancel()
     await asyncio.wait([rounds])

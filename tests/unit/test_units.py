@@ -15,13 +15,14 @@ from meshd.overlay import zerotier
 
 ROOT = Path(__file__).resolve().parents[2]
 UNIT = ROOT / "packaging" / "systemd" / "meshd.service"
+PORTS = ROOT / "packaging" / "systemd" / "ports.conf"
 PAGE = ROOT / "docs" / "explanation" / "hardening.md"
 MOST = 1.8  # kubo's own hardened unit
 
 
-def settings(name: str) -> list[str]:
+def settings(name: str, file: Path = UNIT) -> list[str]:
     """Every value that the unit gives to that key."""
-    return re.findall(rf"^{name}=(.*)$", UNIT.read_text(), re.MULTILINE)
+    return re.findall(rf"^{name}=(.*)$", file.read_text(), re.MULTILINE)
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
@@ -41,17 +42,21 @@ def test_what_stays_open_is_written_down_with_what_it_counts() -> None:
     assert f"gives it {overall[1]} " in PAGE.read_text()
 
 
-def test_it_may_listen_on_the_ports_of_the_defaults_and_on_no_other() -> None:
+def test_the_drop_in_allows_the_ports_of_the_defaults_and_one_that_the_kernel_picks() -> None:
     defaults = Config()
-    ports = {defaults.ports.swarm, defaults.ports.cluster, defaults.ports.peer}
+    ports = {0, defaults.ports.swarm, defaults.ports.cluster, defaults.ports.peer}
     ports.add(int(defaults.metrics.listen.rpartition(":")[2]))
     for family in ("ipv4", "ipv6"):
         allowed: set[int] = set()
-        for value in settings("SocketBindAllow"):
+        for value in filter(None, settings("SocketBindAllow", PORTS)):
             first, _, last = value.removeprefix(f"{family}:tcp:").partition("-")
             if value.startswith(family):
                 allowed |= set(range(int(first), int(last or first) + 1))
         assert allowed == ports
+    assert settings("SocketBindDeny", PORTS) == ["any"]
+    assert settings("SocketBindAllow", PORTS)[0] == "", "what the unit allows is taken back first"
+    # One that names ports and not port 0, which not every systemd can read, keeps meshd from its network.
+    assert settings("SocketBindAllow") == ["ipv4:tcp", "ipv6:tcp"]
 
 
 def test_the_folders_are_those_of_the_defaults() -> None:
