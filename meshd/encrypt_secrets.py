@@ -51,6 +51,10 @@ def encrypt(state: Path, with_key: str, say: Say) -> None:
                 f"there are none in {state / 'secrets'}: this node is in no mesh, or systemd hands them over already",
                 "meshctl status",
             )
+        told_before = DROP_IN.read_text() if DROP_IN.exists() else ""
+        if plain is None and told_before == _drop_in(state):
+            say(f"nothing was changed: {_told(_key(owner, state), state)}")
+            return
         files.write_durably(_folder_of(DROP_IN), _drop_in(state), mode=0o644)
         _systemctl("daemon-reload")
         if not _running():
@@ -61,14 +65,14 @@ def encrypt(state: Path, with_key: str, say: Say) -> None:
             if _plain(owner, state) is not None:
                 raise MeshError(Code.BAD_STATE, "", "meshd did not take them from systemd", "")
         except MeshError as exc:
-            _take_back(owner, state, plain)
+            _take_back(owner, state, plain, told_before)
             raise MeshError(
                 exc.code,
                 "cannot encrypt the secrets: meshd does not start with them, so all is as it was",
                 exc.detail,
                 "see what it says: journalctl -u meshd -n 30",
             ) from exc
-    say(_told(key_of(_read(owner, encrypted_file(state, SWARM_KEY))), state))
+    say(_told(_key(owner, state), state))
 
 
 def decrypt(state: Path, say: Say) -> None:
@@ -168,6 +172,10 @@ def _encrypted(owner: os.stat_result, state: Path) -> bool:
         return all(encrypted_file(state, name).exists() for name in NAMES)
 
 
+def _key(owner: os.stat_result, state: Path) -> str:
+    return key_of(_read(owner, encrypted_file(state, SWARM_KEY)))
+
+
 def _read(owner: os.stat_result, path: Path) -> bytes:
     with _as(owner):
         return path.read_bytes()
@@ -210,9 +218,12 @@ def _secrets(swarm_key: str, cluster_secret: str) -> Secrets:
         raise MeshError(Code.BAD_STATE, "cannot decrypt the secrets", str(exc), "restore a backup") from None
 
 
-def _take_back(owner: os.stat_result, state: Path, plain: Secrets | None) -> None:
-    """As it was before: the plain files, and a unit that is handed nothing."""
-    DROP_IN.unlink(missing_ok=True)
+def _take_back(owner: os.stat_result, state: Path, plain: Secrets | None, told_before: str) -> None:
+    """As it was before: the plain files, and what the unit was told."""
+    if told_before:
+        files.write_durably(DROP_IN, told_before, mode=0o644)
+    else:
+        DROP_IN.unlink(missing_ok=True)
     _systemctl("daemon-reload")
     if plain is not None:
         with _as(owner):

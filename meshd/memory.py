@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import gc
 import os
+from pathlib import Path
 
 _M_ARENA_MAX = -8  # malloc.h
 _TRIM_EVERY_S = 30.0
@@ -24,11 +26,23 @@ def bound_for(share: float, *, total: int | None = None) -> str:
 
     It is soft: near it the program collects its garbage more often. Kubo at rest takes 90 MB, the cluster 60, and the
     cluster of a node that has just pinned 1,000 entries 430 (measured): on 4 GB neither is held up.
-    total: bytes, for tests; default: what the machine has.
+    total: bytes, for tests; default: what the machine has, or less where `MemoryMax=` of the unit or a container says so.
     """
-    if total is None:
-        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return str(max(_LEAST, int(total * share)))
+    return str(max(_LEAST, int((available() if total is None else total) * share)))
+
+
+def available(tree: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> int:
+    """Bytes that this process may use: the machine's, or the least limit of its control group and those above it.
+
+    tree: where control groups of version 2 are mounted; membership: see cgroups(7).
+    """
+    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    own = next((line[4:] for line in membership.read_text().splitlines() if line.startswith("0::/")), "")
+    for group in (tree / own, *(tree / own).parents):
+        if group.is_relative_to(tree):
+            with contextlib.suppress(OSError, ValueError):  # no such file, no controller of memory, or "max"
+                limits.append(int((group / "memory.max").read_text()))
+    return min(limits)
 
 
 async def give_back() -> None:

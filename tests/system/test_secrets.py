@@ -35,6 +35,9 @@ def test_encrypted_through_a_reboot_and_plain_again(archive: Machine, key: str) 
     assert archive.run(KEPT) == "{'kept': 'encrypted', 'key': 'host', 'encrypted': False}\n"
     assert "not encrypted: the key to them lies on a disk" in archive.run("meshctl status")
     assert archive.run("systemd-analyze verify meshd.service 2>&1") == ""
+    daemon = archive.run("systemctl show -P MainPID meshd")
+    assert archive.run("meshd encrypt-secrets").startswith("nothing was changed: the secrets are locked by")
+    assert archive.run("systemctl show -P MainPID meshd") == daemon
 
     archive.reboot()
     archive.until("systemctl status meshd", READY)
