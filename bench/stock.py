@@ -101,7 +101,7 @@ class Machine:
 def call(url: str, method: str = "POST") -> str:
     """One request to a stock program; its answer. Raises URLError."""
     request = urllib.request.Request(url, method=method)  # noqa: S310 - http to loopback
-    with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310
+    with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310 - an address of loopback
         return str(answer.read().decode())
 
 

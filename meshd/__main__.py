@@ -110,6 +110,12 @@ def _secrets(options: argparse.Namespace, config: Config) -> int:
             encrypt_secrets.decrypt(config.state, say)
     except MeshError as exc:
         return _fail(exc, 1)
+    except KeyboardInterrupt:
+        cause, hint = (
+            "it was interrupted",
+            f"sudo meshd {options.verb}, once more; how it is now: meshctl status",
+        )
+        return _fail(MeshError(Code.INTERNAL, "cannot say how the secrets lie now", cause, hint), 1)
     return 0
 
 

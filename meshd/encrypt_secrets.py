@@ -21,6 +21,7 @@ from meshd.mesh.secret_store import PREFIX, encrypted_file, key_of
 from meshd.mesh.secrets import CLUSTER_SECRET, NAMES, SWARM_KEY, Secrets
 
 UNIT = "meshd.service"
+BOOTED = Path("/run/systemd/system")  # there where systemd runs the machine, see sd_booted(3)
 DROP_IN = Path("/etc/systemd/system/meshd.service.d/secrets.conf")
 # The PCR for tests, which nothing measures into. Others change with an update of the firmware, and then the node would not
 # start any more; and with none at all systemd 252 makes what it cannot decrypt (measured).
@@ -31,6 +32,9 @@ _LOST = (
     " member to {folder}, and type it again"
 )
 
+_ENCRYPT, _DECRYPT = "cannot encrypt the secrets", "cannot decrypt the secrets"
+_LEAVE = "leave them in plain files"
+
 Say = Callable[[str], None]
 
 
@@ -39,70 +43,65 @@ def encrypt(state: Path, with_key: str, say: Say) -> None:
 
     with_key: as systemd-creds(1) takes it; auto is host+tpm2 where there is a TPM, else host. Raises MeshError.
     """
-    owner = _begin("cannot encrypt the secrets", "encrypt-secrets", state)
-    with _one_at_a_time(owner, state):
+    owner = _begin(_ENCRYPT, "encrypt-secrets", state)
+    with _one_at_a_time(_ENCRYPT, owner, state):
         plain = _plain(owner, state)
+        told = DROP_IN.read_text() if DROP_IN.exists() else ""
         if plain is not None:
             _write_encrypted(owner, state, plain, with_key)
-        elif not _encrypted(owner, state):
+        elif _encrypted(owner, state):
+            _same_key(_key(owner, state), with_key)
+            if told == _drop_in(state):
+                say(f"nothing was changed: {_about(_key(owner, state), state)}")
+                return
+        else:
             raise MeshError(
                 Code.NO_MESH,
-                "cannot encrypt the secrets",
+                _ENCRYPT,
                 f"there are none in {state / 'secrets'}: this node is in no mesh, or systemd hands them over already",
                 "meshctl status",
             )
-        told_before = DROP_IN.read_text() if DROP_IN.exists() else ""
-        if plain is None and told_before == _drop_in(state):
-            say(f"nothing was changed: {_told(_key(owner, state), state)}")
-            return
-        files.write_durably(_folder_of(DROP_IN), _drop_in(state), mode=0o644)
-        _systemctl("daemon-reload")
+        _tell(_drop_in(state))
         if not _running():
             say("encrypted; the plain files go when meshd is started: sudo systemctl start meshd")
             return
+        say("restarting meshd")
         try:
             _restart()
             if _plain(owner, state) is not None:
-                raise MeshError(Code.BAD_STATE, "", "meshd did not take them from systemd", "")
+                raise MeshError(Code.BAD_STATE, _ENCRYPT, "meshd did not take them from systemd")
         except MeshError as exc:
-            _take_back(owner, state, plain, told_before)
-            raise MeshError(
-                exc.code,
-                "cannot encrypt the secrets: meshd does not start with them, so all is as it was",
-                exc.detail,
-                "see what it says: journalctl -u meshd -n 30",
-            ) from exc
-    say(_told(_key(owner, state), state))
+            _take_back(owner, state, plain, told)
+            why = f"meshd did not start with them, and all is as it was ({exc.detail})"
+            raise MeshError(exc.code, _ENCRYPT, why, "see what it says: journalctl -u meshd -n 30") from exc
+    say(_about(_key(owner, state), state))
 
 
 def decrypt(state: Path, say: Say) -> None:
-    """Make plain files of them again. Raises MeshError; then what was encrypted is there as before."""
-    owner = _begin("cannot decrypt the secrets", "decrypt-secrets", state)
-    with _one_at_a_time(owner, state):
-        plain = _plain(owner, state)
+    """Make plain files of them again. Cut off anywhere, it can be repeated. Raises MeshError."""
+    owner = _begin(_DECRYPT, "decrypt-secrets", state)
+    with _one_at_a_time(_DECRYPT, owner, state):
         if not _encrypted(owner, state):
             say(f"the secrets are not encrypted by meshd; nothing was changed in {state / 'secrets'}")
             return
+        plain = _plain(owner, state)
         if plain is None:
             texts = [_decrypted(_read(owner, encrypted_file(state, name)), name, state) for name in NAMES]
-            plain = _secrets(*texts)
-        DROP_IN.unlink(missing_ok=True)  # before there are plain files: meshd would remove them at a start
-        _systemctl("daemon-reload")
-        with _as(owner):
-            plain.save(state)
+            plain = _secrets(texts[0], texts[1], state)
+        told = DROP_IN.read_text() if DROP_IN.exists() else ""
+        _tell("")  # before there are plain files: meshd would remove them at a start
+        try:
+            _save(owner, state, plain)
+        except OSError:
+            _tell(told)
+            raise
         if _running():
+            say("restarting meshd")
             _restart()
         if _plain(owner, state) != plain:
-            raise MeshError(
-                Code.BAD_STATE,
-                "cannot decrypt the secrets",
-                f"what was written to {state / 'secrets'} is not there any more",
-                "sudo meshd decrypt-secrets, once more",
-            )
-        with _as(owner):
-            for name in NAMES:
-                encrypted_file(state, name).unlink()
-            files.sync_directory(state / "secrets")
+            cause = f"what was written to {state / 'secrets'} is not there any more"
+            raise MeshError(Code.BAD_STATE, _DECRYPT, cause, "sudo meshd decrypt-secrets, once more")
+        _remove_encrypted(owner, state)
     say(f"the secrets are in plain files again, in {state / 'secrets'}, which only meshd may read")
 
 
@@ -113,13 +112,11 @@ def _begin(title: str, verb: str, state: Path) -> os.stat_result:
     """See that it can be done here; who owns the state folder. Raises MeshError."""
     if os.geteuid() != 0:
         raise MeshError(Code.DENIED, title, "only root can have systemd do that", f"sudo meshd {verb}")
-    if not Path("/run/systemd/system").is_dir() or shutil.which("systemctl") is None:
-        raise MeshError(
-            Code.BAD_REQUEST, title, "systemd does not run on this machine", "leave them in plain files"
-        )
+    if not BOOTED.is_dir() or shutil.which("systemctl") is None:
+        raise MeshError(Code.BAD_REQUEST, title, "systemd does not run on this machine", _LEAVE)
     if shutil.which("systemd-creds") is None:
         cause = "systemd-creds is not installed; it came with systemd 250"
-        raise MeshError(Code.BAD_REQUEST, title, cause, "leave them in plain files, or upgrade the machine")
+        raise MeshError(Code.BAD_REQUEST, title, cause, f"{_LEAVE}, or upgrade the machine")
     if _systemctl("show", "-P", "LoadState", UNIT) != "loaded":
         cause = f"systemd knows no {UNIT}, and it is that which it would hand them to"
         raise MeshError(Code.BAD_REQUEST, title, cause, "install meshd's package")
@@ -132,39 +129,59 @@ def _begin(title: str, verb: str, state: Path) -> os.stat_result:
 @contextlib.contextmanager
 def _as(owner: os.stat_result) -> Iterator[None]:
     """As who owns the state folder: a program that took meshd over may have put links there for root to follow."""
-    os.setegid(owner.st_gid)
-    os.seteuid(owner.st_uid)
+    groups = os.getgroups()
     try:
+        os.setgroups([])
+        os.setegid(owner.st_gid)
+        os.seteuid(owner.st_uid)
         yield
     finally:
         os.seteuid(0)
         os.setegid(0)
+        os.setgroups(groups)
 
 
 @contextlib.contextmanager
-def _one_at_a_time(owner: os.stat_result, state: Path) -> Iterator[None]:
-    with _as(owner):
-        folder = os.open(files.private_directory(state / "secrets"), os.O_RDONLY | os.O_DIRECTORY)
+def _one_at_a_time(title: str, owner: os.stat_result, state: Path) -> Iterator[None]:
+    """Raises MeshError with that title, also for an OSError of what is done meanwhile."""
+    folder = -1
     try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with _as(owner):
+            folder = os.open(files.private_directory(state / "secrets"), os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            cause, hint = (
+                "the same, or its opposite, runs already",
+                "wait for it to end, then: meshctl status",
+            )
+            raise MeshError(Code.BUSY, title, cause, hint) from None
         yield
-    except BlockingIOError:
-        raise MeshError(
-            Code.BUSY,
-            "cannot begin now",
-            "encrypt-secrets or decrypt-secrets runs already",
-            "wait for it to end; how it went: meshctl status",
-        ) from None
     except OSError as exc:
-        raise files.unusable(exc, "cannot go on") from exc
+        raise files.unusable(exc, title) from exc
     finally:
-        os.close(folder)
+        if folder >= 0:
+            os.close(folder)
 
 
 def _plain(owner: os.stat_result, state: Path) -> Secrets | None:
+    """Those in plain files. One of two is what was cut off, where both are there encrypted."""
     with _as(owner):
         there = [name for name in NAMES if (state / "secrets" / name).exists()]
-        return Secrets.load(state) if there else None
+        encrypted = all(encrypted_file(state, name).exists() for name in NAMES)
+        return Secrets.load(state) if len(there) == len(NAMES) or (there and not encrypted) else None
+
+
+def _save(owner: os.stat_result, state: Path, plain: Secrets) -> None:
+    with _as(owner):
+        plain.save(state)
+
+
+def _remove_encrypted(owner: os.stat_result, state: Path) -> None:
+    with _as(owner):
+        for name in NAMES:
+            encrypted_file(state, name).unlink(missing_ok=True)
+        files.sync_directory(state / "secrets")
 
 
 def _encrypted(owner: os.stat_result, state: Path) -> bool:
@@ -185,11 +202,11 @@ def _write_encrypted(owner: os.stat_result, state: Path, plain: Secrets, with_ke
     encrypted = {}
     for name, text in ((SWARM_KEY, plain.swarm_key), (CLUSTER_SECRET, plain.cluster_secret + "\n")):
         how = [f"--name={PREFIX}{name}", f"--with-key={with_key}", f"--tpm2-pcrs={_PCR}"]
-        title, hint = "cannot encrypt the secrets", _not_with(with_key)
-        made = _creds(title, "encrypt", how, text.encode(), hint)
-        if _creds(title, "decrypt", how[:1], made, hint).decode(errors="replace") != text:
+        hint = _not_with(with_key)
+        made = _creds(_ENCRYPT, "encrypt", how, text.encode(), hint)
+        if _creds(_ENCRYPT, "decrypt", how[:1], made, hint).decode(errors="replace") != text:
             cause = "what systemd-creds made of them cannot be read back"
-            raise MeshError(Code.INTERNAL, "cannot encrypt the secrets", cause, "leave them in plain files")
+            raise MeshError(Code.INTERNAL, _ENCRYPT, cause, _LEAVE)
         encrypted[encrypted_file(state, name)] = made
     with _as(owner):
         for path, made in encrypted.items():
@@ -197,41 +214,56 @@ def _write_encrypted(owner: os.stat_result, state: Path, plain: Secrets, with_ke
 
 
 def _not_with(with_key: str) -> str:
-    plain = "leave them in plain files"
     return (
-        f"where there is no TPM: meshd encrypt-secrets --with-key host; or {plain}"
-        if "tpm2" in with_key
-        else plain
+        _LEAVE
+        if with_key == "host"
+        else f"without a TPM: sudo meshd encrypt-secrets --with-key host; or {_LEAVE}"
     )
+
+
+def _same_key(key: str, wanted: str) -> None:
+    if wanted not in ("auto", key):
+        cause = (
+            f"they are encrypted already, and with {'the key ' + key if key else 'a key that is not known'}"
+        )
+        hint = f"sudo meshd decrypt-secrets, then: sudo meshd encrypt-secrets --with-key {wanted}"
+        raise MeshError(Code.BAD_REQUEST, f"cannot encrypt the secrets with the key {wanted}", cause, hint)
 
 
 def _decrypted(raw: bytes, name: str, state: Path) -> str:
     hint = _LOST.format(folder=state / "secrets")
     how = [f"--name={PREFIX}{name}"]
-    return _creds("cannot decrypt the secrets", "decrypt", how, raw, hint).decode(errors="replace")
+    return _creds(_DECRYPT, "decrypt", how, raw, hint).decode(errors="replace")
 
 
-def _secrets(swarm_key: str, cluster_secret: str) -> Secrets:
+def _secrets(swarm_key: str, cluster_secret: str, state: Path) -> Secrets:
     try:
         return Secrets(swarm_key, cluster_secret.strip())
     except ValueError as exc:
-        raise MeshError(Code.BAD_STATE, "cannot decrypt the secrets", str(exc), "restore a backup") from None
+        raise MeshError(Code.BAD_STATE, _DECRYPT, str(exc), _LOST.format(folder=state / "secrets")) from None
 
 
-def _take_back(owner: os.stat_result, state: Path, plain: Secrets | None, told_before: str) -> None:
+def _take_back(owner: os.stat_result, state: Path, plain: Secrets | None, told: str) -> None:
     """As it was before: the plain files, and what the unit was told."""
-    if told_before:
-        files.write_durably(DROP_IN, told_before, mode=0o644)
+    _tell(told)
+    if plain is not None:
+        _save(owner, state, plain)
+        with contextlib.suppress(MeshError):  # what is kept encrypted meanwhile does no harm
+            _systemctl("stop", UNIT)
+            # One that began just now was handed them, and may have removed the files again before it ended.
+            _save(owner, state, plain)
+            _remove_encrypted(owner, state)
+    with contextlib.suppress(MeshError):  # why it did not start is told
+        _restart()
+
+
+def _tell(drop_in: str) -> None:
+    """What systemd is to hand over from the unit's next start on; "" for nothing."""
+    if drop_in:
+        files.write_durably(_folder_of(DROP_IN), drop_in, mode=0o644)
     else:
         DROP_IN.unlink(missing_ok=True)
     _systemctl("daemon-reload")
-    if plain is not None:
-        with _as(owner):
-            plain.save(state)
-            for name in NAMES:
-                encrypted_file(state, name).unlink(missing_ok=True)
-    with contextlib.suppress(MeshError):  # why it did not start is told
-        _restart()
 
 
 def _folder_of(path: Path) -> Path:
@@ -249,16 +281,20 @@ def _drop_in(state: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _told(key: str, state: Path) -> str:
+def _about(key: str, state: Path) -> str:
     if "tpm2" in key:
         return (
             f"the secrets are encrypted by a key in this machine's TPM ({key}).\n"
             f"A copy of {state} is of no use without this machine: before you move its disk, type: sudo meshd decrypt-secrets"
         )
+    if key == "host":
+        return (
+            "the secrets are locked by a key in /var/lib/systemd/credential.secret, which lies on a disk of this machine.\n"
+            f"A copy of {state} alone does not give them away. Who has the whole disk has the key too, so status does not call"
+            " them encrypted; that takes a TPM."
+        )
     return (
-        "the secrets are locked by a key in /var/lib/systemd/credential.secret, which lies on a disk of this machine.\n"
-        f"A copy of {state} alone does not give them away. Who has the whole disk has the key too, so status does not call"
-        " them encrypted; that takes a TPM."
+        "the secrets are encrypted by a key that meshd does not know, so status does not call them encrypted"
     )
 
 

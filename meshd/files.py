@@ -54,6 +54,23 @@ def write_atomically(path: Path, data: bytes | str, *, mode: int = 0o600, sync: 
         raise
 
 
+def remove_unfinished(path: Path) -> None:
+    """What a `write_durably` of `path` that was cut off has left: it may hold a secret. Raises OSError."""
+    for left in path.parent.glob(f".{path.name}.*.tmp"):
+        left.unlink(missing_ok=True)
+
+
+def in_memory(path: Path) -> bool:
+    """Whether a file there would be in memory: in a tmpfs, which can be swapped, or a ramfs, which cannot."""
+    place, kind = "", ""
+    for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
+        mount, _, source = line.partition(" - ")
+        at = mount.split(" ")[4]
+        if path.is_relative_to(at) and len(at) >= len(place):
+            place, kind = at, source.split(" ")[0]
+    return kind in ("tmpfs", "ramfs")
+
+
 def link_durably(path: Path, target: Path) -> None:
     """Replace `path` by a symbolic link to `target`, as `write_durably` replaces it by a file. Raises OSError."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -76,7 +76,7 @@ class Node:
         self._built = time.monotonic()
         self.identity = Identity.load_or_create(state)
         self.store = MeshStore(state, self.identity.fingerprint)
-        self.secret_store = SecretStore(state)
+        self.secret_store = SecretStore(state, private)
         belongings.check(state, self.store.mesh, self.identity.fingerprint, self.secret_store)
         kubo_repo = files.private_directory(state / "kubo")
         cluster_folder = files.private_directory(state / "cluster")
@@ -116,6 +116,8 @@ class Node:
         )
         self.kubo_program = KuboProgram(kubo_repo, self.kubo, config.paths.engines, state)
         self.cluster_program = ClusterProgram(cluster_folder, self.cluster, config.paths.engines, state)
+        if self.store.mesh is not None and not self.store.forgotten:
+            self.secret_store.settle(self.store.mesh.secrets, self._take_secrets_off_the_disk)
         self.turns = Turns(
             config,
             self.store,
@@ -270,6 +272,10 @@ class Node:
 
     def _network(self) -> str:
         return self.store.mesh.network if self.store.mesh is not None else ""
+
+    def _take_secrets_off_the_disk(self) -> None:
+        self.kubo_program.link_swarm_key(self.secret_store.handed_over())
+        self.cluster_program.move_secret(self.config.private_sockets)
 
     async def _create_engines(self) -> tuple[str, str]:
         return await self.kubo_program.create(), await self.cluster_program.create()

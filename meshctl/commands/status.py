@@ -84,14 +84,16 @@ def _at_rest(secrets: Part) -> str:
     key = str(secrets.get("key") or "")
     match secrets.get("kept"):
         case "credentials":
-            return "handed over by systemd; not on this node's disk"
+            return "handed over by systemd; in no file of meshd's"
         case "encrypted" if secrets.get("encrypted"):
             return f"encrypted, by a key in this machine's TPM ({key})"
         case "encrypted" if key == "host":
             return "not encrypted: the key to them lies on a disk of this machine"
         case "encrypted":
             return "encrypted by a key that is not known, which does not count"
-    return "in plain files that only meshd may read"
+        case "files":
+            return "in plain files that only meshd may read"
+    return "kept in a way that this meshctl does not know"
 
 
 def _overlay(overlay: Part) -> None:

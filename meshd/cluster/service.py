@@ -118,11 +118,23 @@ class ClusterProgram:
             else:
                 service.unlink()
 
+    def move_secret(self, folder: Path) -> None:
+        """Where it may be on no disk: service.json goes there. Blocks. Raises MeshError, OSError."""
+        self.in_memory = folder
+        service = self.folder / "service.json"
+        files.remove_unfinished(service)
+        if service.exists() and not service.is_symlink():
+            current = self._read("service.json")
+            self._write(current, current)
+
     def _write(self, current: dict[str, Any], wanted: dict[str, Any]) -> None:
         service, without_secret = self.folder / "service.json", self.folder / _WITHOUT_SECRET
         if self.in_memory is None:
-            if wanted != current or service.is_symlink():
+            was_at = service.readlink() if service.is_symlink() else None
+            if wanted != current or was_at is not None:
                 files.write_durably(service, json.dumps(wanted, indent=2))
+            if was_at is not None:
+                was_at.unlink(missing_ok=True)
             without_secret.unlink(missing_ok=True)
             return
         bare = {**wanted, "cluster": {**wanted["cluster"], "secret": ""}}

@@ -110,7 +110,9 @@ class Gatekeeper:
         try:
             if os.getpgid(caller.pid) in set(self._children()):
                 return True
-            return self._in_their_groups(Path(f"/proc/{caller.pid}/cgroup").read_text())
+            return self._in_their_groups(
+                Path(f"/proc/{caller.pid}/cgroup").read_text(errors="surrogateescape")
+            )
         except OSError:
             if caller.uid != os.geteuid():
                 return False  # others' processes may be hidden in /proc; a supervised program is never theirs

@@ -154,13 +154,18 @@ class KuboProgram:
         if wanted != config:
             files.write_durably(self.repo / "config", json.dumps(wanted, indent=2))
         if isinstance(self.swarm_key, Path):
-            files.link_durably(self.repo / "swarm.key", self.swarm_key)
+            self.link_swarm_key(self.swarm_key)
         else:
             files.write_durably(self.repo / "swarm.key", self.swarm_key)
         self.place.rpc_socket.unlink(missing_ok=True)  # after kill -9 kubo does not start over its old socket
         await self.rpc.close()
         argv = (str(binary), "daemon", "--migrate=true", "--enable-gc=false")
         return Launch(argv, self._env(), self._owner)
+
+    def link_swarm_key(self, target: Path) -> None:
+        """Where the key may be on no disk. Blocks. Raises OSError."""
+        files.link_durably(self.repo / "swarm.key", target)
+        files.remove_unfinished(self.repo / "swarm.key")
 
     def _look_for_migration(self) -> None:
         try:

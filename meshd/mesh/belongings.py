@@ -28,7 +28,7 @@ _LAST_OF_KUBO = "kubo/version"  # the last file that `ipfs init` writes (read in
 def check(folder: Path, mesh: MeshState | None, fingerprint: str, secret_store: SecretStore) -> None:
     """See that what is in the state folder fits together. fingerprint: this node's.
 
-    Blocks; writes nothing, but that plain secrets go where systemd hands them over. Raises MeshError BAD_STATE that names the file and what to do.
+    Blocks; writes nothing. Raises MeshError BAD_STATE that names the file and what to do.
     """
     if mesh is None:
         if os.path.lexists(folder / _RAN_IN_A_MESH):
@@ -38,7 +38,6 @@ def check(folder: Path, mesh: MeshState | None, fingerprint: str, secret_store: 
     me = mesh.entries[fingerprint]
     if me.forgotten:
         return  # it is leaving, and what it held may be gone
-    secret_store.settle(mesh.secrets)
     secrets = secret_store.load()
     if mesh.secrets and not hmac.compare_digest(mesh.secrets, secrets.digest()):
         raise secrets_unusable(

@@ -50,23 +50,28 @@ def key_of(raw: bytes) -> str:
 
 
 class SecretStore:
-    """The secrets of one node. Everything here blocks. state: its folder; environment: as os.environ.get."""
+    """The secrets of one node. Everything here blocks.
 
-    def __init__(self, state: Path, environment: Callable[[str], str | None] = os.environ.get) -> None:
+    state: its folder. private: where the cluster's settings go that may be on no disk. environment: as os.environ.get.
+    """
+
+    def __init__(
+        self, state: Path, private: Path, environment: Callable[[str], str | None] = os.environ.get
+    ) -> None:
         self._state = state
+        self._private = private
         folder = environment("CREDENTIALS_DIRECTORY")
         self._credentials = Path(folder) if folder else None
 
     def load(self) -> Secrets:
         """Those of the mesh. Raises MeshError BAD_STATE that names what cannot be used."""
-        if not self._plain() and (handed := self._handed()):
-            return self._read(handed)
-        try:
+        if self._plain():
             return Secrets.load(self._state)
-        except MeshError:
-            if not self._plain() and self._encrypted():
-                raise _not_decrypted(self._state) from None
-            raise
+        if handed := self._handed():
+            return self._read(handed)
+        if self._encrypted():
+            raise _not_decrypted(self._state)
+        return Secrets.load(self._state)  # which says what is missing
 
     def founding(self) -> Secrets:
         """For a new mesh: those that the machine's owner hands over, else new ones. Raises MeshError BAD_STATE."""
@@ -78,47 +83,59 @@ class SecretStore:
         Raises MeshError BAD_STATE where those that are handed over are another mesh's, and OSError.
         """
         if not self._has(SWARM_KEY):
+            self._remove_encrypted()  # of a mesh that was left, where that was cut off
             secrets.save(self._state)
         elif not _same(self._read(SWARM_KEY), secrets):
             raise self._another_mesh(SWARM_KEY)
 
-    def settle(self, digest: str) -> None:
-        """See that what is handed over belongs to the mesh (`digest`: of its secrets), and remove the plain files then.
+    def settle(self, digest: str, engines: Callable[[], None]) -> None:
+        """See that what is handed over belongs to the mesh, and remove the plain files then.
 
-        Raises MeshError BAD_STATE for another mesh's secrets, and OSError.
+        digest: of the mesh's secrets, "" where that is not known. engines: does the same for kubo's and the cluster's
+        files; first, so that one that was cut off is done again. Raises MeshError BAD_STATE for another mesh's secrets,
+        and OSError.
         """
         handed = self._handed()
         if not handed:
             return
         secrets = self._read(handed)
-        if digest and not hmac.compare_digest(secrets.digest(), digest):
+        known = digest or (Secrets.load(self._state).digest() if self._plain() else secrets.digest())
+        if not hmac.compare_digest(secrets.digest(), known):
             raise self._another_mesh(handed)
-        if self._plain():  # one of them, where the last try was cut off
-            Secrets.erase(self._state)
-            _LOG.info("systemd hands over the mesh's secrets: the plain files are removed")
+        engines()
+        if any((self._state / "secrets" / name).exists() for name in NAMES):
+            _LOG.info("systemd hands over the mesh's secrets: the plain files go")
+        Secrets.erase(self._state)
 
     def erase(self) -> None:
         """Remove them, for a node that leaves. What the machine's owner hands over stays the owner's."""
         Secrets.erase(self._state)
-        for name in NAMES:
-            encrypted_file(self._state, name).unlink(missing_ok=True)
-        if (self._state / "secrets").is_dir():
-            files.sync_directory(self._state / "secrets")
+        self._remove_encrypted()
+        (self._private / "service.json").unlink(missing_ok=True)
 
     def in_memory(self) -> bool:
         """Nothing with a secret in it may be written to the disk."""
         return not self._plain() and bool(self._handed())
 
+    def handed_over(self) -> Path:
+        """The swarm key's file, where one is handed over. Raises MeshError BAD_STATE elsewhere."""
+        handed = self._handed()
+        if self._credentials is None or not handed:
+            raise _not_decrypted(self._state)
+        return self._credentials / handed
+
     def swarm_key(self) -> str | Path:
         """What kubo's swarm.key is to be: its text, or the file in memory to link to."""
-        if not self.in_memory():
-            return self.load().swarm_key
-        assert self._credentials is not None  # noqa: S101 - in_memory found something there
-        return self._credentials / self._handed()
+        return self.handed_over() if self.in_memory() else self.load().swarm_key
 
     def at_rest(self) -> wire.SecretsAtRest:
         """How they lie on the disk. Only with a key that is in a TPM do they count as encrypted."""
-        if not self.in_memory():
+        kubos = self._state / "kubo" / "swarm.key"
+        if (
+            not self.in_memory()
+            or not files.in_memory(self._private)
+            or not (kubos.is_symlink() or not kubos.exists())
+        ):
             return wire.SecretsAtRest(kept="files", key="", encrypted=False)
         if self._handed() == SWARM_KEY:
             return wire.SecretsAtRest(kept="credentials", key="", encrypted=False)
@@ -129,10 +146,17 @@ class SecretStore:
     # -- what is there ---------------------------------------------------------------------------------------------
 
     def _plain(self) -> bool:
-        return any((self._state / "secrets" / name).exists() for name in NAMES)
+        """One of two is what was left where the making or the removal of them was cut off."""
+        return all((self._state / "secrets" / name).exists() for name in NAMES)
 
     def _encrypted(self) -> bool:
         return all(encrypted_file(self._state, name).exists() for name in NAMES)
+
+    def _remove_encrypted(self) -> None:
+        for name in NAMES:
+            encrypted_file(self._state, name).unlink(missing_ok=True)
+        if (self._state / "secrets").is_dir():
+            files.sync_directory(self._state / "secrets")
 
     def _handed(self) -> str:
         """The swarm key's name among the credentials; "" where none are handed over that are this mesh's.

@@ -73,6 +73,7 @@ class Secrets:
         if folder.is_dir():
             for name in NAMES:
                 (folder / name).unlink(missing_ok=True)
+                files.remove_unfinished(folder / name)
             files.sync_directory(folder)
 
     @staticmethod

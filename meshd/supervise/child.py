@@ -73,7 +73,12 @@ class Child:
             limit=_LINE_LIMIT,
             start_new_session=True,
         )
-        return cls(process, on_line, group)
+        try:
+            return cls(process, on_line, group)
+        except BaseException:  # too many open files: nobody would watch it
+            process.kill()
+            await process.wait()
+            raise
 
     @property
     def exit_text(self) -> str:
@@ -81,7 +86,9 @@ class Child:
         code = self._process.returncode
         if code is None:
             return ""
-        return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit {code}"
+        if code >= 0:
+            return f"exit {code}"
+        return f"signal {signal.Signals(-code).name if -code in set(signal.Signals) else -code}"
 
     async def stop(self, grace: float) -> None:
         """SIGTERM, then SIGKILL after `grace` seconds; returns when it is gone. A frozen child is woken to hear it."""

@@ -24,6 +24,7 @@ import structlog
 
 from meshd.errors import Code, MeshError
 
+_AGAIN_S = 0.01
 EMPTY_WITHIN = 10.0  # seconds from the kernel's SIGKILL to all until none is left
 _DELEGATED = "user.delegate"  # systemd 251 and newer sets it to 1; anybody may read it
 # A user's own systemd does not (seen with 252), though it delegates: there the unit says so itself.
@@ -67,9 +68,10 @@ class Group:
                     except OSError as exc:
                         if exc.errno != errno.EBUSY:
                             raise
-                        # somebody was put into it since: the same again
-        except FileNotFoundError:
-            return
+                        await asyncio.sleep(_AGAIN_S)  # somebody was put into it since
+        except OSError as exc:
+            if exc.errno not in (errno.ENOENT, errno.ENODEV):  # it is gone, or goes while it is read
+                raise
         except TimeoutError:
             raise self._stuck() from None
 
@@ -155,10 +157,10 @@ def delegated() -> Iterator[Groups | None]:
 
 def _find() -> Groups | str:
     """The groups, or why there are none."""
-    name = _unified(Path("/proc/self/cgroup").read_text())
+    name = _unified(Path("/proc/self/cgroup").read_text(errors="surrogateescape"))
     if name is None:
         return "this system has no control groups of version 2"
-    folders = list(_folders(name, Path("/proc/self/mountinfo").read_text()))
+    folders = list(_folders(name, Path("/proc/self/mountinfo").read_text(errors="surrogateescape")))
     if not folders:
         return "its own control group is not mounted"
     why = ""

@@ -1,7 +1,7 @@
 """Becomes a child of the daemon: `python -I -S launch.py PARENT [GROUP] -- PROGRAM ARG...`. Standard library only.
 
-PARENT is the daemon's pid; GROUP the folder of a control group. Four things must hold before the program's first instruction, and a fork from a process with threads is no place
-to arrange them, so this small program does and then execs:
+PARENT is the daemon's pid; GROUP the folder of a control group. Four things must hold before the program's first
+instruction, and a fork from a process with threads is no place to arrange them, so this small program does and then execs:
 
 - it dies with the daemon (PR_SET_PDEATHSIG), so that kill -9 of meshd leaves no orphan;
 - where it has a control group, it and all that it starts are in that, and cannot move themselves to another one;
@@ -111,8 +111,8 @@ def stay(libc: ctypes.CDLL, folder: str) -> None:
             continue
         try:
             below = os.open(entry.path, os.O_PATH)
-        except PermissionError:
-            continue  # what cannot be opened cannot be written either
+        except OSError:
+            continue  # what cannot be opened, by its mode or as its server is gone, cannot be written either
         called(libc, LANDLOCK_ADD_RULE, rules, 1, struct.pack("=Qi", rights, below), 0)
         os.close(below)
     prctl(libc, PR_SET_NO_NEW_PRIVS, 1)

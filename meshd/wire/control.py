@@ -107,7 +107,7 @@ class PinCounts(Wire):
 class SecretsAtRest(Wire):
     """How the mesh's secrets lie on this node's disk.
 
-    kept: files, plain ones that only meshd may read; credentials, in no file of this node, as systemd hands them over;
+    kept: files, plain ones that only meshd may read; credentials, in no file of meshd's, as systemd hands them over;
     encrypted, with systemd-creds and by the key named in `key`: host, tpm2, host+tpm2, "" for another.
     encrypted: whether that key is in a TPM. A host key lies on the same disk, and so does not count.
     """

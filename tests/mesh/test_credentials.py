@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from meshd import files
 from meshd.mesh.secrets import Secrets
 from tests.mesh.conftest import MakeMesh, MakeNode
 from tests.mesh.nodes import BIN, Mesh, Node, run
@@ -24,6 +26,19 @@ def hand_over(node: Node, secrets: Secrets, prefix: str = "") -> None:
     node.credentials = folder
 
 
+def run_in_memory(node: Node, folder: Path) -> None:
+    """As the unit does: /run is a tmpfs."""
+    node.config.write_text(node.config.read_text().replace(str(node.run_folder), str(folder)))
+    node.run_folder, node.socket = folder, folder / "meshd.sock"
+
+
+@pytest.fixture
+def memory() -> Iterator[Path]:
+    """A folder of a tmpfs, with a short name."""
+    with tempfile.TemporaryDirectory(prefix="r", dir="/dev/shm") as folder:
+        yield Path(folder)
+
+
 def files_with(secrets: Secrets, folder: Path) -> list[str]:
     """What in the folder has a secret in it. Links are not followed."""
     wanted = (secrets.swarm_key.split()[-1].encode(), secrets.cluster_secret.encode())
@@ -37,10 +52,11 @@ def secrets() -> Secrets:
 
 
 def test_a_mesh_is_founded_with_them_and_they_are_in_no_file_of_its_state(
-    make_node: MakeNode, secrets: Secrets
+    make_node: MakeNode, secrets: Secrets, memory: Path
 ) -> None:
     attic, barn = make_node("attic"), make_node("barn")
     hand_over(attic, secrets)
+    run_in_memory(attic, memory)
     Mesh([attic, barn]).build()
     assert Secrets.load(barn.state) == secrets, "a node without such a manager keeps them in files"
     attic.do("pin", "-", "--name", "minutes", "--replicas", "2", stdin=b"as it was said")
@@ -52,11 +68,11 @@ def test_a_mesh_is_founded_with_them_and_they_are_in_no_file_of_its_state(
         "cluster/service.json",
     }
     assert attic.status()["secrets"] == {"kept": "credentials", "key": "", "encrypted": False}
-    assert "secrets  handed over by systemd; not on this node's disk" in attic.do("status").out
+    assert "secrets  handed over by systemd; in no file of meshd's" in attic.do("status").out
     assert "secrets  in plain files that only meshd may read" in barn.do("status").out
 
     attic.stop()
-    shutil.rmtree(attic.run_folder)  # as a reboot empties /run
+    files.empty(memory)  # as a reboot empties /run
     kept = attic.state / "cluster" / "service-without-secret.json"
     kept.write_text(
         kept.read_text().replace('"monitor_ping_interval": "15s"', '"monitor_ping_interval": "14s"')
@@ -75,8 +91,10 @@ def test_plain_files_go_once_the_same_is_handed_over_and_come_back_by_hand(make_
     attic.do("pin", "-", "--name", "minutes", "--replicas", "1", stdin=b"as it was said")
     attic.stop()
     hand_over(attic, secrets)
-    attic.start().wait_ready()
-    assert files_with(secrets, attic.state) == []
+    attic.start()
+    assert files_with(secrets, attic.state) == [], "before it serves, let alone its engines"
+    attic.wait_ready()
+    assert attic.status()["secrets"]["kept"] == "files", "its run folder is on a disk"
     assert attic.do("get", "minutes", "-o", "-").out == "as it was said"
 
     attic.stop()
@@ -87,6 +105,16 @@ def test_plain_files_go_once_the_same_is_handed_over_and_come_back_by_hand(make_
     secrets.save(attic.state)
     attic.start().wait_ready()
     assert len(files_with(secrets, attic.state)) == 4
+    assert files_with(secrets, attic.run_folder) == []
+
+
+def test_who_leaves_keeps_nothing_of_them(make_node: MakeNode, secrets: Secrets) -> None:
+    attic = make_node("attic")
+    hand_over(attic, secrets)
+    attic.start().do("init")
+    assert files_with(secrets, attic.run_folder) == ["private/service.json"]
+    attic.do("leave", "--force", "--yes")
+    assert files_with(secrets, attic.run_folder) == files_with(secrets, attic.state) == []
 
 
 def test_another_meshs_are_refused_and_the_plain_files_stay(make_mesh: MakeMesh, secrets: Secrets) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from meshd import files
 from meshd.errors import Code, MeshError
 from meshd.mesh.secret_store import SecretStore, encrypted_file, key_of
 from meshd.mesh.secrets import NAMES, Secrets
@@ -18,6 +19,10 @@ TPM2 = bytes.fromhex("0c7cc07b117645919c4b0bea08bc20fe")
 BOTH = bytes.fromhex("93a894094874449090caf2fc93cab553")
 NO_ENVIRONMENT: dict[str, str] = {}
 EMPTY = bytes.fromhex("058469daf6f54324800549da0f8ea2fb")
+
+
+def nothing_else() -> None:
+    """No engine has a copy."""
 
 
 def blob(key: bytes) -> bytes:
@@ -35,6 +40,12 @@ def state(tmp_path: Path) -> Path:
     return tmp_path / "state"
 
 
+@pytest.fixture
+def in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run folder of a unit is; that of a test is where pytest makes it."""
+    monkeypatch.setattr(files, "in_memory", lambda path: True)
+
+
 HandOver = Callable[..., SecretStore]
 
 
@@ -48,7 +59,7 @@ def hand_over(state: Path, tmp_path: Path) -> HandOver:
         texts = ("\n", "\n") if secrets is None else (secrets.swarm_key, secrets.cluster_secret)
         for name, text in zip(NAMES, texts, strict=True):
             (folder / f"{prefix}{name}").write_text(text)
-        return SecretStore(state, {"CREDENTIALS_DIRECTORY": str(folder)}.get)
+        return SecretStore(state, state.parent / "run", {"CREDENTIALS_DIRECTORY": str(folder)}.get)
 
     return hand
 
@@ -59,7 +70,7 @@ def encrypt(state: Path, key: bytes = HOST) -> None:
 
 
 def test_without_credentials_they_are_in_files(state: Path, secrets: Secrets) -> None:
-    store = SecretStore(state, NO_ENVIRONMENT.get)
+    store = SecretStore(state, state.parent / "run", NO_ENVIRONMENT.get)
     store.save(secrets)
     assert Secrets.load(state) == store.load() == secrets
     assert not store.in_memory()
@@ -70,7 +81,7 @@ def test_without_credentials_they_are_in_files(state: Path, secrets: Secrets) ->
 def test_an_empty_credential_is_none(state: Path, secrets: Secrets, hand_over: HandOver) -> None:
     store = hand_over(None)
     store.save(secrets)
-    store.settle(secrets.digest())
+    store.settle(secrets.digest(), nothing_else)
     assert Secrets.load(state) == secrets
     assert not hand_over(None, "encrypted.").in_memory()
 
@@ -94,10 +105,10 @@ def test_the_plain_files_go_only_when_the_same_is_handed_over(
     secrets.save(state)
     another = hand_over(Secrets.generate())
     with pytest.raises(MeshError) as caught:
-        another.settle(secrets.digest())
+        another.settle(secrets.digest(), nothing_else)
     assert caught.value.code is Code.BAD_STATE
     assert Secrets.load(state) == secrets
-    hand_over(secrets).settle(secrets.digest())
+    hand_over(secrets).settle(secrets.digest(), nothing_else)
     assert list((state / "secrets").iterdir()) == []
 
 
@@ -107,9 +118,76 @@ def test_a_removal_of_the_plain_files_that_was_cut_off_is_finished(
     secrets.save(state)
     (state / "secrets" / "swarm.key").unlink()
     store = hand_over(secrets)
-    store.settle(secrets.digest())
+    store.settle(secrets.digest(), nothing_else)
     assert store.load() == secrets
     assert list((state / "secrets").iterdir()) == []
+
+
+def test_where_nothing_is_known_of_the_mesh_the_plain_files_say_which_it_is(
+    state: Path, secrets: Secrets, hand_over: HandOver
+) -> None:
+    """An older meshd wrote no digest of them."""
+    secrets.save(state)
+    with pytest.raises(MeshError, match="another mesh's"):
+        hand_over(Secrets.generate()).settle("", nothing_else)
+    assert Secrets.load(state) == secrets
+    hand_over(secrets).settle("", nothing_else)
+    assert list((state / "secrets").iterdir()) == []
+
+
+def test_the_engines_copies_go_before_the_plain_files(
+    state: Path, secrets: Secrets, hand_over: HandOver
+) -> None:
+    """So that what was cut off between is done again."""
+    secrets.save(state)
+
+    def cut_off() -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        hand_over(secrets).settle(secrets.digest(), cut_off)
+    assert Secrets.load(state) == secrets
+
+
+def test_what_a_write_that_was_cut_off_has_left_goes_too(state: Path, secrets: Secrets) -> None:
+    (state / "secrets" / ".swarm.key.4711.tmp").write_text(secrets.swarm_key)
+    SecretStore(state, state.parent / "run", NO_ENVIRONMENT.get).erase()
+    assert list((state / "secrets").iterdir()) == []
+
+
+def test_one_plain_file_of_two_hides_nothing(state: Path, secrets: Secrets, hand_over: HandOver) -> None:
+    encrypt(state)
+    secrets.save(state)
+    (state / "secrets" / "cluster.secret").unlink()
+    assert hand_over(secrets, "encrypted.").load() == secrets
+    with pytest.raises(MeshError) as caught:
+        SecretStore(state, state.parent / "run", NO_ENVIRONMENT.get).load()
+    assert "sudo meshd decrypt-secrets" in caught.value.hint
+
+
+def test_a_mesh_after_one_whose_leaving_was_cut_off_is_not_handed_the_old_ones(
+    state: Path, secrets: Secrets, hand_over: HandOver
+) -> None:
+    encrypt(state)
+    store = hand_over(Secrets.generate(), "encrypted.")
+    store.save(secrets)
+    assert store.load() == secrets
+    assert not store.in_memory()
+    store.settle(secrets.digest(), nothing_else)
+
+
+def test_on_a_disk_the_run_folder_is_no_better_than_a_file(
+    state: Path, secrets: Secrets, hand_over: HandOver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "in_memory", lambda path: False)
+    assert hand_over(secrets).at_rest().kept == "files"
+
+
+@pytest.mark.usefixtures("in_memory")
+def test_a_plain_key_of_kubos_is_one_in_a_file(state: Path, secrets: Secrets, hand_over: HandOver) -> None:
+    (state / "kubo").mkdir()
+    (state / "kubo" / "swarm.key").write_text(secrets.swarm_key)
+    assert hand_over(secrets).at_rest().kept == "files"
 
 
 def test_encrypted_ones_count_while_their_files_are_there(
@@ -130,11 +208,12 @@ def test_encrypted_ones_count_while_their_files_are_there(
 def test_encrypted_ones_that_nobody_decrypts_are_said(state: Path) -> None:
     encrypt(state)
     with pytest.raises(MeshError) as caught:
-        SecretStore(state, NO_ENVIRONMENT.get).load()
+        SecretStore(state, state.parent / "run", NO_ENVIRONMENT.get).load()
     assert caught.value.title == f"cannot use {state}/secrets/swarm.key.encrypted"
     assert caught.value.hint.startswith("sudo meshd encrypt-secrets")
 
 
+@pytest.mark.usefixtures("in_memory")
 @pytest.mark.parametrize(
     ("key", "named", "counts"), [(HOST, "host", False), (TPM2, "tpm2", True), (BOTH, "host+tpm2", True)]
 )
@@ -151,6 +230,7 @@ def test_a_key_that_is_not_known_counts_for_nothing(raw: bytes) -> None:
     assert key_of(raw) == ""
 
 
+@pytest.mark.usefixtures("in_memory")
 def test_two_files_under_two_keys_count_for_nothing(
     state: Path, secrets: Secrets, hand_over: HandOver
 ) -> None:

@@ -40,7 +40,7 @@ def condition(severity: str, title: str, cause: str = "", hint: str = "") -> Doc
     ("kept", "key", "encrypted", "text"),
     [
         ("files", "", False, "in plain files that only meshd may read"),
-        ("credentials", "", False, "handed over by systemd; not on this node's disk"),
+        ("credentials", "", False, "handed over by systemd; in no file of meshd's"),
         ("encrypted", "host", False, "not encrypted: the key to them lies on a disk of this machine"),
         ("encrypted", "host+tpm2", True, "encrypted, by a key in this machine's TPM (host+tpm2)"),
         ("encrypted", "", False, "encrypted by a key that is not known, which does not count"),

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from scripts.parts import cache_folder
+from tests.supervise.control_groups import here
 
 BOOKWORM, TRIXIE = "bookworm", "trixie"  # Debian 12 and 13
 PACKAGES = (
@@ -106,6 +107,8 @@ class Machine:
         self._output = folder / "console"
         self._process: subprocess.Popen[bytes] | None = None
         self._leader = 0
+        own = here()
+        self._group = own / f"meshd-test-{os.getpid()}-{name}" if own is not None else None
         for made in (self.changes, self._root, folder / "work"):
             made.mkdir(parents=True, exist_ok=True)
         below = ":".join(map(str, layers))
@@ -115,7 +118,8 @@ class Machine:
 
     def boot(self) -> None:
         """Start it and wait until systemd says that all of it runs."""
-        command = [
+        command: list[str | Path] = [
+            *self._within_its_group(),
             "systemd-nspawn",
             f"--directory={self._root}",
             f"--machine={self.name}",
@@ -132,6 +136,13 @@ class Machine:
                 env=os.environ | {"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
             )
         wait_for(self._up, f"{self.name} boots")
+
+    def _within_its_group(self) -> list[str | Path]:
+        """So that two machines do not share one tree of control groups: each thinks that it is alone in it."""
+        if self._group is None:
+            return []
+        self._group.mkdir(exist_ok=True)
+        return ["sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', self._group]
 
     def _up(self) -> bool:
         process = self._process
@@ -182,6 +193,9 @@ class Machine:
             self.stop()
         finally:
             subprocess.run(["umount", self._root], check=True)
+        if self._group is not None:
+            for folder, _, _ in os.walk(self._group, topdown=False):
+                Path(folder).rmdir()
 
     def try_run(
         self, script: str, *, user: str = "root", seconds: float = LONGEST_S

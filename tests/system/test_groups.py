@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.system.machine import Machine, wait_for
-from tests.system.test_package import READY, children
+from tests.system.service import READY, children
 
 UNIT = "/sys/fs/cgroup/system.slice/meshd.service"
 PROGRAMS = {"ipfs": "kubo", "ipfs-cluster-service": "cluster"}

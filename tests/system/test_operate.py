@@ -11,9 +11,9 @@ from tests.docs.pages import DOCS
 from tests.system import machine
 from tests.system.conftest import NETWORK, OLDER, SETTINGS, VERSION, Boot, package
 from tests.system.machine import Machine
+from tests.system.service import READY
 
 PAGE = DOCS / "how-to" / "operate.md"
-READY = 'Status: "ready"'
 # What the page says -> what is typed here: another file, nobody to answer apt, and a folder in the place of a disk.
 HERE = {
     "apt install ./meshd_0.1.0_amd64.deb": f"apt-get install -y {package(OLDER)}",

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
 
 from tests.system.conftest import OLDER, VERSION, Boot, package
 from tests.system.machine import Machine, wait_for
-
-READY = 'Status: "ready"'
+from tests.system.service import READY, children, every_rule_holds, units_are_without_fault
 
 
 def test_a_machine_without_zerotier_and_without_a_mesh_starts_and_says_what_to_do(attic: Machine) -> None:
@@ -30,20 +28,11 @@ def test_what_was_pinned_is_there_and_served_after_a_reboot(archive: Machine) ->
 
 def test_every_rule_of_the_doctor_holds_inside_the_sandbox(archive: Machine) -> None:
     archive.until("systemctl status meshd", READY)
-    said = archive.run("meshctl doctor")
-    assert re.search(r"(\d+) of \1 rules hold", said), said
+    every_rule_holds(archive)
 
 
 def test_the_unit_is_without_fault_and_hardly_exposed(attic: Machine) -> None:
-    done = attic.try_run("systemd-analyze verify meshd.service")
-    assert (done.returncode, done.stdout + done.stderr) == (0, "")
-    users = "XDG_RUNTIME_DIR=/tmp systemd-analyze verify --user"
-    done = attic.try_run(f"{users} /usr/lib/systemd/user/meshd.service")
-    assert (done.returncode, done.stdout + done.stderr) == (0, "")
-    last = attic.run("systemd-analyze security --no-pager meshd").splitlines()[-1]
-    found = re.search(r"level for meshd\.service: ([\d.]+)", last)
-    assert found is not None, last
-    assert float(found[1]) <= 1.8
+    units_are_without_fault(attic)
 
 
 @pytest.mark.parametrize("below", ["", "/kubo"])
@@ -64,17 +53,6 @@ def test_the_kernel_lets_the_unit_talk_to_private_networks_only(archive: Machine
         "8.8.8.8 Operation not permitted",
     ]
     assert "8.8.8.8 sent" in archive.run(f'python3 -c "{script}"'), "and it is the unit that forbids it"
-
-
-def children(machine: Machine) -> dict[str, int]:
-    """kubo's and the cluster's pid."""
-    listed = machine.run("ps -e -o pid=,args=")
-    return {
-        name: int(line.split()[0])
-        for line in listed.splitlines()
-        for name in ("ipfs", "ipfs-cluster-service")
-        if f"/engines/{name} " in line
-    }
 
 
 def test_a_daemon_that_hangs_is_restarted_and_nothing_of_it_is_left(archive: Machine) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
@@ -11,9 +10,8 @@ import pytest
 from tests.system import machine
 from tests.system.conftest import Boot, install
 from tests.system.machine import Machine
-from tests.system.test_two_machines import plug
+from tests.system.service import READY, every_rule_holds, join, plug, units_are_without_fault
 
-READY = 'Status: "ready"'
 COMPILED = "find /usr/lib/meshd -name '*.pyc' -printf '%f\\n' | grep -o 'cpython-[0-9]*' | sort -u"
 
 
@@ -42,11 +40,6 @@ def served(made: Machine) -> bool:
     return made.run("cat /tmp/back.txt") == "as it was said\n"
 
 
-def every_rule_holds(made: Machine) -> None:
-    said = made.run("meshctl doctor")
-    assert re.search(r"(\d+) of \1 rules hold", said), said
-
-
 def test_debian_13_serves_what_was_pinned_after_a_reboot_and_every_rule_holds(archive: Machine) -> None:
     assert archive.run("cat /etc/debian_version").startswith("13")
     archive.run("echo 'as it was said' > /root/minutes.txt && meshctl pin --replicas 1 /root/minutes.txt")
@@ -59,15 +52,7 @@ def test_debian_13_serves_what_was_pinned_after_a_reboot_and_every_rule_holds(ar
 
 
 def test_debian_13_finds_no_fault_in_the_unit_and_hardly_an_exposure(attic: Machine) -> None:
-    done = attic.try_run("systemd-analyze verify meshd.service")
-    assert (done.returncode, done.stdout + done.stderr) == (0, "")
-    users = "XDG_RUNTIME_DIR=/tmp systemd-analyze verify --user"
-    done = attic.try_run(f"{users} /usr/lib/systemd/user/meshd.service")
-    assert (done.returncode, done.stdout + done.stderr) == (0, "")
-    last = attic.run("systemd-analyze security --no-pager meshd").splitlines()[-1]
-    found = re.search(r"level for meshd\.service: ([\d.]+)", last)
-    assert found is not None, last
-    assert float(found[1]) <= 1.8
+    units_are_without_fault(attic)
 
 
 def test_debian_13_lets_the_unit_listen_on_its_own_ports_only(archive: Machine) -> None:
@@ -114,9 +99,7 @@ def test_a_machine_of_12_and_one_of_13_whose_ports_are_held_make_a_mesh(
     attic, cellar = boot("attic", installed), boot("cellar", installed_on_13)
     plug(attic, cable[0], "10.9.0.1")
     plug(cellar, cable[1], "10.9.0.2")
-    attic.run("meshctl init --name archive")
-    invite = json.loads(attic.run("meshctl invite --json"))["invite"]
-    cellar.run(f"meshctl join {invite}", seconds=120)
+    join(attic, cellar)
     hold_ports(cellar)
     cellar.run("echo new > /root/new.txt && meshctl pin --replicas 2 /root/new.txt", seconds=120)
     attic.run("echo old > /root/old.txt && meshctl pin --replicas 2 /root/old.txt", seconds=120)

@@ -1,0 +1,66 @@
+"""`systemctl` and `systemd-creds` where no systemd runs: `python systemd_stand_in.py NAME FOLDER ARGUMENT...`.
+
+In FOLDER: `active` while the unit runs, `broken` where its start fails, `calls` what was asked. A start does what systemd and
+meshd do: what the drop-in names is decrypted and handed over, and meshd settles it. tests/system has the real ones.
+"""
+
+from __future__ import annotations
+
+import base64
+import sys
+from pathlib import Path
+
+HOST = bytes.fromhex("5a1c6a86df9d4096b1d5a65e0862f19a")
+
+
+def nothing_else() -> None:
+    """There is no engine."""
+
+
+def start(folder: Path) -> None:
+    # Here, as the other calls of a test are many and need none of it.
+    from meshd.mesh.secret_store import PREFIX, SecretStore, encrypted_file
+    from meshd.mesh.secrets import NAMES
+
+    state, handed = folder / "state", folder / "credentials"
+    handed.mkdir(exist_ok=True)
+    told = (folder / "drop-in").exists()
+    for name in NAMES:
+        encrypted = encrypted_file(state, name)
+        text = base64.b64decode(encrypted.read_bytes())[16:] if told and encrypted.exists() else b"\n"
+        (handed / f"{PREFIX}{name}").write_bytes(text)
+    store = SecretStore(state, folder / "run", {"CREDENTIALS_DIRECTORY": str(handed)}.get)
+    store.settle((folder / "digest").read_text(), nothing_else)
+    store.load()
+
+
+def systemctl(folder: Path, arguments: list[str]) -> int:
+    with (folder / "calls").open("a") as calls:
+        calls.write(f"{arguments[0]}\n")
+    match arguments:
+        case ["show", "-P", "LoadState", _]:
+            sys.stdout.write("loaded\n")
+        case ["show", "-P", "ActiveState", _]:
+            sys.stdout.write("active\n" if (folder / "active").exists() else "inactive\n")
+        case ["restart", _]:
+            # It may have got as far as meshd before the job failed.
+            start(folder)
+            if (folder / "broken").exists() and (folder / "drop-in").exists():
+                sys.stderr.write("Job for meshd.service failed.\n")
+                return 1
+    return 0
+
+
+def creds(folder: Path, arguments: list[str]) -> int:
+    fed = sys.stdin.buffer.read()
+    if (folder / "no-key").exists():
+        sys.stderr.write("Failed to determine local credential key: No such file\n")
+        return 1
+    made = base64.b64encode(HOST + fed) if "encrypt" in arguments else base64.b64decode(fed)[16:]
+    sys.stdout.buffer.write(made)
+    return 0
+
+
+if __name__ == "__main__":
+    program = systemctl if sys.argv[1] == "systemctl" else creds
+    sys.exit(program(Path(sys.argv[2]), sys.argv[3:]))
