@@ -69,11 +69,11 @@ class Group:
                         if exc.errno != errno.EBUSY:
                             raise
                         await asyncio.sleep(_AGAIN_S)  # somebody was put into it since
+        except TimeoutError:
+            raise self._stuck() from None
         except OSError as exc:
             if exc.errno not in (errno.ENOENT, errno.ENODEV):  # it is gone, or goes while it is read
                 raise
-        except TimeoutError:
-            raise self._stuck() from None
 
     def _pids(self) -> Iterator[int]:
         with contextlib.suppress(OSError):  # a group may go while it is looked at

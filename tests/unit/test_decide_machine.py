@@ -120,7 +120,7 @@ class World(RuleBasedStateMachine):
                 self.set(action.key, phase=Phase.STOPPED, pid=None)
             self.flights[action.key] = Flight(action, self.now)
         if why_not_run(seen):
-            self.check_that_all_ends()
+            self.check_that_all_ends(seen)
         return decision
 
     def check(self, action: Action, seen: Snapshot) -> None:
@@ -144,9 +144,9 @@ class World(RuleBasedStateMachine):
         if isinstance(action, Link):
             assert self.services["kubo"].phase is Phase.READY
 
-    def check_that_all_ends(self) -> None:
-        """After a turn in which nothing may run, whatever runs is on its way out, kubo after the cluster."""
-        cluster_runs = self.services["cluster"].phase in (*RUNS, Phase.STOPPING)
+    def check_that_all_ends(self, seen: Snapshot) -> None:
+        """After a turn in which nothing may run, whatever runs is on its way out, kubo after the cluster that was seen."""
+        cluster_runs = seen.services["cluster"].phase in (*RUNS, Phase.STOPPING)
         for name, state in self.services.items():
             if state.phase not in RUNS:
                 continue
