@@ -37,7 +37,8 @@ def available(tree: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/pro
     tree: where control groups of version 2 are mounted; membership: see cgroups(7).
     """
     limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    own = next((line[4:] for line in membership.read_text().splitlines() if line.startswith("0::/")), "")
+    lines = membership.read_text(errors="surrogateescape").splitlines()
+    own = next((line[4:] for line in lines if line.startswith("0::/")), "")
     for group in (tree / own, *(tree / own).parents):
         if group.is_relative_to(tree):
             with contextlib.suppress(OSError, ValueError):  # no such file, no controller of memory, or "max"

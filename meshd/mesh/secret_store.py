@@ -130,12 +130,7 @@ class SecretStore:
 
     def at_rest(self) -> wire.SecretsAtRest:
         """How they lie on the disk. Only with a key that is in a TPM do they count as encrypted."""
-        kubos = self._state / "kubo" / "swarm.key"
-        if (
-            not self.in_memory()
-            or not files.in_memory(self._private)
-            or not (kubos.is_symlink() or not kubos.exists())
-        ):
+        if not self._off_the_disk():
             return wire.SecretsAtRest(kept="files", key="", encrypted=False)
         if self._handed() == SWARM_KEY:
             return wire.SecretsAtRest(kept="credentials", key="", encrypted=False)
@@ -151,6 +146,12 @@ class SecretStore:
 
     def _encrypted(self) -> bool:
         return all(encrypted_file(self._state, name).exists() for name in NAMES)
+
+    def _off_the_disk(self) -> bool:
+        """Whether no file on a disk has a secret in it, the engines' own included."""
+        kubos = self._state / "kubo" / "swarm.key"
+        in_a_file = kubos.exists() and not kubos.is_symlink()
+        return self.in_memory() and files.in_memory(self._private) and not in_a_file
 
     def _remove_encrypted(self) -> None:
         for name in NAMES:

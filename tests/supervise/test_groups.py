@@ -396,3 +396,18 @@ def test_what_does_not_end_is_told_with_what_to_type(tmp_path: Path) -> None:
     assert error.code is Code.BUSY
     assert error.hint.startswith("see what it waits for")
     assert "-p 4,17;" in error.hint
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="a mount namespace of its own needs root")
+def test_a_disk_whose_name_is_no_text_keeps_no_meshd_from_starting(tmp_path: Path) -> None:
+    """The label of a stick can be in any encoding, and desktops mount it under that."""
+    place = os.fsencode(tmp_path) + b"/mnt-\xff"
+    Path(os.fsdecode(place)).mkdir()
+    looks = "from pathlib import Path; from meshd import files; from meshd.supervise import groups; groups._find();"
+    looks += " print(files.in_memory(Path(__import__('sys').argv[1])))"
+    script = 'mount -t tmpfs tmpfs "$0" && exec "$1" -c "$2" "$0"'
+    inside = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script]
+    inside += [os.fsdecode(place), sys.executable, looks]
+    done = subprocess.run(inside, capture_output=True, text=True, timeout=20, check=False)
+    assert (done.stdout, done.stderr) == ("True\n", "")

@@ -9,6 +9,17 @@ from tests.system.service import READY
 
 STATE = "/var/lib/meshd"
 DROP_IN = "/etc/systemd/system/meshd.service.d/secrets.conf"
+UNIT = "/etc/systemd/system/meshd.service"
+DEVICE = "SYSTEMD_TPM2_DEVICE=swtpm:host=127.0.0.1,port=2321"
+# Nobody closes the sessions of this TPM, as the kernel does for a real one: it begins anew with meshd.
+TPM = """[Unit]
+DefaultDependencies=no
+PartOf=meshd.service
+
+[Service]
+ExecStart=swtpm socket --tpm2 --tpmstate dir=/var/lib/tpm --flags not-need-init,startup-clear \\
+    --server type=tcp,port=2321,bindaddr=127.0.0.1 --ctrl type=tcp,port=2322,bindaddr=127.0.0.1
+"""
 KEPT = "meshctl status --json | python3 -c 'import json,sys; print(json.load(sys.stdin)[\"secrets\"])'"
 
 
@@ -51,6 +62,35 @@ def test_encrypted_through_a_reboot_and_plain_again(archive: Machine, key: str) 
     archive.run(f"test ! -e {DROP_IN}")
     archive.until("systemctl status meshd", READY)
     assert archive.run("meshctl get minutes.txt -o -") == "as it was said\n"
+
+
+def test_a_key_in_the_tpm_is_what_counts_as_encrypted(attic: Machine) -> None:
+    """swtpm is a whole TPM in a program; systemd reaches it by TCP in the place of /dev/tpmrm0."""
+    attic.stop()
+    wanted = "swtpm libtss2-esys-3.0.2-0 libtss2-mu0 libtss2-rc0 libtss2-tcti-swtpm0"
+    wrong = attic.fetch(f"apt-get update && apt-get install -y --no-install-recommends {wanted}")
+    if wrong:
+        pytest.skip(f"no swtpm can be fetched: {wrong[-200:]}")
+    attic.boot()
+    attic.until_active("meshd")
+    attic.run(f"cat > /etc/systemd/system/tpm.service <<'END'\n{TPM}\nEND")
+    attic.run(f"mkdir -p {UNIT}.d /etc/systemd/system.conf.d /var/lib/tpm")
+    attic.run(f"printf '[Unit]\\nRequires=tpm.service\\nAfter=tpm.service\\n' > {UNIT}.d/tpm.conf")
+    attic.run(
+        f"printf '[Manager]\\nManagerEnvironment=\"{DEVICE}\"\\n' > /etc/systemd/system.conf.d/tpm.conf"
+    )
+    attic.run("meshctl init --name archive")
+    attic.reboot()
+    attic.until("systemctl status meshd", READY)
+    digits = attic.run(f"tail -n 1 {STATE}/secrets/swarm.key").strip()
+
+    said = attic.run(f"{DEVICE} meshd encrypt-secrets --with-key tpm2", seconds=120)
+    assert "the secrets are encrypted by a key in this machine's TPM (tpm2).\n" in said
+    attic.reboot()
+    attic.until("systemctl status meshd", READY)
+    assert attic.run(KEPT) == "{'kept': 'encrypted', 'key': 'tpm2', 'encrypted': True}\n"
+    assert "secrets  encrypted, by a key in this machine's TPM (tpm2)" in attic.run("meshctl status")
+    assert secret_on_the_disk(attic, digits) == []
 
 
 def test_who_leaves_and_begins_anew_is_not_handed_the_old_ones(archive: Machine, key: str) -> None:

@@ -1,6 +1,7 @@
 """`systemctl` and `systemd-creds` where no systemd runs: `python systemd_stand_in.py NAME FOLDER ARGUMENT...`.
 
-In FOLDER: `active` while the unit runs, `broken` where its start fails, `calls` what was asked. A start does what systemd and
+In FOLDER: `active` while the unit runs, `broken` where its start fails, `late` where meshd settles only when it is stopped,
+`calls` what was asked. A start does what systemd and
 meshd do: what the drop-in names is decrypted and handed over, and meshd settles it. tests/system has the real ones.
 """
 
@@ -18,8 +19,13 @@ def nothing_else() -> None:
 
 
 def start(folder: Path) -> None:
-    # Here, as the other calls of a test are many and need none of it.
-    from meshd.mesh.secret_store import PREFIX, SecretStore, encrypted_file
+    hand_over(folder)
+    settle(folder)
+
+
+def hand_over(folder: Path) -> None:
+    # Imported here, as the other calls of a test are many and need none of it.
+    from meshd.mesh.secret_store import PREFIX, encrypted_file
     from meshd.mesh.secrets import NAMES
 
     state, handed = folder / "state", folder / "credentials"
@@ -29,6 +35,12 @@ def start(folder: Path) -> None:
         encrypted = encrypted_file(state, name)
         text = base64.b64decode(encrypted.read_bytes())[16:] if told and encrypted.exists() else b"\n"
         (handed / f"{PREFIX}{name}").write_bytes(text)
+
+
+def settle(folder: Path) -> None:
+    from meshd.mesh.secret_store import SecretStore
+
+    state, handed = folder / "state", folder / "credentials"
     store = SecretStore(state, folder / "run", {"CREDENTIALS_DIRECTORY": str(handed)}.get)
     store.settle((folder / "digest").read_text(), nothing_else)
     store.load()
@@ -43,11 +55,17 @@ def systemctl(folder: Path, arguments: list[str]) -> int:
         case ["show", "-P", "ActiveState", _]:
             sys.stdout.write("active\n" if (folder / "active").exists() else "inactive\n")
         case ["restart", _]:
-            # It may have got as far as meshd before the job failed.
-            start(folder)
+            # It may have got as far as meshd before the job failed, or get there later.
+            if (folder / "late").exists():
+                hand_over(folder)
+            else:
+                start(folder)
             if (folder / "broken").exists() and (folder / "drop-in").exists():
                 sys.stderr.write("Job for meshd.service failed.\n")
                 return 1
+        case ["stop", _] if (folder / "late").exists():
+            settle(folder)
+            (folder / "late").unlink()
     return 0
 
 

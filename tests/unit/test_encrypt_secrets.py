@@ -117,6 +117,17 @@ def test_where_meshd_does_not_start_with_them_all_is_as_it_was(machine: Machine)
     assert not encrypt_secrets.DROP_IN.exists()
 
 
+def test_a_meshd_that_begins_late_takes_nothing_with_it(machine: Machine) -> None:
+    """It was handed them, and removes the plain files that were just put back; it is stopped before the others go."""
+    (machine.folder / "broken").touch()
+    (machine.folder / "late").touch()
+    with pytest.raises(MeshError):
+        machine.encrypt()
+    assert not (machine.folder / "late").exists(), "it was stopped"
+    assert machine.kept() == PLAIN
+    assert Secrets.load(machine.state) == machine.secrets
+
+
 def test_a_drop_in_that_was_there_before_stays_where_the_start_fails(machine: Machine) -> None:
     machine.encrypt()
     told = encrypt_secrets.DROP_IN.read_text()
@@ -185,6 +196,7 @@ def test_a_full_disk_leaves_what_was_encrypted_in_use(
         machine.decrypt()
     assert caught.value.title == "cannot decrypt the secrets"
     assert "No space left on device" in caught.value.detail
+    assert encrypt_secrets.DROP_IN.exists()
     monkeypatch.undo()
     assert set(ENCRYPTED) <= set(machine.kept())
 
