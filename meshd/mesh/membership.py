@@ -120,7 +120,7 @@ class Membership:
                 asked = ", ".join(invitation.addresses)
                 await emit(wire.StepEvent(message=f"asking {asked} to admit this node"))
                 admitted = await join(invite_text, own, self._identity, self._peers)
-                await self._become(admitted)
+                await self._become(admitted, name)
             await self._serve(emit, entries=admitted.entries)
 
     async def join_network(
@@ -157,7 +157,7 @@ class Membership:
                         again=again,
                         confirm=self._confirmed if confirm else None,
                     )
-                await self._become(admitted)
+                await self._become(admitted, name)
             await self._serve(emit, entries=admitted.entries)
 
     def confirm(self, answer: wire.ConfirmAdmission) -> None:
@@ -180,10 +180,14 @@ class Membership:
         finally:
             del self._questions[event.fingerprint]
 
-    async def _become(self, admitted: wire.Admitted) -> None:
+    async def _become(self, admitted: wire.Admitted, name: str) -> None:
         """A member of the mesh that said yes: the secrets first, then the state that makes it one."""
         secrets = Secrets(admitted.swarm_key, admitted.cluster_secret)
-        await asyncio.to_thread(self._secret_store.save, secrets)
+        try:
+            await asyncio.to_thread(self._secret_store.save, secrets)
+        except MeshError as exc:  # the mesh's are known only now that it has admitted this node
+            hint = f"{exc.hint}; then on a member: meshctl forget {name}; and join again"
+            raise MeshError(exc.code, exc.title, exc.detail, hint) from None
         await self._store.adopt(admitted, secrets.digest(), self._network())
         _LOG.info("mesh joined", mesh=admitted.mesh_name)
 

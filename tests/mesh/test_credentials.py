@@ -144,19 +144,21 @@ def test_what_is_no_secret_is_refused_by_name_and_not_shown(make_node: MakeNode,
 
 
 def test_who_joins_with_another_meshs_is_told_and_is_as_before(
-    make_node: MakeNode, mesh: Mesh, secrets: Secrets
+    make_mesh: MakeMesh, make_node: MakeNode, secrets: Secrets
 ) -> None:
+    attic = make_mesh(1)[0]
     stranger = make_node("stranger")
     hand_over(stranger, secrets)
-    stranger.start()
-    invite = mesh[0].do("invite", "--json").document()["invite"]
-    answer = stranger.meshctl("join", invite)
+    invite = attic.do("invite", "--json").document()["invite"]
+    answer = stranger.start().meshctl("join", invite)
     assert answer.code == 1
     assert "another mesh's" in answer.err
+    assert "on a member: meshctl forget stranger" in answer.err, "it was admitted before this could be seen"
     assert not (stranger.state / "mesh.json").exists()
     assert not (stranger.state / "secrets" / "swarm.key").exists()
     stranger.stop()
-    mesh[0].meshctl("forget", "stranger")
+    attic.do("forget", "stranger", "--yes")
+    assert set(attic.peers()) == {"attic"}
 
 
 def ended_at_once(node: Node) -> tuple[int, str]:
