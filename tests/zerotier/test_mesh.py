@@ -115,7 +115,11 @@ def test_a_member_that_is_put_off_the_network_serves_nowhere_until_it_is_let_in_
         "what was pinned meanwhile has its third copy",
         60,
     )
-    assert not any(c["severity"] == "error" for c in cellar.status()["conditions"])
+    until(  # the conditions are looked at every two seconds
+        lambda: not any(c["severity"] == "error" for c in cellar.status()["conditions"]),
+        "cellar has no error any more",
+        20,
+    )
 
 
 def test_a_member_whose_address_changes_is_found_at_the_new_one(standing: Standing, tmp_path: Path) -> None:
