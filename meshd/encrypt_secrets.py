@@ -17,7 +17,7 @@ from pathlib import Path
 
 from meshd import files
 from meshd.errors import Code, MeshError
-from meshd.mesh.secret_store import PREFIX, encrypted_file, key_of
+from meshd.mesh.secret_store import PREFIX, all_encrypted, encrypted_file, key_of, remove_encrypted
 from meshd.mesh.secrets import CLUSTER_SECRET, NAMES, SWARM_KEY, Secrets
 
 UNIT = "meshd.service"
@@ -168,8 +168,8 @@ def _plain(owner: os.stat_result, state: Path) -> Secrets | None:
     """Those in plain files. One of two is what was cut off, where both are there encrypted."""
     with _as(owner):
         there = [name for name in NAMES if (state / "secrets" / name).exists()]
-        encrypted = all(encrypted_file(state, name).exists() for name in NAMES)
-        return Secrets.load(state) if len(there) == len(NAMES) or (there and not encrypted) else None
+        whole = len(there) == len(NAMES) or (there and not all_encrypted(state))
+        return Secrets.load(state) if whole else None
 
 
 def _save(owner: os.stat_result, state: Path, plain: Secrets) -> None:
@@ -179,14 +179,12 @@ def _save(owner: os.stat_result, state: Path, plain: Secrets) -> None:
 
 def _remove_encrypted(owner: os.stat_result, state: Path) -> None:
     with _as(owner):
-        for name in NAMES:
-            encrypted_file(state, name).unlink(missing_ok=True)
-        files.sync_directory(state / "secrets")
+        remove_encrypted(state)
 
 
 def _encrypted(owner: os.stat_result, state: Path) -> bool:
     with _as(owner):
-        return all(encrypted_file(state, name).exists() for name in NAMES)
+        return all_encrypted(state)
 
 
 def _key(owner: os.stat_result, state: Path) -> str:

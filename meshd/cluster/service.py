@@ -32,9 +32,7 @@ class ClusterProgram:
         self.folder = folder
         self.rest = rest
         self.place: config.Place | None = None
-        self.in_memory: Path | None = (
-            None  # the folder for service.json, where its secret may be in no file on a disk
-        )
+        self.in_memory: Path | None = None  # where service.json goes when its secret may be on no disk
         self.version = ""
         self._engines = engines
         self._owner = owner

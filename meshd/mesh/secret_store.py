@@ -41,6 +41,19 @@ def encrypted_file(state: Path, name: str) -> Path:
     return state / "secrets" / f"{name}{SUFFIX}"
 
 
+def all_encrypted(state: Path) -> bool:
+    """Whether each of the secrets has an encrypted copy. Blocks."""
+    return all(encrypted_file(state, name).exists() for name in NAMES)
+
+
+def remove_encrypted(state: Path) -> None:
+    """Durable when it returns. Blocks. Raises OSError."""
+    for name in NAMES:
+        encrypted_file(state, name).unlink(missing_ok=True)
+    if (state / "secrets").is_dir():
+        files.sync_directory(state / "secrets")
+
+
 def key_of(raw: bytes) -> str:
     """Which key an encrypted credential takes: "host", "tpm2", "host+tpm2"; "" for one that is not known."""
     try:
@@ -69,7 +82,7 @@ class SecretStore:
             return Secrets.load(self._state)
         if handed := self._handed():
             return self._read(handed)
-        if self._encrypted():
+        if all_encrypted(self._state):
             raise _not_decrypted(self._state)
         return Secrets.load(self._state)  # which says what is missing
 
@@ -83,7 +96,7 @@ class SecretStore:
         Raises MeshError BAD_STATE where those that are handed over are another mesh's, and OSError.
         """
         if not self._has(SWARM_KEY):
-            self._remove_encrypted()  # of a mesh that was left, where that was cut off
+            remove_encrypted(self._state)  # of a mesh that was left, where that was cut off
             secrets.save(self._state)
         elif not _same(self._read(SWARM_KEY), secrets):
             raise self._another_mesh(SWARM_KEY)
@@ -110,7 +123,7 @@ class SecretStore:
     def erase(self) -> None:
         """Remove them, for a node that leaves. What the machine's owner hands over stays the owner's."""
         Secrets.erase(self._state)
-        self._remove_encrypted()
+        remove_encrypted(self._state)
         (self._private / "service.json").unlink(missing_ok=True)
 
     def in_memory(self) -> bool:
@@ -144,27 +157,18 @@ class SecretStore:
         """One of two is what was left where the making or the removal of them was cut off."""
         return all((self._state / "secrets" / name).exists() for name in NAMES)
 
-    def _encrypted(self) -> bool:
-        return all(encrypted_file(self._state, name).exists() for name in NAMES)
-
     def _off_the_disk(self) -> bool:
         """Whether no file on a disk has a secret in it, the engines' own included."""
         kubos = self._state / "kubo" / "swarm.key"
         in_a_file = kubos.exists() and not kubos.is_symlink()
         return self.in_memory() and files.in_memory(self._private) and not in_a_file
 
-    def _remove_encrypted(self) -> None:
-        for name in NAMES:
-            encrypted_file(self._state, name).unlink(missing_ok=True)
-        if (self._state / "secrets").is_dir():
-            files.sync_directory(self._state / "secrets")
-
     def _handed(self) -> str:
         """The swarm key's name among the credentials; "" where none are handed over that are this mesh's.
 
         The encrypted ones count while their files are there: `leave` removes those, and the unit goes on having them.
         """
-        if self._encrypted() and self._has(PREFIX + SWARM_KEY):
+        if all_encrypted(self._state) and self._has(PREFIX + SWARM_KEY):
             return PREFIX + SWARM_KEY
         return SWARM_KEY if self._has(SWARM_KEY) else ""
 

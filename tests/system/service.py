@@ -40,6 +40,19 @@ def units_are_without_fault(machine: Machine) -> None:
     assert float(found[1]) <= MOST_EXPOSED
 
 
+def start_for_a_user(machine: Machine) -> str:
+    """ana runs a meshd of her own, and the system's does not run; what she types before each command."""
+    machine.run("systemctl disable --now meshd && useradd -m -u 1000 ana && loginctl enable-linger ana")
+    machine.until_active("user@1000")
+    example = "/usr/share/doc/meshd/examples/user.toml"
+    machine.run(
+        f"mkdir -p ~ana/.config/meshd && cp {example} ~ana/.config/meshd/meshd.toml && chown -R ana: ~ana/.config"
+    )
+    own = "export XDG_RUNTIME_DIR=/run/user/1000 HOME=/home/ana;"
+    machine.run(f"{own} systemctl --user enable --now meshd", user="ana")
+    return own
+
+
 def plug(machine: Machine, device: str, address: str) -> None:
     """Use the cable as the private network, in place of the one that the machine came with."""
     machine.take(device)

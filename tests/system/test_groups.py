@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.system.machine import Machine, wait_for
-from tests.system.service import READY, children
+from tests.system.service import READY, children, start_for_a_user
 
 UNIT = "/sys/fs/cgroup/system.slice/meshd.service"
 PROGRAMS = {"ipfs": "kubo", "ipfs-cluster-service": "cluster"}
@@ -109,14 +109,8 @@ def test_where_nothing_is_delegated_the_engines_run_as_they_always_did(archive: 
 
 
 def test_a_users_own_meshd_has_groups_too(attic: Machine) -> None:
-    attic.run("systemctl disable --now meshd && useradd -m -u 1000 ana && loginctl enable-linger ana")
-    attic.until_active("user@1000")
-    example = "/usr/share/doc/meshd/examples/user.toml"
-    attic.run(
-        f"install -D -o ana -g ana {example} ~ana/.config/meshd/meshd.toml && chown -R ana: ~ana/.config"
-    )
-    own = "export XDG_RUNTIME_DIR=/run/user/1000 HOME=/home/ana;"
-    attic.run(f"{own} systemctl --user enable --now meshd && meshctl init --name mine", user="ana")
+    own = start_for_a_user(attic)
+    attic.run(f"{own} meshctl init --name mine", user="ana")
     attic.until(f"runuser -u ana -- bash -c '{own} systemctl --user status meshd'", READY)
     for engine, pid in children(attic).items():
         assert group_of(attic, pid).endswith(f"/meshd.service/{PROGRAMS[engine]}")

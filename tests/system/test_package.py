@@ -8,7 +8,13 @@ import pytest
 
 from tests.system.conftest import OLDER, VERSION, Boot, package
 from tests.system.machine import Machine, wait_for
-from tests.system.service import READY, children, every_rule_holds, units_are_without_fault
+from tests.system.service import (
+    READY,
+    children,
+    every_rule_holds,
+    start_for_a_user,
+    units_are_without_fault,
+)
 
 
 def test_a_machine_without_zerotier_and_without_a_mesh_starts_and_says_what_to_do(attic: Machine) -> None:
@@ -121,14 +127,7 @@ def test_a_member_of_the_group_needs_no_root_and_others_are_told_what_to_do(atti
 
 
 def test_a_user_runs_a_meshd_of_their_own_without_root(attic: Machine) -> None:
-    attic.run("systemctl disable --now meshd && useradd -m -u 1000 ana && loginctl enable-linger ana")
-    attic.until_active("user@1000")
-    example = "/usr/share/doc/meshd/examples/user.toml"
-    attic.run(
-        f"mkdir -p ~ana/.config/meshd && cp {example} ~ana/.config/meshd/meshd.toml && chown -R ana: ~ana/.config"
-    )
-    own = "export XDG_RUNTIME_DIR=/run/user/1000 HOME=/home/ana;"
-    attic.run(f"{own} systemctl --user enable --now meshd", user="ana")
+    own = start_for_a_user(attic)
     attic.run(f"{own} meshctl init --name mine && echo x > ~/a && meshctl pin --replicas 1 ~/a", user="ana")
     assert "mine: 1 node" in attic.run(f"{own} meshctl status", user="ana")
     assert attic.run("stat -c '%U %a' /home/ana/mesh").strip() == "ana 700"
