@@ -48,6 +48,8 @@ class FakeService:
         self._devices = devices
         self._endpoint = endpoint
         self._networks: dict[str, Membership] = {}
+        self._changing = asyncio.Lock()
+        """One thing at a time happens to the networks and their interfaces: a call may come while one is settled."""
         self._token = ""
         self._since = 0
         self._started = 0.0
@@ -70,18 +72,26 @@ class FakeService:
         (self.home / "zerotier-one.port").write_text(str(self._runner.addresses[0][1]))
         self._task = asyncio.create_task(self._run())
 
+    async def failed(self) -> None:
+        """Wait for what must not happen, and raise it: a service that answers and does nothing would hide it."""
+        assert self._task is not None
+        await asyncio.shield(self._task)
+
     async def stop(self) -> None:
-        """The files stay, the interfaces go."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-        if self._runner is not None:
-            await self._runner.cleanup()
-        if self._devices is not None:
-            await asyncio.to_thread(self._devices.remove_all)
-        with contextlib.suppress(OSError):  # the planet may have ended before
-            await self._ask("gone", self.address)
+        """The files stay, the interfaces go. Raises what ended it before."""
+        task, self._task = self._task, None
+        try:
+            if task is not None:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+        finally:
+            if self._runner is not None:
+                await self._runner.cleanup()
+            if self._devices is not None:
+                await asyncio.to_thread(self._devices.remove_all)
+            with contextlib.suppress(OSError):  # the planet may have ended before
+                await self._ask("gone", self.address)
 
     def _make_home(self) -> None:
         (self.home / "networks.d").mkdir(parents=True, exist_ok=True)
@@ -115,24 +125,37 @@ class FakeService:
             await asyncio.sleep(self.timing.look)
 
     async def _join(self, network: str) -> Membership:
-        if network not in self._networks:
-            joined = Membership(self.address, network, device_name(network))
-            joined.next_request_at = time.monotonic() + self.timing.first_request
+        async with self._changing:
+            if network not in self._networks:
+                joined = Membership(self.address, network, device_name(network))
+                joined.next_request_at = time.monotonic() + self.timing.first_request
+                if self._devices is not None:
+                    await asyncio.to_thread(self._devices.add, joined.device, mac(network, self.address))
+                self._networks[network] = joined
+            return self._networks[network]
+
+    async def _leave(self, network: str) -> bool:
+        """Whether it was joined."""
+        async with self._changing:
+            left = self._networks.pop(network, None)
+            if left is None:
+                return False
             if self._devices is not None:
-                await asyncio.to_thread(self._devices.add, joined.device, mac(network, self.address))
-            self._networks[network] = joined
-        return self._networks[network]
+                await asyncio.to_thread(self._devices.remove, left.device)
+            (self.home / "networks.d" / f"{network}.conf").unlink(missing_ok=True)
+            return True
 
     async def _settle(self, joined: Membership, addresses: list[str]) -> None:
         """Memory and interface as the configuration has it. First it is written down: a stop may come any moment."""
-        if joined.network not in self._networks:
-            return
-        remembered = json.dumps({"config": joined.config, "settings": joined.settings})
-        path = self.home / "networks.d" / f"{joined.network}.conf"
-        if not path.exists() or path.read_text() != remembered:
-            path.write_text(remembered)
-        if self._devices is not None:
-            await asyncio.to_thread(self._devices.sync, joined.device, addresses)
+        async with self._changing:
+            if self._networks.get(joined.network) is not joined:  # it was left meanwhile
+                return
+            remembered = json.dumps({"config": joined.config, "settings": joined.settings})
+            path = self.home / "networks.d" / f"{joined.network}.conf"
+            if not path.exists() or path.read_text() != remembered:
+                path.write_text(remembered)
+            if self._devices is not None:
+                await asyncio.to_thread(self._devices.sync, joined.device, addresses)
 
     # -- HTTP -------------------------------------------------------------------------------------------------------
 
@@ -227,13 +250,7 @@ class FakeService:
         return _json(joined.as_json())
 
     async def _delete_network(self, request: web.Request) -> web.Response:
-        joined = self._networks.pop(request.match_info["network"].lower(), None)
-        if joined is None:
-            return _json({})
-        if self._devices is not None:
-            await asyncio.to_thread(self._devices.remove, joined.device)
-        (self.home / "networks.d" / f"{joined.network}.conf").unlink(missing_ok=True)
-        return _json({"result": True})
+        return _json({"result": True} if await self._leave(request.match_info["network"].lower()) else {})
 
     async def _peers(self, request: web.Request) -> web.Response:
         return _json([_peer(one) for one in await self._ask("peers", self.address)])

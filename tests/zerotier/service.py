@@ -32,7 +32,12 @@ async def _run(options: argparse.Namespace) -> None:
         asyncio.get_running_loop().add_signal_handler(number, told.set)
     try:
         await service.start(options.port)
-        await told.wait()
+        ends = {asyncio.create_task(told.wait()), asyncio.create_task(service.failed())}
+        ended, running = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        for one in running:
+            one.cancel()
+        for one in ended:
+            one.result()
     finally:
         await service.stop()
 
