@@ -33,7 +33,6 @@ PACKAGES = (
     "libpam-systemd",
     "dbus-user-session",
 )
-MIRROR = "http://deb.debian.org/debian"
 TOOLS = ("systemd-nspawn", "debootstrap", "nsenter", "mount", "dpkg-deb", "strip")
 LONGEST_S = 60.0
 _LOOK_EVERY_S = 0.2
@@ -76,7 +75,6 @@ def base(suite: str = BOOKWORM) -> Path:
                 f"--include={','.join(PACKAGES)}",
                 suite,
                 draft,
-                MIRROR,
             ]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
