@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import sys
 from collections import deque
@@ -27,6 +28,7 @@ class Launch:
     argv: tuple[str, ...]
     env: dict[str, str] = field(default_factory=dict)
     owner: Path = Path("/")  # the state folder
+    unsaid: re.Pattern[str] | None = None  # lines of its output that go nowhere, found anywhere in them
 
 
 class Child:
@@ -37,10 +39,15 @@ class Child:
     """
 
     def __init__(
-        self, process: asyncio.subprocess.Process, on_line: Callable[[str], None], group: Group | None = None
+        self,
+        process: asyncio.subprocess.Process,
+        on_line: Callable[[str], None],
+        group: Group | None = None,
+        unsaid: re.Pattern[str] | None = None,
     ) -> None:
         self._process = process
         self._group = group
+        self._unsaid = unsaid
         self._pidfd = _pidfd(process.pid)
         self._on_line = on_line
         self.pid = process.pid
@@ -74,7 +81,7 @@ class Child:
             start_new_session=True,
         )
         try:
-            return cls(process, on_line, group)
+            return cls(process, on_line, group, launch.unsaid)
         except BaseException:  # too many open files: nobody would watch it
             process.kill()
             await process.wait()
@@ -133,7 +140,7 @@ class Child:
                     if not raw:
                         break
                 line = raw.decode(errors="replace").rstrip()
-                if line:
+                if line and not (self._unsaid and self._unsaid.search(line)):
                     self.last_lines.append(line)
                     self._on_line(line)
         finally:

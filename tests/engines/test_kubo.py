@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 
 import pytest
 
@@ -92,6 +93,19 @@ async def test_a_fresh_repository_keeps_its_identity_under_the_rules() -> None:
         assert made["Identity"] == fresh["Identity"]
         assert made["Datastore"]["Spec"] == fresh["Datastore"]["Spec"]
         assert await program.create() == peer_id
+
+
+async def test_its_advice_to_announce_what_is_kept_is_passed_on_to_nobody() -> None:
+    with short_folder() as folder:
+        machine = Machine(folder)
+        try:
+            await machine.start_kubo()
+            await machine.kubo_service.stop("to read all that it says")
+        finally:
+            await machine.stop()
+        said = "\n".join(line for _, line in machine.kubo_service.lines)
+        assert "Daemon is ready" in said
+        assert not re.search("DHT|Provide|announce-on", said), said
 
 
 async def test_a_start_writes_the_rules_back_where_somebody_changed_them() -> None:
