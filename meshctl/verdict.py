@@ -5,25 +5,35 @@ from __future__ import annotations
 from typing import Any
 
 from meshctl import render
+from meshctl.errors import UNREACHABLE, MeshctlError
 
-OK, WARNING, CRITICAL = 0, 1, 2
-_WORDS = {OK: "OK", WARNING: "WARNING", CRITICAL: "CRITICAL"}
+OK, WARNING, CRITICAL, UNKNOWN = 0, 1, 2, 3
+_WORDS = {OK: "OK", WARNING: "WARNING", CRITICAL: "CRITICAL", UNKNOWN: "UNKNOWN"}
 _LEVELS = {"error": CRITICAL, "warning": WARNING}
 
 
 def tell(status: dict[str, Any]) -> int:
-    """Prints the verdict on a status document, the worst condition first, and numbers behind a bar; its exit code.
-
-    A daemon that cannot be asked ends meshctl with 3 and above, which such a tool takes for UNKNOWN.
-    """
+    """Prints the verdict on a status document, the worst condition first, and numbers behind a bar; its exit code."""
     conditions: list[dict[str, Any]] = status.get("conditions") or []
     code = max((_LEVELS.get(str(c.get("severity")), OK) for c in conditions), default=OK)
     if status.get("mesh") is not None and not status.get("ready"):
         code = CRITICAL
     told = [str(c.get("title")) for c in conditions if _LEVELS.get(str(c.get("severity")), OK) > OK]
     text = "; ".join(told) or _well(status, code)
+    return _say(code, text, f" | {_numbers(status)}")
+
+
+def tell_failure(failure: MeshctlError) -> int:
+    """Prints why there is no status document: a daemon that does not answer is CRITICAL, as for any other service."""
+    text = f"{failure.title}: {failure.detail}" if failure.detail else failure.title
+    if failure.hint:
+        text += f"; try: {failure.hint.splitlines()[0]}"
+    return _say(CRITICAL if failure.exit_code == UNREACHABLE else UNKNOWN, text)
+
+
+def _say(code: int, text: str, numbers: str = "") -> int:
     # A bar ends the text and begins the numbers, so none may be in it.
-    render.say(f"MESHD {_WORDS[code]} - {render.safe(text).replace('|', '/')} | {_numbers(status)}")
+    render.say(f"MESHD {_WORDS[code]} - {render.safe(text).replace('|', '/')}{numbers}")
     return code
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from meshctl import hints, paragraph, render, verdict
 from meshctl.client import Client
 from meshctl.commands.peers import peer_table
-from meshctl.errors import DONE
+from meshctl.errors import DONE, MeshctlError
 
 Part = dict[str, Any]
 
@@ -27,18 +27,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--check",
         action="store_true",
-        help="one line for Nagios and the like; exits 0 where all is well, 1 for a warning, 2 where something is wrong",
+        help="one line for Nagios and the like; exits 0 where all is well, 1 for a warning, 2 where something is wrong or\n"
+        "meshd does not run, 3 where it cannot be asked",
     )
 
 
 def run(args: argparse.Namespace, client: Client) -> int:
     """Prints the overview."""
+    if args.check and not args.json:
+        return _check(client)
     status = client.get("status", query={"glance": "1" if args.check else None})
     if args.json:
         render.document(status)
         return DONE
-    if args.check:
-        return verdict.tell(status)
     _node(status)
     _services(status.get("services") or [])
     peers = status.get("peers") or []
@@ -46,6 +47,16 @@ def run(args: argparse.Namespace, client: Client) -> int:
         render.say(f"\n{peer_table(peers)}")
     _conditions(status.get("conditions") or [])
     return DONE
+
+
+def _check(client: Client) -> int:
+    try:
+        status = client.get("status", query={"glance": "1"})
+    except (
+        MeshctlError
+    ) as failure:  # what a monitoring system shows is standard output, and it knows no code above 3
+        return verdict.tell_failure(failure)
+    return verdict.tell(status)
 
 
 def _node(status: Part) -> None:

@@ -286,6 +286,18 @@ async def test_a_monitoring_system_gets_one_line_and_an_exit_code(
     assert meshd.last.query == {"glance": "1"}, "what a program looked at no person has read"
 
 
-async def test_a_monitoring_system_that_finds_no_daemon_gets_unknown(meshctl: Meshctl) -> None:
+async def test_a_daemon_that_does_not_run_is_critical(meshctl: Meshctl) -> None:
     result = await meshctl("--socket", "/tmp/there/is/none", "status", "--check")
-    assert result.code == 3
+    assert (result.code, result.err) == (2, "")
+    assert result.out.startswith(
+        "MESHD CRITICAL - cannot reach meshd: there is no socket /tmp/there/is/none; try: "
+    )
+    assert result.out.count("\n") == 1
+
+
+async def test_who_may_not_ask_knows_nothing(meshctl: Meshctl, meshd: FakeMeshd) -> None:
+    why = "user id 12 | is not in its group"
+    meshd.refuses("GET", "/v1/status", 403, code="denied", title="cannot talk to meshd", detail=why)
+    result = await meshctl("status", "--check")
+    assert (result.code, result.err) == (3, "")
+    assert result.out == "MESHD UNKNOWN - cannot talk to meshd: user id 12 / is not in its group\n"
