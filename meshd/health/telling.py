@@ -17,6 +17,7 @@ from meshd.model import Condition
 LONGEST_S = 60.0
 _WAITING_MOST = 100  # what waits while the command hangs; more of it is news of yesterday
 _OUTPUT_SHOWN = 500
+_OUTPUT_ENDS_S = 1.0  # after SIGKILL to all of its session
 _LOG = structlog.get_logger(part="notify")
 
 
@@ -75,16 +76,21 @@ class Teller:
             stderr=asyncio.subprocess.STDOUT,
             start_new_session=True,
         )
+        output, ended = b"", True
         try:
             async with asyncio.timeout(self._longest_s):
                 output, _ = await process.communicate(document)
         except TimeoutError:
-            _LOG.error("the command of [notify] did not end", seconds=self._longest_s)
-            return
+            ended = False
         finally:
             with contextlib.suppress(ProcessLookupError):  # with all that it started
                 os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
-        if process.returncode:
+            with contextlib.suppress(TimeoutError):  # one that left the session may hold its output for ever
+                async with asyncio.timeout(_OUTPUT_ENDS_S):
+                    await process.communicate()
+        if not ended:
+            _LOG.error("the command of [notify] did not end", seconds=self._longest_s)
+        elif process.returncode:
             said = output.decode(errors="replace").strip()[-_OUTPUT_SHOWN:]
             _LOG.error("the command of [notify] failed", exit=process.returncode, output=said)
