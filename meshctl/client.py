@@ -19,6 +19,11 @@ Document = dict[str, Any]
 Query = dict[str, str | int | None]
 
 SYSTEM_SOCKET = "/run/meshd/meshd.sock"
+_UNITS = (
+    "/etc/systemd/system/meshd.service",
+    "/usr/lib/systemd/system/meshd.service",
+    "/lib/systemd/system/meshd.service",
+)
 SOCKET_PATH_BYTES = 107
 CONNECT_TIMEOUT_S = 5
 ANSWER_TIMEOUT_S = 60.0  # for what is answered at once; streams and content may take as long as they take
@@ -95,10 +100,7 @@ def _no_connection(path: str, error: OSError) -> MeshctlError:
             "sudo usermod -aG meshd $USER   (then log in anew), or use sudo",
             code="denied",
         )
-    start = (
-        "meshd run --config FILE, or where it is a service: systemctl start meshd\n"
-        "if it runs with other folders: export MESHD_SOCKET=PATH   (meshd.sock in its [paths] run)"
-    )
+    start = _how_to_start(path)
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         detail = f"there is no socket {path}"
     elif len(os.fsencode(path)) > SOCKET_PATH_BYTES:
@@ -111,10 +113,19 @@ def _no_connection(path: str, error: OSError) -> MeshctlError:
         detail = f"nobody answers at {path}: the daemon is not running"
     elif isinstance(error, TimeoutError | BlockingIOError):
         detail = f"nobody answers at {path}: the daemon hangs or is overloaded"
-        start = "systemctl restart meshd"
+        start = "sudo systemctl restart meshd"
     else:
         detail = f"{path}: {error.strerror or error}"
     return MeshctlError(title, detail, start, code="daemon-unreachable")
+
+
+def _how_to_start(path: str) -> str:
+    if path == SYSTEM_SOCKET and any(map(os.path.exists, _UNITS)):
+        return "sudo systemctl start meshd\nsystemctl status meshd   (why it does not run)"
+    return (
+        "meshd run --config FILE, or where it is a service: sudo systemctl start meshd\n"
+        "if it runs with other folders: export MESHD_SOCKET=PATH   (meshd.sock in its [paths] run)"
+    )
 
 
 class _Connection(http.client.HTTPConnection):
@@ -233,7 +244,9 @@ def lost(detail: str) -> MeshctlError:
 def silent(path: str) -> MeshctlError:
     """The daemon took the connection and says nothing."""
     detail = f"nobody answers at {path}: the daemon hangs or is overloaded"
-    return MeshctlError("cannot reach meshd", detail, "systemctl restart meshd", code="daemon-unreachable")
+    return MeshctlError(
+        "cannot reach meshd", detail, "sudo systemctl restart meshd", code="daemon-unreachable"
+    )
 
 
 def _document(text: bytes) -> Document:

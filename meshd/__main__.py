@@ -91,7 +91,9 @@ def main(arguments: list[str] | None = None) -> int:
     configure_logging(config.log)
     faulthandler.enable()  # where it hangs and the watchdog ends it by SIGABRT, it says where
     try:
-        Path("/proc/self/comm").write_text("meshd")  # for ps, top and systemctl status, which would say python
+        Path("/proc/self/comm").write_text(
+            "meshd"
+        )  # for ps, top and systemctl status, which would say python
         asyncio.run(_run(config, options.config))
     except Exception as exc:  # noqa: BLE001 - whatever ends the daemon, a person reads what and what to do
         return _fail(_why(exc), 1)
@@ -173,7 +175,7 @@ def _reread(running: Config, path: Path | None) -> Config | None:
     ]
     if waiting:
         log.warning(
-            "these changes wait for a restart", keys=", ".join(waiting), hint="systemctl restart meshd"
+            "these changes wait for a restart", keys=", ".join(waiting), hint="sudo systemctl restart meshd"
         )
     log.info("reloaded")
     return new

@@ -289,7 +289,7 @@ class Disk:
             Code.BAD_STATE,
             "cannot keep anything here",
             f"the disk did not take what was written ({self.failed})",
-            "dmesg | tail; once the disk is well: systemctl restart meshd",
+            "sudo dmesg | tail; once the disk is well: sudo systemctl restart meshd",
         )
 
 

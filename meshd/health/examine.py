@@ -19,7 +19,7 @@ from meshd.model import OverlayState
 from meshd.supervise import sockets
 from meshd.supervise.service import Service
 
-_RESTART = "systemctl restart meshd: every start writes the private settings again"
+_RESTART = "sudo systemctl restart meshd: every start writes the private settings again"
 _SECRET_KEYS = ("cluster.secret",)
 
 

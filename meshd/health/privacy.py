@@ -15,7 +15,7 @@ def check(facts: Facts) -> Iterator[Condition]:
             Severity.ERROR,
             "kubo runs with settings that are not private",
             "; ".join(facts.drift),
-            "systemctl restart meshd: every start writes the private settings again",
+            "sudo systemctl restart meshd: every start writes the private settings again",
         )
     for stranger in facts.strangers:
         yield Condition(

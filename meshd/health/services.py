@@ -71,5 +71,5 @@ def _how_it_ended(service: ServiceState) -> str:
 def _what_helps(service: ServiceState) -> str:
     """Mostly it is the kernel that kills, for want of memory, and nothing of that is in the program's log."""
     if _killed(service):
-        return f"free -h; dmesg | grep -i 'out of memory'; {service.name} is tried again by itself"
+        return f"free -h; sudo dmesg | grep -i 'out of memory'; {service.name} is tried again by itself"
     return f"{service.advice or f'meshctl logs {service.name}'}; it is tried again by itself"

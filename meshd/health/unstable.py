@@ -19,6 +19,6 @@ def check(facts: Facts) -> Iterator[Condition]:
                 Severity.WARNING,
                 f"{name} keeps dying",
                 f"{count} times in ten minutes; the last time: {how}",
-                f"free -h; df -h; dmesg | tail; meshctl logs {name}",
+                f"free -h; df -h; sudo dmesg | tail; meshctl logs {name}",
                 name,
             )

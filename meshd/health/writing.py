@@ -15,5 +15,5 @@ def check(facts: Facts) -> Iterator[Condition]:
             Severity.ERROR,
             "this node cannot write into its state folder",
             f"{facts.unwritable}; what is here may still be read, and nothing new can be kept",
-            "dmesg | tail; df -h; once the disk is well: systemctl restart meshd",
+            "sudo dmesg | tail; df -h; once the disk is well: sudo systemctl restart meshd",
         )

@@ -48,7 +48,7 @@ class ByNetwork:
                 Code.BAD_CONFIG,
                 f"cannot use the ZeroTier network {network}",
                 'the configuration says [overlay] kind = "static"',
-                'take that out of /etc/meshd/meshd.toml, or set kind = "zerotier"; then: systemctl restart meshd',
+                'take that out of /etc/meshd/meshd.toml, or set kind = "zerotier"; then: sudo systemctl restart meshd',
             )
         zerotier = self._overlay.zerotier
         joined = await zerotier.network(network) is not None

@@ -33,7 +33,7 @@ def find(table: Mapping[str, Sequence[str]]) -> OverlayState:
             "meshd does not know which private network to use",
             f"this machine has {what}{names}",
             'say which one in /etc/meshd/meshd.toml: [overlay] kind = "static" and interface = "wg0" (or address ='
-            ' "10.1.2.3"), then: systemctl restart meshd',
+            ' "10.1.2.3"), then: sudo systemctl restart meshd',
         )
     )
 

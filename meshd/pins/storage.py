@@ -117,7 +117,7 @@ class Storage:
                 Code.BAD_STATE,
                 "cannot store that on this node",
                 f"its disk does not take anything ({why})",
-                "dmesg | tail; once the disk is well: systemctl restart meshd; until then pin it on another node",
+                "sudo dmesg | tail; once the disk is well: sudo systemctl restart meshd; until then pin it on another node",
             )
         if why := self.refuse(size, foreign=False):
             raise MeshError(

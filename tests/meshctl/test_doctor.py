@@ -11,7 +11,7 @@ def finding(held: bool | None, rule: str, found: str = "", hint: str = "") -> Do
 
 
 HELD = finding(True, "Bootstrap is []")
-BROKEN = finding(False, "Routing.Type is none", '"auto"', "systemctl restart meshd")
+BROKEN = finding(False, "Routing.Type is none", '"auto"', "sudo systemctl restart meshd")
 UNSEEN = finding(None, "it listens on the overlay address", "it does not run")
 
 
@@ -31,7 +31,7 @@ async def test_what_does_not_hold_is_told_with_what_was_found_and_what_to_type(
         "NOT HELD: kubo: Routing.Type is none\n"
         "  because it is private\n"
         '  found: "auto"\n'
-        "  try: systemctl restart meshd\n"
+        "  try: sudo systemctl restart meshd\n"
         "1 of 2 rules hold.\n"
     )
 

@@ -30,7 +30,7 @@ async def test_a_socket_that_nobody_listens_on_is_told_from_a_missing_one(
     assert result.code == 3
     assert "nobody answers at" in result.err
     assert result.err.endswith(
-        "  try: meshd run --config FILE, or where it is a service: systemctl start meshd\n"
+        "  try: meshd run --config FILE, or where it is a service: sudo systemctl start meshd\n"
         "       if it runs with other folders: export MESHD_SOCKET=PATH   (meshd.sock in its [paths] run)\n"
     )
 

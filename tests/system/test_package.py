@@ -127,6 +127,16 @@ def test_a_member_of_the_group_needs_no_root_and_others_are_told_what_to_do(atti
     )
 
 
+def test_without_the_daemon_meshctl_says_how_to_start_it(attic: Machine) -> None:
+    attic.run("systemctl stop meshd")
+    missing = attic.try_run("meshctl status")
+    assert (missing.returncode, missing.stdout) == (3, "")
+    assert "  try: sudo systemctl start meshd\n" in missing.stderr
+    check = attic.try_run("meshctl status --check")
+    assert (check.returncode, check.stderr) == (2, "")
+    assert check.stdout.startswith("MESHD CRITICAL - cannot reach meshd: ")
+
+
 def test_a_user_runs_a_meshd_of_their_own_without_root(attic: Machine) -> None:
     own = start_for_a_user(attic)
     attic.run(f"{own} meshctl init --name mine && echo x > ~/a && meshctl pin --replicas 1 ~/a", user="ana")
