@@ -6,6 +6,7 @@ import contextlib
 import functools
 import hashlib
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,11 +66,13 @@ def needs_another_user() -> None:
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """Digests of all files but the locks, by their path in the folder."""
+    """Digests of all files, by their path in the folder; but for the locks, and what meshd writes and removes at any
+    time to see whether it can."""
+    passing = re.compile(r"\.*writable(\.\d+\.tmp)?|lock|repo\.lock|cluster\.lock|LOCK")
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in ("lock", "repo.lock", "cluster.lock", "LOCK")
+        if not passing.fullmatch(path.name) and path.is_file()
     }
 
 
