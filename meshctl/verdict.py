@@ -16,7 +16,9 @@ def tell(status: dict[str, Any]) -> int:
     """Prints the verdict on a status document, the worst condition first, and numbers behind a bar; its exit code."""
     conditions: list[dict[str, Any]] = status.get("conditions") or []
     code = max((_LEVELS.get(str(c.get("severity")), OK) for c in conditions), default=OK)
-    if status.get("mesh") is not None and not status.get("ready"):
+    if status.get("mesh") is None:
+        code = max(code, WARNING)  # whoever watches a machine means it to be in one
+    elif not status.get("ready"):
         code = CRITICAL
     told = [str(c.get("title")) for c in conditions if _LEVELS.get(str(c.get("severity")), OK) > OK]
     text = "; ".join(told) or _well(status, code)

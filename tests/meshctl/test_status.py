@@ -271,7 +271,7 @@ async def test_a_condition_is_watched_as_it_comes_and_goes(meshctl: Meshctl, mes
             "MESHD CRITICAL - kubo is down; desk is away | ",
         ),
         ({"ready": False}, 2, "MESHD CRITICAL - not ready | "),
-        ({"ready": False, "mesh": None}, 0, "MESHD OK - this node is in no mesh | "),
+        ({"ready": False, "mesh": None}, 1, "MESHD WARNING - this node is in no mesh | "),
     ],
 )
 async def test_a_monitoring_system_gets_one_line_and_an_exit_code(

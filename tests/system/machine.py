@@ -164,6 +164,11 @@ class Machine:
         done = subprocess.run(inside, capture_output=True, text=True, check=False, env=quietly)
         return "" if done.returncode == 0 else done.stdout[-1000:] + done.stderr[-1000:]
 
+    @property
+    def files(self) -> Path:
+        """Its root, as this system sees it: what the machine itself mounts is not in there."""
+        return self._root
+
     def take(self, device: str) -> None:
         """Move a network device of this system into the machine, until it stops."""
         subprocess.run(["ip", "link", "set", device, "netns", str(self._leader)], check=True)
@@ -196,9 +201,9 @@ class Machine:
                 Path(folder).rmdir()
 
     def try_run(
-        self, script: str, *, user: str = "root", seconds: float = LONGEST_S
+        self, script: str, *, user: str = "root", seconds: float = LONGEST_S, fed: str = ""
     ) -> subprocess.CompletedProcess[str]:
-        """What a shell of the machine makes of `script`, by its exit code and what it printed."""
+        """What a shell of the machine makes of `script`, by its exit code and what it printed. fed: its standard input."""
         inside = ["nsenter", "-t", str(self._leader), "-m", "-u", "-i", "-n", "-p", "-C", "--"]
         clean = [
             "env",
@@ -217,12 +222,12 @@ class Machine:
             text=True,
             timeout=seconds,
             check=False,
-            stdin=subprocess.DEVNULL,
+            input=fed,
         )
 
-    def run(self, script: str, *, user: str = "root", seconds: float = LONGEST_S) -> str:
+    def run(self, script: str, *, user: str = "root", seconds: float = LONGEST_S, fed: str = "") -> str:
         """What it printed on standard output. Fails the test where it failed."""
-        done = self.try_run(script, user=user, seconds=seconds)
+        done = self.try_run(script, user=user, seconds=seconds, fed=fed)
         assert done.returncode == 0, f"{self.name}$ {script}\n{done.stdout}{done.stderr}"
         return done.stdout
 

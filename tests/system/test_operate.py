@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from tests.docs.console import commands
-from tests.docs.pages import DOCS
+from tests.docs.pages import DOCS, blocks
 from tests.system import machine
 from tests.system.conftest import NETWORK, OLDER, SETTINGS, VERSION, Boot, package
 from tests.system.machine import Machine
@@ -21,12 +22,15 @@ HERE = {
     "apt remove meshd": "apt-get remove -y meshd",
     "apt purge meshd": "apt-get purge -y meshd",
     "usermod -aG meshd $USER": "usermod -aG meshd ana",
+    "mount LABEL=mesh /mnt/new": "mount --bind /srv/new /mnt/new",
     "echo 'LABEL=mesh /var/lib/meshd ext4 nofail 0 2' | tee -a /etc/fstab": (
         "echo '/srv/new /var/lib/meshd none bind,nofail 0 0' | tee -a /etc/fstab"
     ),
 }
 NOT_HERE = {
-    "meshctl leave": "the only node of a mesh has nobody to leave it to; the other pages' tests leave"
+    "lsblk": "a container has no disks",
+    "mkfs.ext4 -L mesh /dev/sdb1": "a container has no disks",
+    "meshctl leave": "the only node of a mesh has nobody to leave it to; the other pages' tests leave",
 }
 
 
@@ -45,10 +49,51 @@ def bare(boot: Boot) -> Machine:
     """A Debian as it comes, with a private network and a user."""
     made = boot("attic", [machine.base()])
     made.run(f"cat > /etc/systemd/system/private-network.service <<'END'\n{NETWORK}\nEND")
-    made.run(
-        "systemctl enable --now private-network && useradd -m ana && mkdir -p /mnt/usb /mnt/new /srv/new"
-    )
+    made.run("systemctl enable --now private-network && useradd -m ana && mkdir -p /mnt/usb /srv/new")
     return made
+
+
+def test_a_backup_is_the_same_node_on_another_machine(boot: Boot, installed: list[Path]) -> None:
+    archive = "mnt/usb/attic-meshd.tar.gz"
+    typed = section("Back up, and bring it back")
+    begins = typed.index("systemctl start meshd") + 1
+    old, new = boot("attic", installed), boot("other", installed)
+    old.until_active("meshd")
+    old.run("mkdir -p /mnt/usb && printf '[node]\\nname = \"attic\"\\n' >> /etc/meshd/meshd.toml")
+    old.run(
+        "systemctl restart meshd && meshctl init --name archive && echo 'as it was said' > /tmp/minutes.txt"
+    )
+    old.run("meshctl pin --replicas 1 /tmp/minutes.txt")
+    identity = 'meshctl status --json | grep -o \'"fingerprint": *"[^"]*"\''
+    fingerprint = old.run(identity)
+    for text in typed[:begins]:
+        old.run(text)
+    new.run("mkdir -p /mnt/usb")
+    shutil.copy(old.files / archive, new.files / archive)
+    old.stop()
+
+    for text in typed[begins:]:
+        new.run(text)
+    new.until("systemctl status meshd", READY)
+    assert new.run(identity) == fingerprint
+    assert "node     attic: ready" in new.run("meshctl status"), "and the configuration came along"
+    new.run("meshctl get minutes.txt -o /tmp/back")
+    assert new.run("cat /tmp/back") == "as it was said\n"
+
+
+def test_the_command_of_the_page_mails_what_is_wrong(archive: Machine) -> None:
+    """From inside the sandbox, to a mail server of the same machine that prints what it gets."""
+    (script,) = [lines for _, language, lines in blocks(PAGE) if language == "python"]
+    archive.run(
+        "cat > /usr/local/bin/tell-me && chmod 755 /usr/local/bin/tell-me", fed="\n".join(script) + "\n"
+    )
+    archive.run("systemd-run --unit mail python3 -u -W ignore -m smtpd -n -c DebuggingServer 127.0.0.1:25")
+    archive.until("ss -ltn", "127.0.0.1:25")
+    archive.run("printf '[notify]\\ncommand = [\"/usr/local/bin/tell-me\"]\\n' >> /etc/meshd/meshd.toml")
+    archive.run("systemctl restart meshd && ip address flush dev wg0")
+    archive.until("journalctl -u mail -o cat", "attic: interface wg0 cannot be used")
+    archive.run("ip address add 10.7.0.1/24 dev wg0")
+    archive.until("journalctl -u mail -o cat", "attic: over: interface wg0 cannot be used")
 
 
 def test_the_page_for_operators_does_what_it_says(bare: Machine, tmp_path: Path) -> None:
@@ -71,12 +116,11 @@ def test_the_page_for_operators_does_what_it_says(bare: Machine, tmp_path: Path)
 
     assert "archive: 1 node" in type_all("See how it is")[-1]
     assert "Daemon is ready" in type_all("Read the journal")[1]
-    verdict, *_ = type_all("Watch it from elsewhere")
-    assert verdict.startswith("MESHD OK - ready | ")
     bare.run(
         "printf '[metrics]\\npeer_token_file = \"/etc/meshd/metrics.token\"\\n' >> /etc/meshd/meshd.toml"
     )
-    bare.run("systemctl restart meshd")
+    verdict, *_ = type_all("Watch it from elsewhere")
+    assert verdict.startswith("MESHD OK - ready | ")
     bare.until("systemctl status meshd", READY)
     scrape = (
         "import ssl, urllib.request as u; token = open('/etc/meshd/metrics.token').read().strip();"
@@ -95,7 +139,7 @@ def test_the_page_for_operators_does_what_it_says(bare: Machine, tmp_path: Path)
     is_the_same_node()
     type_all("Back up, and bring it back")
     is_the_same_node()
-    bare.run("rm -r /var/lib/meshd.old && mount --bind /srv/new /mnt/new")
+    bare.run("rm -r /var/lib/meshd.old")
     type_all("Move to a bigger disk")
     assert bare.run("findmnt -n -o SOURCE /var/lib/meshd").strip()
     is_the_same_node()

@@ -211,6 +211,7 @@ def test_remove_keeps_the_state_and_purge_removes_it(archive: Machine) -> None:
     archive.run("systemctl start meshd")
     assert "archive: 1 node" in archive.run("meshctl status")
 
+    archive.run("echo secret > /etc/meshd/metrics.token")
     archive.run("apt-get purge -y meshd", seconds=300)
     archive.run("test ! -e /var/lib/meshd && test ! -e /etc/meshd && test ! -e /usr/lib/meshd")
     assert "meshd" not in archive.run("systemctl list-unit-files")

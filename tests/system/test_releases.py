@@ -51,6 +51,24 @@ def test_debian_13_serves_what_was_pinned_after_a_reboot_and_every_rule_holds(ar
     assert "Daemon is ready" in archive.run("journalctl -u meshd MESHD_SERVICE=kubo -o cat"), "with fields"
 
 
+def test_debian_13_keeps_the_secrets_encrypted_over_a_reboot(archive: Machine) -> None:
+    """Its systemd-creds marks what it encrypts in another way than Debian 12's."""
+    archive.run("echo 'as it was said' > /root/minutes.txt && meshctl pin --replicas 1 /root/minutes.txt")
+    archive.run("meshd encrypt-secrets", seconds=120)
+    assert "the key to them lies on a disk of this machine" in archive.run("meshctl status")
+    assert archive.run("ls /var/lib/meshd/secrets").split() == [
+        "cluster.secret.encrypted",
+        "swarm.key.encrypted",
+    ]
+    archive.reboot()
+    archive.until("systemctl status meshd", READY)
+    assert served(archive)
+    archive.run("meshd decrypt-secrets", seconds=120)
+    archive.until("systemctl status meshd", READY)
+    assert "in plain files that only meshd may read" in archive.run("meshctl status")
+    assert served(archive)
+
+
 def test_debian_13_finds_no_fault_in_the_unit_and_hardly_an_exposure(attic: Machine) -> None:
     units_are_without_fault(attic)
 
