@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import faulthandler
 import json
 import logging
@@ -91,9 +92,8 @@ def main(arguments: list[str] | None = None) -> int:
     configure_logging(config.log)
     faulthandler.enable()  # where it hangs and the watchdog ends it by SIGABRT, it says where
     try:
-        Path("/proc/self/comm").write_text(
-            "meshd"
-        )  # for ps, top and systemctl status, which would say python
+        with contextlib.suppress(OSError):  # for ps, top and systemctl status, which say python else
+            Path("/proc/self/comm").write_text("meshd")
         asyncio.run(_run(config, options.config))
     except Exception as exc:  # noqa: BLE001 - whatever ends the daemon, a person reads what and what to do
         return _fail(_why(exc), 1)

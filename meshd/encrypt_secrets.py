@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hmac
 import os
+import pwd
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -47,7 +49,9 @@ def encrypt(state: Path, with_key: str, say: Say) -> None:
     with _one_at_a_time(_ENCRYPT, owner, state):
         plain = _plain(owner, state)
         told = DROP_IN.read_text() if DROP_IN.exists() else ""
+        before = _encrypted_files(owner, state)
         if plain is not None:
+            _see_whose(owner, state, plain, _ENCRYPT)
             _write_encrypted(owner, state, plain, with_key)
         elif _encrypted(owner, state):
             _same_key(_key(owner, state), with_key)
@@ -71,8 +75,9 @@ def encrypt(state: Path, with_key: str, say: Say) -> None:
             if _plain(owner, state) is not None:
                 raise MeshError(Code.BAD_STATE, _ENCRYPT, "meshd did not take them from systemd")
         except MeshError as exc:
-            _take_back(owner, state, plain, told)
-            why = f"meshd did not start with them, and all is as it was ({exc.detail})"
+            runs = _take_back(owner, state, plain, before, told)
+            now = "all is as it was" if runs else "its files are as they were, and it does not run now"
+            why = f"meshd did not start with them, and {now} ({exc.detail})"
             raise MeshError(exc.code, _ENCRYPT, why, "see what it says: journalctl -u meshd -n 30") from exc
     say(_about(_key(owner, state), state))
 
@@ -88,6 +93,7 @@ def decrypt(state: Path, say: Say) -> None:
         if plain is None:
             texts = [_decrypted(_read(owner, encrypted_file(state, name)), name, state) for name in NAMES]
             plain = _secrets(texts[0], texts[1], state)
+        _see_whose(owner, state, plain, _DECRYPT)
         told = DROP_IN.read_text() if DROP_IN.exists() else ""
         _tell("")  # before there are plain files: meshd would remove them at a start
         try:
@@ -97,7 +103,12 @@ def decrypt(state: Path, say: Say) -> None:
             raise
         if _running():
             say("restarting meshd")
-            _restart()
+            try:
+                _restart()
+            except MeshError as exc:
+                cause = f"meshd does not start ({exc.detail}); plain files are there now, beside the encrypted ones"
+                hint = "journalctl -u meshd -n 30; once it starts: sudo meshd decrypt-secrets, once more"
+                raise MeshError(exc.code, _DECRYPT, cause, hint) from exc
         if _plain(owner, state) != plain:
             cause = f"what was written to {state / 'secrets'} is not there any more"
             raise MeshError(Code.BAD_STATE, _DECRYPT, cause, "sudo meshd decrypt-secrets, once more")
@@ -121,9 +132,21 @@ def _begin(title: str, verb: str, state: Path) -> os.stat_result:
         cause = f"systemd knows no {UNIT}, and it is that which it would hand them to"
         raise MeshError(Code.BAD_REQUEST, title, cause, "install meshd's package")
     try:
-        return state.stat()
+        owner = state.stat()
     except OSError as exc:
         raise files.unusable(exc, title) from exc
+    runs_as = _systemctl("show", "-P", "User", UNIT) or "root"
+    if runs_as not in (_name(owner.st_uid), str(owner.st_uid)):
+        cause = f"{state} belongs to {_name(owner.st_uid)}, and {UNIT} runs as {runs_as}: it is not the folder of that service"
+        raise MeshError(Code.BAD_REQUEST, title, cause, f"sudo meshd {verb}, without --config")
+    return owner
+
+
+def _name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 @contextlib.contextmanager
@@ -175,6 +198,27 @@ def _plain(owner: os.stat_result, state: Path) -> Secrets | None:
 def _save(owner: os.stat_result, state: Path, plain: Secrets) -> None:
     with _as(owner):
         plain.save(state)
+
+
+def _see_whose(owner: os.stat_result, state: Path, found: Secrets, title: str) -> None:
+    """Raises MeshError where they are not those of the mesh that this node is in: nothing may be given up for them."""
+    with _as(owner):
+        try:
+            document = files.read_json(state / "mesh.json")
+        except FileNotFoundError:
+            return
+    known = document.get("secrets") if isinstance(document, dict) else None
+    if known and not hmac.compare_digest(str(known), found.digest()):
+        cause = f"those in {state / 'secrets'} are another mesh's than the one that this node is in"
+        hint = f"copy swarm.key and cluster.secret from {state / 'secrets'} of another member of this mesh to the same place"
+        raise MeshError(Code.BAD_STATE, title, cause, hint)
+
+
+def _encrypted_files(owner: os.stat_result, state: Path) -> dict[Path, bytes]:
+    """What is there of them."""
+    paths = [encrypted_file(state, name) for name in NAMES]
+    with _as(owner):
+        return {path: path.read_bytes() for path in paths if path.exists()}
 
 
 def _remove_encrypted(owner: os.stat_result, state: Path) -> None:
@@ -241,18 +285,25 @@ def _secrets(swarm_key: str, cluster_secret: str, state: Path) -> Secrets:
         raise MeshError(Code.BAD_STATE, _DECRYPT, str(exc), _LOST.format(folder=state / "secrets")) from None
 
 
-def _take_back(owner: os.stat_result, state: Path, plain: Secrets | None, told: str) -> None:
-    """As it was before: the plain files, and what the unit was told."""
-    _tell(told)
+def _take_back(
+    owner: os.stat_result, state: Path, plain: Secrets | None, before: dict[Path, bytes], told: str
+) -> bool:
+    """As it was before: the files, and what the unit was told. Whether meshd runs then."""
     if plain is not None:
         _save(owner, state, plain)
-        with contextlib.suppress(MeshError):  # what is kept encrypted meanwhile does no harm
+    with contextlib.suppress(MeshError):  # why it did not start is told
+        _tell(told)
+        if plain is not None:
             _systemctl("stop", UNIT)
             # One that began just now was handed them, and may have removed the files again before it ended.
             _save(owner, state, plain)
             _remove_encrypted(owner, state)
-    with contextlib.suppress(MeshError):  # why it did not start is told
+            with _as(owner):
+                for path, made in before.items():
+                    files.write_durably(path, made)
         _restart()
+        return True
+    return False
 
 
 def _tell(drop_in: str) -> None:

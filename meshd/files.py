@@ -60,12 +60,17 @@ def remove_unfinished(path: Path) -> None:
         left.unlink(missing_ok=True)
 
 
+def unescaped(field: str) -> str:
+    """A path as it is, from a field of a /proc/PID/mountinfo: see proc(5)."""
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), field)
+
+
 def in_memory(path: Path) -> bool:
     """Whether a file there would be in memory: in a tmpfs, which can be swapped, or a ramfs, which cannot."""
     place, kind = "", ""
     for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
         mount, _, source = line.partition(" - ")
-        at = mount.split(" ")[4]
+        at = unescaped(mount.split(" ")[4])
         if path.is_relative_to(at) and len(at) >= len(place):
             place, kind = at, source.split(" ")[0]
     return kind in ("tmpfs", "ramfs")

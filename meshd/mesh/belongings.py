@@ -15,7 +15,6 @@ from meshd import files
 from meshd.errors import MeshError
 from meshd.mesh.secret_store import SecretStore
 from meshd.mesh.secrets import Secrets
-from meshd.mesh.secrets import unusable as secrets_unusable
 from meshd.mesh.state import MeshState, unusable
 
 _KUBO_CONFIG = "kubo/config"
@@ -40,9 +39,7 @@ def check(folder: Path, mesh: MeshState | None, fingerprint: str, secret_store: 
         return  # it is leaving, and what it held may be gone
     secrets = secret_store.load()
     if mesh.secrets and not hmac.compare_digest(mesh.secrets, secrets.digest()):
-        raise secrets_unusable(
-            folder / "secrets" / "swarm.key", "it, or cluster.secret beside it, is another mesh's"
-        )
+        raise secret_store.another_mesh()
     kubo = _read(folder / _KUBO_CONFIG).get("Identity")
     kubo_id = kubo.get("PeerID") if isinstance(kubo, dict) else None
     cluster_id = _read(folder / _CLUSTER_IDENTITY).get("id")

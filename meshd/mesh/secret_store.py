@@ -17,7 +17,7 @@ import structlog
 
 from meshd import files, wire
 from meshd.errors import Code, MeshError
-from meshd.mesh.secrets import CLUSTER_SECRET, NAMES, SWARM_KEY, Secrets
+from meshd.mesh.secrets import CLUSTER_SECRET, NAMES, SWARM_KEY, Secrets, unusable
 
 PREFIX = "encrypted."
 SUFFIX = ".encrypted"
@@ -100,6 +100,9 @@ class SecretStore:
             secrets.save(self._state)
         elif not _same(self._read(SWARM_KEY), secrets):
             raise self._another_mesh(SWARM_KEY)
+        else:  # what a leave or a join that was cut off has left would be taken before what is handed over
+            Secrets.erase(self._state)
+            remove_encrypted(self._state)
 
     def settle(self, digest: str, engines: Callable[[], None]) -> None:
         """See that what is handed over belongs to the mesh, and remove the plain files then.
@@ -119,6 +122,14 @@ class SecretStore:
         if any((self._state / "secrets" / name).exists() for name in NAMES):
             _LOG.info("systemd hands over the mesh's secrets: the plain files go")
         Secrets.erase(self._state)
+
+    def another_mesh(self) -> MeshError:
+        """The error for those that `load` gives, where they are not this mesh's."""
+        handed = self._handed()
+        if handed and not self._plain():
+            return self._another_mesh(handed)
+        path = self._state / "secrets" / SWARM_KEY
+        return unusable(path, "it, or cluster.secret beside it, is another mesh's")
 
     def erase(self) -> None:
         """Remove them, for a node that leaves. What the machine's owner hands over stays the owner's."""

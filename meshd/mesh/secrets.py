@@ -104,6 +104,6 @@ def unusable(path: Path, cause: str) -> MeshError:
         Code.BAD_STATE,
         f"cannot use {path}",
         cause,
-        f"copy the folder {folder} from a backup, or from another member of the mesh; or move {folder.parent} away and join as"
+        f"copy {SWARM_KEY} and {CLUSTER_SECRET} into {folder} from a backup, or from another member of the mesh; or move {folder.parent} away and join as"
         " a new node: on another member type meshctl forget NAME, then meshctl invite; here meshctl join",
     )

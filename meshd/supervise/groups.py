@@ -15,13 +15,13 @@ import contextlib
 import errno
 import fcntl
 import os
-import re
 import select
 from collections.abc import Iterator
 from pathlib import Path
 
 import structlog
 
+from meshd import files
 from meshd.errors import Code, MeshError
 
 _AGAIN_S = 0.01
@@ -103,10 +103,9 @@ class Group:
         pids = sorted(self._pids())
         return MeshError(
             Code.BUSY,
-            f"cannot start {self.program} again",
-            f"what an earlier one left (pid {', '.join(map(str, pids)) or 'unknown'}) was killed and does not end",
-            "see what it waits for (often a disk): "
-            f"ps -o pid,stat,wchan,args -p {','.join(map(str, pids)) or '1'}; meshd tries again by itself",
+            f"cannot end what {self.program} has started",
+            f"pid {', '.join(map(str, pids)) or 'unknown'} was killed and does not end; until then it is not started again",
+            f"see what it waits for (often a disk): ps -o pid,stat,wchan,args -p {','.join(map(str, pids)) or '1'}",
         )
 
 
@@ -196,9 +195,7 @@ def _folders(name: str, mounts: str) -> Iterator[Path]:
         place, _, source = line.partition(" - ")
         if not source.startswith("cgroup2 "):
             continue
-        root, at = (
-            re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), one) for one in place.split(" ")[3:5]
-        )
+        root, at = map(files.unescaped, place.split(" ")[3:5])
         below = root.rstrip("/")
         if name == root or name.startswith(f"{below}/"):
             folder = Path(at + name[len(below) :].rstrip("/"))

@@ -237,3 +237,26 @@ def test_two_files_under_two_keys_count_for_nothing(
     encrypt(state, TPM2)
     encrypted_file(state, NAMES[1]).write_bytes(blob(HOST))
     assert not hand_over(secrets, "encrypted.").at_rest().encrypted
+
+
+def test_what_a_leave_that_was_cut_off_has_left_is_not_taken_for_what_is_handed_over(
+    state: Path, secrets: Secrets, hand_over: HandOver
+) -> None:
+    Secrets.generate().save(state)
+    encrypt(state)
+    store = hand_over(secrets)
+    store.save(store.founding())
+    assert store.load() == secrets
+    assert store.in_memory()
+    assert list((state / "secrets").iterdir()) == []
+
+
+def test_another_mesh_s_secrets_are_told_by_where_they_are(
+    state: Path, secrets: Secrets, hand_over: HandOver
+) -> None:
+    handed = hand_over(secrets).another_mesh()
+    assert handed.title.startswith("cannot use ")
+    assert handed.title.endswith("/credentials/swarm.key")
+    assert handed.hint.startswith("see which lines hand them over")
+    secrets.save(state)
+    assert hand_over(secrets).another_mesh().title == f"cannot use {state}/secrets/swarm.key"

@@ -1,6 +1,7 @@
 """`systemctl` and `systemd-creds` where no systemd runs: `python systemd_stand_in.py NAME FOLDER ARGUMENT...`.
 
-In FOLDER: `active` while the unit runs, `broken` where its start fails, `late` where meshd settles only when it is stopped,
+In FOLDER: `active` while the unit runs, `broken` where its start fails with them,
+`dead` where it fails in any case, `user` as whom it runs where not as the owner of the state, `late` where meshd settles only when it is stopped,
 `calls` what was asked. A start does what systemd and
 meshd do: what the drop-in names is decrypted and handed over, and meshd settles it. tests/system has the real ones.
 """
@@ -33,8 +34,15 @@ def hand_over(folder: Path) -> None:
     told = (folder / "drop-in").exists()
     for name in NAMES:
         encrypted = encrypted_file(state, name)
-        text = base64.b64decode(encrypted.read_bytes())[16:] if told and encrypted.exists() else b"\n"
+        text = opened(encrypted.read_bytes(), f"{PREFIX}{name}") if told and encrypted.exists() else b"\n"
+        assert text is not None, "systemd does not start a unit whose credential has another name"
         (handed / f"{PREFIX}{name}").write_bytes(text)
+
+
+def opened(made: bytes, name: str) -> bytes | None:
+    """What is in it; None where it was encrypted under another name."""
+    inside, _, text = base64.b64decode(made)[16:].partition(b"\0")
+    return text if inside.decode() == name else None
 
 
 def settle(folder: Path) -> None:
@@ -52,6 +60,9 @@ def systemctl(folder: Path, arguments: list[str]) -> int:
     match arguments:
         case ["show", "-P", "LoadState", _]:
             sys.stdout.write("loaded\n")
+        case ["show", "-P", "User", _]:
+            user = folder / "user"
+            sys.stdout.write(user.read_text() if user.exists() else f"{(folder / 'state').stat().st_uid}\n")
         case ["show", "-P", "ActiveState", _]:
             sys.stdout.write("active\n" if (folder / "active").exists() else "inactive\n")
         case ["restart", _]:
@@ -60,7 +71,8 @@ def systemctl(folder: Path, arguments: list[str]) -> int:
                 hand_over(folder)
             else:
                 start(folder)
-            if (folder / "broken").exists() and (folder / "drop-in").exists():
+            broken = (folder / "broken").exists() and (folder / "drop-in").exists()
+            if broken or (folder / "dead").exists():
                 sys.stderr.write("Job for meshd.service failed.\n")
                 return 1
         case ["stop", _] if (folder / "late").exists():
@@ -74,7 +86,13 @@ def creds(folder: Path, arguments: list[str]) -> int:
     if (folder / "no-key").exists():
         sys.stderr.write("Failed to determine local credential key: No such file\n")
         return 1
-    made = base64.b64encode(HOST + fed) if "encrypt" in arguments else base64.b64decode(fed)[16:]
+    (name,) = (word.removeprefix("--name=") for word in arguments if word.startswith("--name="))
+    made = (
+        base64.b64encode(HOST + name.encode() + b"\0" + fed) if "encrypt" in arguments else opened(fed, name)
+    )
+    if made is None:
+        sys.stderr.write("Embedded credential name does not match\n")
+        return 1
     sys.stdout.buffer.write(made)
     return 0
 

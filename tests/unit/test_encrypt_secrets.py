@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import stat
@@ -199,6 +200,69 @@ def test_a_full_disk_leaves_what_was_encrypted_in_use(
     assert encrypt_secrets.DROP_IN.exists()
     monkeypatch.undo()
     assert set(ENCRYPTED) <= set(machine.kept())
+
+
+def test_a_meshd_that_does_not_start_afterwards_either_is_said(machine: Machine) -> None:
+    (machine.folder / "dead").touch()
+    with pytest.raises(MeshError) as caught:
+        machine.encrypt()
+    assert "its files are as they were, and it does not run now" in caught.value.detail
+    assert machine.kept() == PLAIN
+
+
+def test_a_decrypting_after_which_meshd_does_not_start_says_what_is_there_and_is_done_again(
+    machine: Machine,
+) -> None:
+    machine.encrypt()
+    (machine.folder / "dead").touch()
+    with pytest.raises(MeshError) as caught:
+        machine.decrypt()
+    assert caught.value.title == "cannot decrypt the secrets"
+    assert "plain files are there now, beside the encrypted ones" in caught.value.detail
+    assert caught.value.hint.endswith("sudo meshd decrypt-secrets, once more")
+    assert machine.kept() == sorted(PLAIN + ENCRYPTED)
+    (machine.folder / "dead").unlink()
+    machine.decrypt()
+    assert machine.kept() == PLAIN
+
+
+@pytest.mark.parametrize("verb", ["encrypt", "decrypt"])
+def test_nothing_is_given_up_for_plain_files_of_another_mesh(machine: Machine, verb: str) -> None:
+    """Whoever brings them back from another member may take the wrong one's."""
+    machine.encrypt()
+    (machine.folder / "active").unlink()
+    (machine.state / "mesh.json").write_text(json.dumps({"secrets": machine.secrets.digest()}))
+    Secrets.generate().save(machine.state)
+    for path in machine.state.rglob("*"):
+        os.chown(path, OWNER, OWNER)
+    before = {name: encrypted_file(machine.state, name).read_bytes() for name in NAMES}
+    with pytest.raises(MeshError) as caught:
+        getattr(machine, verb)()
+    assert caught.value.title == f"cannot {verb} the secrets"
+    assert "are another mesh's than the one that this node is in" in caught.value.detail
+    assert {name: encrypted_file(machine.state, name).read_bytes() for name in NAMES} == before
+
+
+def test_what_was_encrypted_before_comes_back_where_meshd_does_not_start(machine: Machine) -> None:
+    machine.encrypt()
+    before = {name: encrypted_file(machine.state, name).read_bytes() for name in NAMES}
+    machine.secrets.save(machine.state)
+    for path in machine.state.rglob("*"):
+        os.chown(path, OWNER, OWNER)
+    (machine.folder / "broken").touch()
+    with pytest.raises(MeshError):
+        machine.encrypt()
+    assert {name: encrypted_file(machine.state, name).read_bytes() for name in NAMES} == before
+
+
+def test_the_folder_of_a_user_s_own_meshd_is_refused(machine: Machine) -> None:
+    (machine.folder / "user").write_text("meshd\n")
+    with pytest.raises(MeshError) as caught:
+        machine.encrypt()
+    assert caught.value.detail == (
+        f"{machine.state} belongs to {OWNER}, and meshd.service runs as meshd: it is not the folder of that service"
+    )
+    assert machine.kept() == PLAIN
 
 
 def test_a_lost_key_is_said_with_where_the_secrets_can_be_had(machine: Machine) -> None:
