@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -60,7 +61,8 @@ async def run_once(argv: list[str], env: dict[str, str], *, timeout: float = 60.
             output, _ = await process.communicate()
     except BaseException:
         if process.returncode is None:
-            os.killpg(process.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it has ended, and asyncio does not know yet
+                os.killpg(process.pid, signal.SIGKILL)
             await process.communicate()
         raise
     text = output.decode(errors="replace").strip()

@@ -170,7 +170,7 @@ async def test_a_call_under_way_outlives_its_membership(pair: Pair) -> None:
 
 async def test_strangers_are_few_and_short(make_node: MakeNode) -> None:
     attic = make_node("attic")
-    attic.make_server(strangers_most=8, stranger_s=0.5)
+    attic.make_server(strangers_most=8, stranger_s=3.0)
     await attic.start()
     await attic.found()
     writers: list[asyncio.StreamWriter] = []

@@ -51,7 +51,9 @@ def test_what_is_in_an_engines_group_does_not_outlive_the_engine(archive: Machin
     archive.run(f"kill -KILL {first}")
     wait_for(lambda: children(archive).get("ipfs", first) != first, "kubo runs again")
     assert not is_alive(archive, pid)
-    assert "ended what was left running" in archive.run("journalctl -u meshd MESHD_PROGRAM=kubo -o cat")
+    assert "ended what was left running" in archive.run(
+        "journalctl --sync; journalctl -u meshd MESHD_PROGRAM=kubo -o cat"
+    )
     archive.until("systemctl status meshd", READY)
 
 
@@ -89,7 +91,7 @@ def test_a_stop_leaves_none(archive: Machine) -> None:
     assert children(archive) == {}
     assert not any(is_alive(archive, pid) for pid in strays)
     assert archive.try_run(f"test -e {UNIT}").returncode != 0
-    said = archive.run("journalctl -u meshd -o cat")
+    said = archive.run("journalctl --sync; journalctl -u meshd -o cat")
     assert "ended what was left running" in said, (
         "it was meshd, in the engines' order, and not systemd at the end"
     )

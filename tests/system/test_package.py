@@ -188,7 +188,7 @@ def test_an_upgrade_keeps_the_state_and_restarts_once(boot: Boot, installed: lis
     machine.run("meshctl init --name archive && echo kept > /root/a && meshctl pin --replicas 1 /root/a")
     machine.run("echo '# mine' >> /etc/meshd/meshd.toml")
     before = machine.run("systemctl show -P MainPID meshd")
-    starts = "journalctl -u meshd -o cat | grep -c '^Started meshd'"
+    starts = "journalctl --sync; journalctl -u meshd -o cat | grep -c '^Started meshd'"
     so_far = int(machine.run(starts))
 
     machine.run(f"apt-get install -y {package(VERSION)}", seconds=300)

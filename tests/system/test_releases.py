@@ -48,7 +48,9 @@ def test_debian_13_serves_what_was_pinned_after_a_reboot_and_every_rule_holds(ar
     assert served(archive)
     every_rule_holds(archive)
     assert runs_on(archive) == "/usr/bin/python3.13"
-    assert "Daemon is ready" in archive.run("journalctl -u meshd MESHD_SERVICE=kubo -o cat"), "with fields"
+    assert "Daemon is ready" in archive.run(
+        "journalctl --sync; journalctl -u meshd MESHD_SERVICE=kubo -o cat"
+    ), "with fields"
 
 
 def test_debian_13_keeps_the_secrets_encrypted_over_a_reboot(archive: Machine) -> None:
@@ -126,6 +128,7 @@ def test_a_machine_of_12_and_one_of_13_whose_ports_are_held_make_a_mesh(
         assert made.run("cat /tmp/back.txt") == f"{name}\n"
 
 
+@pytest.mark.timeout(1500)  # apt alone may take most of it
 def test_a_machine_whose_distribution_is_upgraded_goes_on_serving(boot: Boot, installed: list[Path]) -> None:
     """By apt, from 12 to 13; then without the older Python, restarted, and at last without the package."""
     attic = boot("attic", installed)

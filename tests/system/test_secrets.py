@@ -17,7 +17,8 @@ DefaultDependencies=no
 PartOf=meshd.service
 
 [Service]
-ExecStart=swtpm socket --tpm2 --tpmstate dir=/var/lib/tpm --flags not-need-init,startup-clear \\
+Type=forking
+ExecStart=swtpm socket --daemon --tpm2 --tpmstate dir=/var/lib/tpm --flags not-need-init,startup-clear \\
     --server type=tcp,port=2321,bindaddr=127.0.0.1 --ctrl type=tcp,port=2322,bindaddr=127.0.0.1
 """
 KEPT = "meshctl status --json | python3 -c 'import json,sys; print(json.load(sys.stdin)[\"secrets\"])'"

@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 
 from meshd.health.telling import Teller
 from meshd.model import Condition, Severity
+from tests.supervise.control_groups import is_alive
 from tests.waiting import until
 
 DOWN = Condition(
@@ -79,16 +80,13 @@ async def test_a_command_that_reads_nothing_fails_or_is_not_there_is_logged_and_
 
 async def test_a_command_that_hangs_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
     pid = tmp_path / "pid"
+    text = f"sleep 600 & echo $! > {pid}.new; mv {pid}.new {pid}; wait"
     with capture_logs() as logs:
-        async with telling(script(tmp_path, f"sleep 600 & echo $! > {pid}; wait"), longest_s=0.5) as teller:
+        async with telling(script(tmp_path, text), longest_s=2.0) as teller:
             teller.heard("raised", DOWN)
             await until(lambda: logs)
     assert logs[0]["event"] == "the command of [notify] did not end"
-    await until(lambda: not Path(f"/proc/{pid.read_text().strip()}").exists() or _dead(pid))
-
-
-def _dead(pid: Path) -> bool:
-    return ") Z " in Path(f"/proc/{pid.read_text().strip()}/stat").read_text()
+    await until(lambda: not is_alive(int(pid.read_text())))
 
 
 async def test_without_a_command_nothing_is_kept() -> None:
