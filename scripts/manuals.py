@@ -7,8 +7,9 @@ import re
 from collections.abc import Callable, Iterator
 
 import meshctl.cli
-from meshd.__main__ import VERBS
+from meshd.__main__ import RELOADED, VERBS
 from scripts import reference
+from scripts.completions import COMMON
 
 SEE = {
     "meshctl.1": ".BR meshd (8),\n.BR meshd.toml (5)",
@@ -63,11 +64,18 @@ def meshctl_page(version: str) -> str:
             lines += _arguments([*names, *options], parser.prog)
             if parser.epilog:
                 lines.append(f".PP\n{_block(parser.epilog)}")
+    lines.append(".SH OPTIONS")
+    for option, text in (COMMON | {"--version": "print the version"}).items():
+        lines.append(f".TP\n.B {escaped(option)}{' PATH' if option == '--socket' else ''}\n{escaped(text)}")
+    lines.append(".PP\nmeshctl help VERB tells about one verb.")
     lines.append('.SH "EXIT STATUS"')
     for number, text in reference.exit_codes():
         lines.append(f".TP\n.B {number}\n{escaped(text)}")
+    lines.append(".PP\nmeshctl status \\-\\-check has codes of its own: 0, 1, 2 and 3, as it says above.")
     lines += [
-        ".SH ENVIRONMENT\n.TP\n.B MESHD_SOCKET\nThe daemon's socket.",
+        ".SH ENVIRONMENT\n.TP\n.B MESHD_SOCKET\nThe daemon's socket."
+        "\n.TP\n.B XDG_RUNTIME_DIR\nA daemon of your own is looked for in its folder meshd first; not for root."
+        "\n.TP\n.B MESHCTL_DEBUG\nSet, a mistake of meshctl itself is told with where it is.",
         f'.SH "SEE ALSO"\n{SEE["meshctl.1"]}',
         "",
     ]
@@ -78,14 +86,20 @@ def meshd_page(version: str) -> str:
     """meshd(8)"""
     lines = [
         *_head("meshd", 8, "the daemon that keeps files together on a few machines, privately", version),
-        ".SH SYNOPSIS\n" + "\n.br\n".join(f".B meshd {escaped(verb)}\n[\\-\\-config FILE]" for verb in VERBS),
+        ".SH SYNOPSIS\n"
+        + "\n.br\n".join(
+            f".B meshd {escaped(verb)}\n[\\-\\-config FILE]"
+            + (" [\\-\\-with\\-key KEY]" if verb == "encrypt-secrets" else "")
+            for verb in VERBS
+        ),
         ".SH DESCRIPTION\nOne runs on each machine of a mesh, as meshd.service. It supervises kubo and ipfs\\-cluster, and is"
         " driven by\n.BR meshctl (1).",
     ]
     lines += [f".SS meshd {verb}\n{_block(reference._daemon_help(verb))}" for verb in VERBS]
     lines += [
         ".SH SIGNALS\n.TP\n.B SIGTERM, SIGINT\nStop kubo and the cluster in their order, then end."
-        "\n.TP\n.B SIGHUP\nRead the configuration again; what takes effect only after a restart is named in the journal.",
+        f"\n.TP\n.B SIGHUP\nUnder systemd: take over {escaped(', '.join(RELOADED))} of the configuration. What else has changed"
+        " waits for a restart, and the journal names it.",
         ".SH FILES\n.TP\n.I /etc/meshd/meshd.toml\nThe configuration."
         "\n.TP\n.I /var/lib/meshd\nKeys, secrets, the catalogue and the content."
         "\n.TP\n.I /run/meshd/meshd.sock\nThe socket that meshctl talks to.",

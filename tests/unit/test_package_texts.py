@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -65,6 +66,13 @@ def test_the_shell_understands_its_completion(shell: str, made: completions.Made
         ("meshctl pin --re", {"--replicas"}),
         ("meshctl --json st", {"status"}),
         ("meshctl status pi", set()),
+        ("meshctl hel", {"help"}),
+        ("meshctl help approv", {"approve"}),
+        ("meshctl logs ''", {"kubo", "cluster"}),
+        ("meshctl --socket /x st", {"status"}),
+        ("meshctl pin ./", {"FILES"}),
+        ("meshctl get -o ./", {"FILES"}),
+        ("meshctl rm ./", set()),
     ],
 )
 def test_bash_offers_what_fits(typed: str, offered: set[str], tmp_path: Path) -> None:
@@ -72,11 +80,35 @@ def test_bash_offers_what_fits(typed: str, offered: set[str], tmp_path: Path) ->
     file.write_text(completions.bash())
     words = typed.split()
     script = (
-        f". {file}; compopt() {{ :; }}; COMP_WORDS=({' '.join(words)}); COMP_CWORD={len(words) - 1};"
+        f". {file}; compopt() {{ echo FILES; }}; COMP_WORDS=({' '.join(words)}); COMP_CWORD={len(words) - 1};"
         ' _meshctl; printf "%s\\n" "${COMPREPLY[@]}"'
     )
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
     assert set(done.stdout.split()) == offered
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not installed")
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("meshctl hel", {"help"}),
+        ("meshctl logs ", {"kubo", "cluster"}),
+        ("meshctl get -o /et", {"/etc/"}),
+        ("meshctl rm /et", set()),
+    ],
+)
+def test_fish_offers_what_fits(typed: str, offered: set[str], tmp_path: Path) -> None:
+    file = tmp_path / "completion"
+    file.write_text(completions.fish())
+    env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "LANG": "C.UTF-8"}
+    done = subprocess.run(
+        ["fish", "--no-config", "-c", f"source {file}; complete -C '{typed}'"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=env,
+    )
+    assert {line.split("\t")[0] for line in done.stdout.splitlines()} == offered
 
 
 def test_the_journal_explains_every_condition_there_is() -> None:
