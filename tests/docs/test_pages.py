@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ import meshctl.cli
 from meshd import __main__ as daemon
 from meshd import config
 from scripts import reference
-from tests.docs.pages import DOCS, PAGES, ROOT, Line, anchors, commands_shown, links
+from tests.docs.pages import DOCS, PAGES, ROOT, Line, anchors, blocks, commands_shown, links
 
 HOW_TO_CONDITIONS = DOCS / "how-to" / "read-what-is-wrong.md"
 _PLACEHOLDERS = {"VERB": "status", "N": "2", "ID": "8056c2e21c000001"}
@@ -98,6 +100,17 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         if not other.exists() or (anchor and anchor not in anchors(other)):
             broken.append(f"{page.relative_to(ROOT)}:{number}: {target}")
     assert not broken
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+def test_prometheus_takes_the_configuration_that_is_shown(tmp_path: Path) -> None:
+    page = DOCS / "how-to" / "operate.md"
+    (shown,) = [lines for _, language, lines in blocks(page) if language == "yaml"]
+    (tmp_path / "meshd.token").write_text("secret")
+    made = tmp_path / "prometheus.yml"
+    made.write_text("\n".join(shown).replace("/etc/prometheus/", f"{tmp_path}/") + "\n")
+    done = subprocess.run(["promtool", "check", "config", made], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_every_page_is_in_the_index() -> None:

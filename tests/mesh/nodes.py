@@ -316,6 +316,10 @@ class Node:
         newest = [e for e in self.entries(name) if e["version"] == 1]
         return {c["node"] for e in newest for c in e["copies"] if c["state"] == "held"}
 
+    def until_held_by(self, name: str, nodes: set[str]) -> None:
+        """Wait until exactly those say that they hold it: one that was slow to answer once is left out of a list."""
+        until(lambda: self.holders(name) == nodes, f"{name} is on {', '.join(sorted(nodes))}")
+
     def trash(self) -> dict[str, dict[str, Any]]:
         """What can be restored, by name."""
         return {e["name"]: e for e in self.get("/v1/trash")["entries"]}

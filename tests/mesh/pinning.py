@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,6 +13,7 @@ from tests.mesh.asking import random_file, sha256, until
 from tests.mesh.nodes import Answer, Mesh, Node, marked
 
 _SIZE = 6 * 1024 * 1024
+_ONE_OF_EACH = {"ipfs": 1, "ipfs-cluster-service": 1}
 
 
 class Pinning:
@@ -95,6 +97,14 @@ def check_kept(mesh: Mesh, pinning: Pinning, folder: Path) -> None:
 
 def check_one_of_each(mesh: Mesh) -> None:
     """No service runs twice, on any node."""
+
+    def programs(node: Node) -> Counter[str]:
+        found: Counter[str] = Counter()
+        for pid in marked(node.state):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended since
+                found[Path(f"/proc/{pid}/exe").readlink().name] += 1
+        assert max(found.values(), default=0) <= 1, (node, found)
+        return found
+
     for node in mesh:
-        programs = Counter(Path(f"/proc/{pid}/exe").readlink().name for pid in marked(node.state))
-        assert programs == {"ipfs": 1, "ipfs-cluster-service": 1}, node
+        until(lambda node=node: programs(node) == _ONE_OF_EACH, f"{node} runs one of each")

@@ -72,7 +72,7 @@ def test_the_cluster_cannot_ask_kubo_for_anything_else(attacked: Mesh) -> None:
     assert unix_request(gate, "POST", f"/api/v0/pin/rm?arg={entry['cid']}").status == 200
     assert entry["cid"] in attacked[0].pinned()
     assert "gated" not in attacked[0].trash(), "the pinset has it still"
-    assert attacked[0].holders("gated") == _ALL
+    attacked[0].until_held_by("gated", _ALL)
 
 
 def test_a_node_with_the_secret_that_is_not_in_the_roster_changes_nothing(
@@ -96,4 +96,4 @@ def test_a_node_with_the_secret_that_is_not_in_the_roster_changes_nothing(
         assert cids <= node.pinned()
         assert not set(names) & set(node.trash())
     for name in names:
-        assert attacked[2].holders(name) == _ALL
+        attacked[2].until_held_by(name, _ALL)

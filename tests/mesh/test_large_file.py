@@ -19,7 +19,7 @@ def test_300_mb_pinned_on_the_first_node_come_back_whole_on_the_third(mesh: Mesh
     assert entry["size"] == 300_000_000
     listed = mesh[2].do("ls", "--name", "film.mkv").out
     assert "3/3" in listed
-    assert mesh[2].holders("film.mkv") == {"attic", "barn", "cellar"}
+    mesh[2].until_held_by("film.mkv", {"attic", "barn", "cellar"})
     for node in mesh:
         assert entry["cid"] in node.pinned()
     mesh[2].do("get", "film.mkv", "-o", tmp_path / "back", timeout=90)

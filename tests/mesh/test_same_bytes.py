@@ -28,7 +28,7 @@ def test_one_of_two_owners_removes_its_own_and_the_other_keeps_the_bytes(mesh: M
         until(lambda node=node: hers["cid"] not in node.pinned(), f"{node} let hers go")
         node.collect_garbage()
     assert not mesh[2].entries("hers.bin")
-    assert mesh[2].holders("his.bin") == {"attic", "barn", "cellar"}
+    mesh[2].until_held_by("his.bin", {"attic", "barn", "cellar"})
     for node in mesh:
         back = tmp_path / f"back-{node.name}"
         node.do("get", "his.bin", "-o", back)
@@ -70,7 +70,7 @@ def test_an_upload_that_is_cut_off_takes_nothing_from_what_is_kept(mesh: Mesh, t
         node.collect_garbage()
     assert not mesh[1].entries("cut.bin")
     assert [node.pinned() for node in mesh] == before
-    assert mesh[2].holders("kept.bin") == {"attic", "barn", "cellar"}
+    mesh[2].until_held_by("kept.bin", {"attic", "barn", "cellar"})
     assert entry["cid"] in mesh[0].pinned()
     mesh[1].do("get", "kept.bin", "-o", tmp_path / "back")
     assert sha256(tmp_path / "back") == sha256(file)

@@ -114,6 +114,13 @@ def test_a_reload_says_what_waits_for_a_restart(attic: Machine) -> None:
     assert '"reserve":105906176' in attic.run("meshctl status --json").replace(" ", "")
     attic.until("journalctl -u meshd -o cat", "these changes wait for a restart (keys=pins.replicas")
 
+    daemon = attic.run("systemctl show -P MainPID meshd")
+    attic.run("sed -i 's/101MiB/many/' /etc/meshd/meshd.toml")
+    assert attic.try_run("systemctl reload meshd").returncode != 0
+    attic.until("systemctl status meshd", "storage.reserve: expected")
+    assert attic.run("systemctl show -P MainPID meshd") == daemon, "it goes on with what it had"
+    assert '"reserve":105906176' in attic.run("meshctl status --json").replace(" ", "")
+
 
 def test_a_member_of_the_group_needs_no_root_and_others_are_told_what_to_do(attic: Machine) -> None:
     attic.run("useradd -m -G meshd ana && useradd -m ben")

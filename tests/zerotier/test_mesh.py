@@ -57,7 +57,7 @@ def test_three_machines_become_a_mesh_by_a_network_and_two_approvals(
     entry = standing[2].pin(random_file(tmp_path, "minutes.txt"))
     assert entry["held"] == 3
     for node in standing.nodes:
-        assert node.holders("minutes.txt") == {"attic", "barn", "cellar"}
+        node.until_held_by("minutes.txt", {"attic", "barn", "cellar"})
 
 
 def test_a_connection_off_the_overlay_would_be_seen(standing: Standing) -> None:
@@ -139,7 +139,7 @@ def test_a_member_whose_address_changes_is_found_at_the_new_one(standing: Standi
     }
     assert attic.pin(random_file(tmp_path, "after-the-move"))["held"] == 3
     for node in standing.nodes:
-        assert node.holders("before-the-move") == {"attic", "barn", "cellar"}
+        node.until_held_by("before-the-move", {"attic", "barn", "cellar"})
     assert barn.place.on_interfaces() >= {"10.144.0.77/24"}
 
 
