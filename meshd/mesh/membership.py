@@ -340,7 +340,11 @@ class Membership:
         while await self._count_entries() < entries:
             if not said:
                 said = True
-                await emit(wire.StepEvent(message=f"reading the catalogue: {entries} entries"))
+                await emit(
+                    wire.StepEvent(
+                        message=f"reading the catalogue: {entries} {'entry' if entries == 1 else 'entries'}"
+                    )
+                )
             if asyncio.get_running_loop().time() > deadline:
                 return
             await asyncio.sleep(0.2)

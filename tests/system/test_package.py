@@ -148,6 +148,9 @@ def test_a_user_runs_a_meshd_of_their_own_without_root(attic: Machine) -> None:
     own = start_for_a_user(attic)
     attic.run(f"{own} meshctl init --name mine && echo x > ~/a && meshctl pin --replicas 1 ~/a", user="ana")
     assert "mine: 1 node" in attic.run(f"{own} meshctl status", user="ana")
+    attic.run(f"{own} systemctl --user reload meshd", user="ana")
+    attic.run("echo nonsense >> ~ana/.config/meshd/meshd.toml")
+    assert attic.try_run(f"{own} systemctl --user reload meshd", user="ana").returncode != 0
     assert attic.run("stat -c '%U %a' /home/ana/mesh").strip() == "ana 700"
     assert "no fields" not in attic.run("journalctl _UID=1000 -o cat")
 
