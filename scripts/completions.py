@@ -16,6 +16,7 @@ COMMON = {
     "--json": "print the daemon's documents",
     "--help": "tell about the verb",
 }
+AT_THE_TOP = COMMON | {"--version": "print the version"}  # with no verb
 TAKES_FILES = ("pin",)  # its names are paths; the others' are of the mesh
 WORDS = {"logs": meshctl.commands.logs.SERVICES}  # what else can stand behind a verb
 
@@ -96,9 +97,7 @@ def zsh() -> str:
         f"    {verb}) _arguments {' '.join(spec(*item, valued(verb)) for item in options(verb).items())} {behind(verb)} ;;"
         for verb in verbs()
     )
-    common = " ".join(
-        spec(*item, ["--socket"]) for item in (COMMON | {"--version": "print the version"}).items()
-    )
+    common = " ".join(spec(*item, ["--socket"]) for item in AT_THE_TOP.items())
     return f"""#compdef meshctl
 local -a verbs
 local curcontext=$curcontext state line
@@ -120,7 +119,9 @@ def fish() -> str:
     none = f"not __fish_seen_subcommand_from {' '.join(verbs())}"
     lines = [f"complete -c meshctl -f -n {shlex.quote(none)}"]
     lines.append(f"complete -c meshctl -n {shlex.quote(none)} -a help -d 'tell about a verb'")
-    lines.append(f"complete -c meshctl -n {shlex.quote(none)} -l version -d 'print the version'")
+    lines.append(
+        f"complete -c meshctl -n {shlex.quote(none)} -l version -d {_fished(AT_THE_TOP['--version'])}"
+    )
     lines.append(
         f"complete -c meshctl -n {shlex.quote(none)} -l socket -r -F -d {_fished(COMMON['--socket'])}"
     )

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import meshctl.cli
 from meshd.__main__ import RELOADED, VERBS
 from scripts import reference
-from scripts.completions import COMMON
+from scripts.completions import AT_THE_TOP
 
 SEE = {
     "meshctl.1": ".BR meshd (8),\n.BR meshd.toml (5)",
@@ -65,7 +65,7 @@ def meshctl_page(version: str) -> str:
             if parser.epilog:
                 lines.append(f".PP\n{_block(parser.epilog)}")
     lines.append(".SH OPTIONS")
-    for option, text in (COMMON | {"--version": "print the version"}).items():
+    for option, text in AT_THE_TOP.items():
         lines.append(f".TP\n.B {escaped(option)}{' PATH' if option == '--socket' else ''}\n{escaped(text)}")
     lines.append(".PP\nmeshctl help VERB tells about one verb.")
     lines.append('.SH "EXIT STATUS"')

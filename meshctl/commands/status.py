@@ -36,7 +36,9 @@ def run(args: argparse.Namespace, client: Client) -> int:
     """Prints the overview."""
     if args.check and not args.json:
         return _check(client)
-    status = client.get("status", query={"glance": "1" if args.check else None})
+    status = client.get(
+        "status", query={"glance": "1" if args.check else None}
+    )  # --check --json is for programs
     if args.json:
         render.document(status)
         return DONE
@@ -50,11 +52,10 @@ def run(args: argparse.Namespace, client: Client) -> int:
 
 
 def _check(client: Client) -> int:
+    # What a monitoring system shows is standard output, and it knows no code above 3: a failure is a verdict too.
     try:
         status = client.get("status", query={"glance": "1"})
-    except (
-        MeshctlError
-    ) as failure:  # what a monitoring system shows is standard output, and it knows no code above 3
+    except MeshctlError as failure:
         return verdict.tell_failure(failure)
     return verdict.tell(status)
 
