@@ -1,3 +1,3 @@
 """meshd keeps files together on a few machines, privately, without a cloud."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

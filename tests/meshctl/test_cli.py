@@ -57,7 +57,7 @@ async def test_a_mistake_in_the_command_says_what_to_type(meshctl: Meshctl) -> N
 
 
 async def test_the_version_needs_no_daemon(meshctl: Meshctl) -> None:
-    assert (await meshctl("--version")).out == "meshctl 0.1.0\n"
+    assert (await meshctl("--version")).out == "meshctl 0.2.0\n"
 
 
 async def test_any_locale_can_show_any_name(meshctl: Meshctl, meshd: FakeMeshd) -> None:

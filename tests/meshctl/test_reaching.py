@@ -157,8 +157,8 @@ async def test_what_would_drive_the_terminal_is_shown_as_escapes(meshctl: Meshct
 async def test_version_works_without_a_daemon_and_with_one(meshctl: Meshctl, meshd: FakeMeshd) -> None:
     alone = await meshctl("--socket", "/nonexistent", "version")
     assert alone.code == 0
-    assert alone.out.startswith("meshctl 0.1.0\nmeshd   unknown: cannot reach meshd")
+    assert alone.out.startswith("meshctl 0.2.0\nmeshd   unknown: cannot reach meshd")
     meshd.answers("GET", "/healthz", {})
-    assert (await meshctl("version")).out == f"meshctl 0.1.0\nmeshd   {VERSION}\n"
+    assert (await meshctl("version")).out == f"meshctl 0.2.0\nmeshd   {VERSION}\n"
     meshd.refuses("GET", "/healthz", 403, code="denied", title="cannot look")
-    assert (await meshctl("version", "--json")).documents == [{"meshctl": "0.1.0", "meshd": VERSION}]
+    assert (await meshctl("version", "--json")).documents == [{"meshctl": "0.2.0", "meshd": VERSION}]
