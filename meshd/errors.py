@@ -36,6 +36,7 @@ class Code(StrEnum):
     IN_OTHER_MESH = "in-other-mesh"
     NAME_TAKEN = "name-taken"
     LAST_COPY = "last-copy"
+    FEWER_COPIES = "fewer-copies"
     FORGOTTEN = "forgotten"
     BUSY = "busy"
     DISK_FLOOR = "disk-floor"
@@ -57,6 +58,7 @@ _STATUS: dict[Code, int] = {
     Code.IN_OTHER_MESH: 409,
     Code.NAME_TAKEN: 409,
     Code.LAST_COPY: 409,
+    Code.FEWER_COPIES: 409,
     Code.BUSY: 409,
     Code.INVITE_EXPIRED: 410,
     Code.INVITE_USED: 410,

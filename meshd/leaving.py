@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import structlog
 
 from meshd import files, wire
 from meshd.config import Config
@@ -17,7 +20,10 @@ from meshd.pins.parts import Pins
 from meshd.turns import Turns
 
 _STOP_S = 60.0
+_LOOKS = 5  # at who holds what, where others begin to leave meanwhile
 _FILES = ("trash.json", "notices.json", "pending.json", "seen.json")
+
+_LOG = structlog.get_logger(part="leaving")
 
 Emit = Callable[[wire.Wire], Awaitable[None]]
 
@@ -47,48 +53,102 @@ class Leaving:
         self._pins = pins
         self._zerotier = zerotier
         self._why_not_ready = why_not_ready
+        self._under_way = asyncio.Lock()
 
     async def leave(self, emit: Emit, *, force: bool, network: bool) -> None:
         """force: also where content would be lost. network: leave the ZeroTier network too.
 
-        Raises MeshError NO_MESH, NOT_READY, LAST_COPY; then all is as before.
+        Raises MeshError NO_MESH, NOT_READY, BUSY, LAST_COPY, FEWER_COPIES; then all is as before.
         """
-        mesh = self._store.mesh
-        if mesh is None:
-            raise MeshError(Code.NO_MESH, "cannot leave", "this node is in no mesh", "meshctl status")
-        if not self._store.forgotten:
-            if not force:
-                if not self._turns.ready:
-                    raise MeshError(
-                        Code.NOT_READY,
-                        "cannot leave yet",
-                        f"whether the others hold what is here cannot be seen: {self._why_not_ready()}",
-                        "meshctl status; or: meshctl leave --force (what only this node holds is gone then)",
-                    )
-                await self.drain(emit)
-            await self._membership.say_goodbye(emit)
-        await emit(wire.StepEvent(message="stopping kubo and the cluster"))
-        async with asyncio.timeout(_STOP_S):
-            await self._turns.all_stopped()
-        await asyncio.to_thread(self._remove_content)
-        await self._store.clear()
-        await asyncio.to_thread(self._remove_identity)
-        if network and mesh.network:
-            await self._leave_network(mesh.network, emit)
-        self.left.set()
-        async with asyncio.timeout(_STOP_S):
-            await self.replaced.wait()  # so that whoever reads `done` finds the new node
-        await emit(wire.LeftEvent(mesh=mesh.name))
+        async with self._one_at_a_time():
+            mesh = self._store.mesh
+            if mesh is None:
+                raise MeshError(Code.NO_MESH, "cannot leave", "this node is in no mesh", "meshctl status")
+            if not self._store.forgotten:
+                await self._hand_over(emit, force=force)
+            emit = _detached(emit)  # from here on there is no way back
+            await emit(wire.StepEvent(message="stopping kubo and the cluster"))
+            async with asyncio.timeout(_STOP_S):
+                await self._turns.all_stopped()
+            await asyncio.to_thread(self._remove_content)
+            await self._store.clear()
+            await asyncio.to_thread(self._remove_identity)
+            if network and mesh.network:
+                await self._leave_network(mesh.network, emit)
+            self.left.set()
+            async with asyncio.timeout(_STOP_S):
+                await self.replaced.wait()  # so that whoever reads `done` finds the new node
+            await emit(wire.LeftEvent(mesh=mesh.name))
 
-    async def drain(self, emit: Emit) -> None:
-        """Take nothing new, and see what is here on other nodes. Raises MeshError LAST_COPY; then all is as before."""
+    @contextlib.asynccontextmanager
+    async def _one_at_a_time(self) -> AsyncIterator[None]:
+        if self._under_way.locked():
+            raise MeshError(
+                Code.BUSY,
+                "cannot leave now",
+                "another leave is under way here",
+                "see how it went: meshctl status",
+            )
+        async with self._under_way:
+            yield
+
+    async def _hand_over(self, emit: Emit, *, force: bool) -> None:
+        """Until the mesh has forgotten this node. Raises MeshError; then all is as before."""
+        if not force and not self._turns.ready:
+            raise MeshError(
+                Code.NOT_READY,
+                "cannot leave yet",
+                f"whether the others hold what is here cannot be seen: {self._why_not_ready()}",
+                "meshctl status; or: meshctl leave --force (what only this node holds is gone then)",
+            )
         self._pins.uploads.closed = True
         try:
             await self._pins.uploads.abort_all()
-            await self._pins.departure.drain(emit)
+            if not force:
+                await self.drain(emit)
+            await self._membership.say_goodbye(_detached(emit))
         except BaseException:
-            self._pins.uploads.closed = False
+            if not self._store.forgotten:
+                self._pins.uploads.closed = False
             raise
+
+    async def drain(self, emit: Emit) -> None:
+        """Say that this node leaves, and see what is here on those that stay. Raises MeshError; then it stays."""
+        await self._store.set_leaving(True)
+        try:
+            await self._pins.departure.drain(emit, self._membership.exchange)
+        except BaseException as exc:
+            await self._stay()
+            if isinstance(
+                exc, MeshError
+            ):  # else meshd stops or nobody listens: the heartbeat tells the others
+                await self._membership.exchange(self._store.peers())
+            raise
+
+    async def _stay(self) -> None:
+        """Take the mark back. Where it cannot be written now it is with the next statement about this node."""
+        try:
+            await self._store.set_leaving(False)
+        except MeshError as exc:
+            _LOG.warning("cannot write down that this node stays", error=str(exc))
+
+    async def forget(self, name: str, *, force: bool) -> wire.Forgotten:
+        """Have the mesh forget a member. Raises MeshError NOT_FOUND; and, unless `force`, LAST_COPY."""
+        for _ in range(_LOOKS):
+            relying_on: set[str] = set()
+            if not force:
+                relying_on = await self._pins.departure.check_forget(name, self._membership.exchange)
+            try:
+                return await self._membership.forget(name, relying_on)
+            except MeshError as exc:
+                if exc.code is not Code.BUSY:
+                    raise
+        raise MeshError(
+            Code.BUSY,
+            f"cannot forget {name} now",
+            "other nodes are leaving at this moment",
+            f"meshctl forget {name}",
+        )
 
     async def _leave_network(self, network: str, emit: Emit) -> None:
         try:
@@ -108,3 +168,13 @@ class Leaving:
     def _remove_identity(self) -> None:
         self._secret_store.erase()
         identities.discard(self._config.state)
+
+
+def _detached(emit: Emit) -> Emit:
+    """The same for a caller who may go away: what was begun is finished without him."""
+
+    async def said(event: wire.Wire) -> None:
+        with contextlib.suppress(ConnectionError):
+            await emit(event)
+
+    return said

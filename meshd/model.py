@@ -121,6 +121,7 @@ class PeerState:
     swarm_connected: bool = False
     problem: str = ""
     admitted: float = 0.0  # wall clock seconds
+    leaving: bool = False  # it hands over what it holds, and goes
 
 
 @dataclass(frozen=True, slots=True)

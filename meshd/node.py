@@ -203,7 +203,7 @@ class Node:
         admin = NetworkAdmin(config, self.store, self.overlay)
         routes = table(
             self.status,
-            MeshApi(self.membership, pins.departure, self.store, self.status, self.leaving, admin),
+            MeshApi(self.membership, self.store, self.status, self.leaving, admin),
             RequestsApi(lambda: self.peer_server.approval, admin),
             PinsApi(pins.catalogue, pins.adder, pins.content, pins.remover),
             DoctorApi(examination),
@@ -373,6 +373,7 @@ class Node:
                 in_mesh=mesh is not None,
                 mesh_name=mesh.name if mesh else "",
                 forgotten_by=forgotten_by,
+                leaving=mesh is not None and bool(store.me().leaving),
                 overlay=self.turns.overlay,
                 services={name: s.state for name, s in self.turns.services.items()},
                 peers=self.watch.states(),

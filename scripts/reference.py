@@ -276,6 +276,7 @@ MEANING: dict[Code, str] = {
     Code.IN_OTHER_MESH: "this node is in a mesh already",
     Code.NAME_TAKEN: "another member has that name; the invite is still good",
     Code.LAST_COPY: "content would be lost, as no other node that can be reached holds it",
+    Code.FEWER_COPIES: "nothing would be lost, but fewer copies than wanted would be left",
     Code.FORGOTTEN: "the mesh has forgotten this node, for good",
     Code.BUSY: "the same is under way already, or a port is taken, or too many ask at once",
     Code.DISK_FLOOR: "the disk is at the floor that `[storage] reserve` keeps",

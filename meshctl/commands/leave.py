@@ -13,10 +13,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `meshctl leave`."""
     parser.description = (
         "Take this node out of its mesh. The copies on this node go; the other nodes keep theirs.\n"
-        "It is refused while something would be lost, unless --force is given. Asks first."
+        "It waits until each entry has its copies on nodes that stay, and is refused where that cannot be,\n"
+        "unless --force is given. Asks first."
     )
     parser.epilog = "example:\n  meshctl leave"
-    parser.add_argument("--force", action="store_true", help="even if what only this node holds is lost")
+    parser.add_argument(
+        "--force", action="store_true", help="at once, even if what only this node holds is lost"
+    )
     parser.add_argument("--network", action="store_true", help="leave the ZeroTier network too")
     parser.add_argument("--yes", action="store_true", help="do not ask")
 

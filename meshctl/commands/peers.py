@@ -68,6 +68,8 @@ def _seen(peer: dict[str, Any]) -> str:
 def _state(peer: dict[str, Any]) -> str:
     if not peer.get("ready", True):
         return ", starting"
+    if peer.get("leaving"):
+        return ", leaving"
     return "" if peer.get("accepts") else ", takes nothing new"
 
 

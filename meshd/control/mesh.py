@@ -14,21 +14,18 @@ from meshd.leaving import Leaving
 from meshd.mesh.membership import Membership
 from meshd.mesh.network_admin import NetworkAdmin
 from meshd.mesh.store import MeshStore
-from meshd.pins.depart import Departure
 
 
 class MeshApi:
     def __init__(
         self,
         membership: Membership,
-        departure: Departure,
         store: MeshStore,
         status: StatusApi,
         leaving: Leaving,
         admin: NetworkAdmin,
     ) -> None:
         self._membership = membership
-        self._departure = departure
         self._store = store
         self._status = status
         self._leaving = leaving
@@ -103,7 +100,5 @@ class MeshApi:
 
     async def forget(self, request: web.Request) -> web.StreamResponse:
         """?force=1: also where it holds the last copy of something"""
-        name = request.match_info["name"]
-        if not query.flag(request, "force"):
-            await self._departure.check_forget(name)
-        return json_answer(await self._membership.forget(name))
+        name, force = request.match_info["name"], query.flag(request, "force")
+        return json_answer(await self._leaving.forget(name, force=force))

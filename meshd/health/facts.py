@@ -18,6 +18,7 @@ class Facts:
     settled: bool = (
         True  # False just after the start, or after the address came back: the peers are not asked yet
     )
+    leaving: bool = False
     forgotten_by: str = ""  # a name; empty while this node is a member
     overlay: OverlayState = field(default_factory=OverlayState)
     services: dict[str, ServiceState] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Nodes that are there and yet do not take part: full, or without their services."""
+"""Nodes that are there and yet do not take part: full, leaving, or without their services."""
 
 from __future__ import annotations
 
@@ -9,8 +9,26 @@ from meshd.model import Condition, Severity
 
 
 def check(facts: Facts) -> Iterator[Condition]:
+    if facts.leaving:
+        yield Condition(
+            "leaving",
+            Severity.INFO,
+            "this node leaves the mesh",
+            "it takes nothing new, and goes once the others have what it holds",
+            "to stay, end the meshctl leave that is under way with Ctrl-C",
+        )
     for peer in facts.peers:
         if not peer.reachable or peer.problem:
+            continue
+        if peer.leaving:
+            yield Condition(
+                "peer-leaving",
+                Severity.INFO,
+                f"{peer.name} leaves the mesh",
+                "it hands over what it holds; its copies count no more",
+                "meshctl peers shows when it is gone",
+                peer.name,
+            )
             continue
         if not peer.ready:
             yield Condition(

@@ -7,8 +7,7 @@ import hmac
 import secrets
 
 from meshd.errors import Code, MeshError
-from meshd.mesh import roster
-from meshd.mesh.invites import token_hash
+from meshd.mesh import invites, roster
 from meshd.mesh.secrets import Secrets
 from meshd.mesh.state import InviteRecord, MeshState
 from meshd.wire import Admitted, Joiner, Member
@@ -24,7 +23,9 @@ def issue(state: MeshState, expires_s: float, now: float) -> tuple[MeshState, In
     invite_id = secrets.token_hex(4)
     while invite_id in kept:
         invite_id = secrets.token_hex(4)
-    record = InviteRecord(id=invite_id, token_hash=token_hash(token), created=now, expires=now + expires_s)
+    record = InviteRecord(
+        id=invite_id, token_hash=invites.token_hash(token), created=now, expires=now + expires_s
+    )
     return dataclasses.replace(state, invites={**kept, invite_id: record}), record, token
 
 
@@ -42,6 +43,25 @@ def revoke(state: MeshState, invite_id: str) -> MeshState:
     return dataclasses.replace(state, invites={**state.invites, invite_id: spent})
 
 
+def line(
+    state: MeshState, record: InviteRecord, token: str, *, issuer: str, addresses: tuple[str, ...]
+) -> str:
+    """The invite as it is sent to the next machine's owner. issuer: fingerprint. addresses: `ip:port` of its peer API."""
+    return invites.encode(
+        invites.Invitation(
+            mesh_name=state.name,
+            mesh_id=state.id,
+            overlay="zerotier" if state.network else "static",
+            addresses=addresses,
+            fingerprint=issuer,
+            invite_id=record.id,
+            token=token,
+            expires=record.expires,
+            network=state.network,
+        )
+    )
+
+
 def admit(
     state: MeshState, invite_id: str, token: str, joiner: Joiner, *, me: str, now: float
 ) -> tuple[MeshState, Member, bool]:
@@ -52,7 +72,7 @@ def admit(
     """
     fingerprint = roster.check_joiner(joiner)
     record = state.invites.get(invite_id)
-    if record is None or not hmac.compare_digest(record.token_hash, token_hash(token)):
+    if record is None or not hmac.compare_digest(record.token_hash, invites.token_hash(token)):
         raise _refused(Code.BAD_INVITE, "this node did not issue it, or withdrew it long ago")
     again = record.used_by == fingerprint
     if record.used_by and not again:

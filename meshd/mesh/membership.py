@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 
 import structlog
 
@@ -205,8 +205,11 @@ class Membership:
         if await self._store.update_self(own):
             _LOG.info("the roster says where this node is", address=state.address)
 
-    async def forget(self, name: str) -> wire.Forgotten:
-        """Have the mesh forget a member for good. Raises MeshError NOT_FOUND."""
+    async def forget(self, name: str, relying_on: Collection[str] = ()) -> wire.Forgotten:
+        """Have the mesh forget a member for good. relying_on: as `MeshStore.forget` takes it.
+
+        Raises MeshError NOT_FOUND, BUSY.
+        """
         member = self._store.by_name(name)
         if member is None:
             raise MeshError(
@@ -214,30 +217,30 @@ class Membership:
             )
         if member.fingerprint == self._store.fingerprint:
             raise MeshError(Code.BAD_REQUEST, f"cannot forget {name}", "it is this node", "meshctl leave")
-        await self._store.forget(member.fingerprint, by=self._store.fingerprint)
-        await self.tell_all()
+        await self._store.forget(member.fingerprint, by=self._store.fingerprint, relying_on=relying_on)
+        await self.exchange(self._store.peers())
         return wire.Forgotten(name=name)
 
-    async def tell_all(self) -> int:
-        """Give every reachable member this node's roster at once; how many have it."""
+    async def exchange(self, members: Iterable[wire.Member]) -> set[str]:
+        """Give those members this node's roster at once and take theirs; the fingerprints of those that have it now."""
         roster = self._store.roster()
-        answers = await asyncio.gather(
-            *(self._peers.push_roster(m, roster) for m in self._store.peers()), return_exceptions=True
-        )
-        for answer in answers:
-            if isinstance(answer, BaseException) and not isinstance(answer, MeshError):
-                raise answer
-        return sum(not isinstance(a, BaseException) for a in answers)
+
+        async def one(member: wire.Member) -> str:
+            try:
+                theirs = await self._peers.push_roster(member, roster)
+            except MeshError:
+                return ""  # it is away, and gets it when it is back
+            if self._store.mesh is not None:
+                await self._store.merge(theirs)
+            return member.fingerprint
+
+        return set(await asyncio.gather(*(one(m) for m in members))) - {""}
 
     async def say_goodbye(self, emit: Emit) -> None:
-        """Tell the members that this node leaves."""
+        """Tell the members that this node leaves. emit must not raise: this node is no member any more."""
         everyone = self._store.peers()
         await self._store.forget(self._store.fingerprint, by=self._store.fingerprint)
-        roster = self._store.roster()
-        answers = await asyncio.gather(
-            *(self._peers.push_roster(m, roster) for m in everyone), return_exceptions=True
-        )
-        told = sum(not isinstance(a, BaseException) for a in answers)
+        told = len(await self.exchange(everyone))
         if everyone:
             await emit(wire.StepEvent(message=f"told {told} of {len(everyone)} members"))
             if not told:

@@ -12,6 +12,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from meshd.config import NODE_NAME
 from meshd.config.zerotier import NODE_ADDRESS
@@ -24,26 +25,46 @@ Entries = Mapping[str, Member]
 _ENGINE_ID = re.compile(r"[A-Za-z0-9]{0,128}")
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 _LATEST = 1e12  # seconds; later stamps are no times, and floats lose the fractions that tell statements apart
+_MARK = ("leaving", "leaving_stamp")
 _TICK = 0.001  # seconds between two statements of a node whose clock stands still or went back
 
 
 def canonical(member: Member) -> str:
     """The statement as JSON with one spelling. Defaults are left out, so a newer node can add a field."""
-    return json.dumps(member.model_dump(exclude_defaults=True), sort_keys=True, separators=(",", ":"))
+    return _spelled(member.model_dump(exclude_defaults=True))
+
+
+def _spelled(facts: dict[str, Any]) -> str:
+    return json.dumps(facts, sort_keys=True, separators=(",", ":"))
 
 
 def _weight(member: Member) -> tuple[bool, float, str]:
-    return (member.forgotten, member.stamp, canonical(member))
+    facts = member.model_dump(exclude_defaults=True, exclude=set(_MARK))
+    return (member.forgotten, member.stamp, _spelled(facts))
+
+
+def _mark(member: Member) -> tuple[float, float]:
+    return (member.leaving_stamp, member.leaving)
 
 
 def merge(mine: Entries, theirs: Iterable[Member]) -> dict[str, Member]:
-    """By fingerprint the newest statement; content breaks ties; forgotten wins over all."""
+    """By fingerprint the newest statement; content breaks ties; forgotten wins over all.
+
+    Whether a node leaves is a last-writer-wins register of its own, so it is merged by itself.
+    """
     merged = dict(mine)
     for member in theirs:
         known = merged.get(member.fingerprint)
-        if known is None or _weight(member) > _weight(known):
-            merged[member.fingerprint] = member
+        merged[member.fingerprint] = member if known is None else _newest(known, member)
     return merged
+
+
+def _newest(one: Member, two: Member) -> Member:
+    if one == two:
+        return one
+    said = two if _weight(two) > _weight(one) else one
+    marked = two if _mark(two) > _mark(one) else one
+    return said.model_copy(update={key: getattr(marked, key) for key in _MARK})
 
 
 def digest(entries: Entries) -> str:
@@ -85,7 +106,7 @@ def check_member(member: Member) -> None:
         raise ValueError("its fingerprint is not 64 hex digits")
     if certificate.check(member.certificate) != member.fingerprint:
         raise ValueError("its certificate is another node's")
-    for moment in (member.stamp, member.admitted):
+    for moment in (member.stamp, member.admitted, member.leaving, member.leaving_stamp):
         if not math.isfinite(moment) or not 0 <= moment <= _LATEST or math.copysign(1, moment) < 0:
             raise ValueError("it has a time that is none")
     for other in (member.admitted_by, member.forgotten_by):
@@ -153,6 +174,27 @@ def restated(member: Member, joiner: Joiner, now: float) -> Member:
     if all(getattr(member, key) == value for key, value in joiner):
         return member
     return member.model_copy(update={**joiner.model_dump(), "stamp": next_stamp(now, member.stamp)})
+
+
+def leaving(member: Member, since: float, now: float) -> Member:
+    """`member` with the mark that it leaves since then, 0 that it stays; the same object where that is nothing new."""
+    if member.leaving == since:
+        return member
+    stamp = next_stamp(now, member.leaving_stamp)
+    return member.model_copy(update={"leaving": since, "leaving_stamp": stamp})
+
+
+def staying(entries: Entries, without: str) -> list[Member]:
+    """The members on whose copies one can count where the node of that fingerprint goes: those that do not leave.
+
+    Where all leave, the one that was the last to begin stays, so that of several the order is the same for all.
+    """
+    members = live(entries)
+    others = [member for member in members if member.fingerprint != without]
+    if stay := [member for member in others if not member.leaving]:
+        return stay
+    last = max(members, key=lambda member: (member.leaving, member.fingerprint), default=None)
+    return [] if last is None or last.fingerprint == without else [last]
 
 
 def forgotten(member: Member, by: str, now: float) -> Member:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,4 +135,39 @@ def unusable(path: Path, cause: str, hint: str = "") -> MeshError:
         hint
         or f"restore {folder} as a whole from a backup; or move it away and join as a new node: on another member type"
         " meshctl forget NAME, then meshctl invite; here meshctl join",
+    )
+
+
+def need(current: MeshState | None) -> MeshState:
+    """Raises MeshError NO_MESH where there is no state."""
+    if current is None:
+        raise MeshError(
+            Code.NO_MESH,
+            "cannot do that",
+            "this node is in no mesh",
+            "found one: meshctl init; or join one: meshctl join",
+        )
+    return current
+
+
+def in_a_mesh(current: MeshState) -> MeshError:
+    """The error of a node that joins or founds a mesh and is in one."""
+    return MeshError(
+        Code.IN_OTHER_MESH,
+        "cannot join or found a mesh",
+        f"this node is in the mesh {current.name}",
+        "meshctl leave",
+    )
+
+
+def not_written(path: Path, exc: OSError) -> MeshError:
+    """The error of a state file that could not be written."""
+    full = exc.errno in (errno.ENOSPC, errno.EDQUOT)
+    return MeshError(
+        Code.DISK_FLOOR if full else Code.BAD_STATE,
+        f"cannot write {path}",
+        exc.strerror or type(exc).__name__,
+        f"make room, then try again: df -h {path.parent}"
+        if full
+        else f"see what is wrong with it: ls -la {path.parent}",
     )

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import errno
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,7 +19,7 @@ import structlog
 from meshd.config import NODE_NAME
 from meshd.errors import Code, MeshError
 from meshd.mesh import admission, invites, roster, state
-from meshd.mesh.state import MeshState
+from meshd.mesh.state import MeshState, in_a_mesh, need, not_written
 from meshd.wire import Admitted, Invite, Joiner, Member, Roster
 
 _T = TypeVar("_T")
@@ -39,6 +38,9 @@ class MeshStore:
         self._state = state.read(self._path, fingerprint)
         self._digest = roster.digest(self._state.entries) if self._state else ""
         self._own: Joiner | None = None  # what this node last said of itself
+        self._leaving = (
+            0.0  # since when it leaves; a mark that a leave which was cut off has left is taken back
+        )
         self._writing = asyncio.Lock()
         self._commits: set[asyncio.Task[object]] = set()
         self._subscribers: list[Callable[[], None]] = []
@@ -67,6 +69,10 @@ class MeshStore:
     def peers(self) -> list[Member]:
         """The live members but this node."""
         return [member for member in self.members() if member.fingerprint != self._fingerprint]
+
+    def staying(self, without: str) -> list[Member]:
+        """The members on whose copies one can count once the node of that fingerprint is gone: see `roster.staying`."""
+        return roster.staying(self._state.entries, without) if self._state else []
 
     def me(self) -> Member:
         """This node's own statement. Raises MeshError NO_MESH."""
@@ -138,7 +144,7 @@ class MeshStore:
 
         def change(current: MeshState | None) -> tuple[MeshState, None]:
             if current is not None:
-                raise _in_a_mesh(current)
+                raise in_a_mesh(current)
             now = self._now()
             member = roster.member_of(
                 own,
@@ -179,7 +185,7 @@ class MeshStore:
                 state = MeshState(name, mesh_id, admitted.created, now, entries, {}, secrets_digest, network)
                 return state, True
             if current.id != admitted.mesh_id:
-                raise _in_a_mesh(current)
+                raise in_a_mesh(current)
             return dataclasses.replace(
                 current, entries=roster.merge(current.entries, entries.values())
             ), False
@@ -189,7 +195,7 @@ class MeshStore:
     async def clear(self) -> None:
         """Leave: remove the file and be in no mesh. Raises MeshError BAD_STATE where it cannot be removed."""
         await self._commit(lambda _: (None, None))
-        self._own = None
+        self._own, self._leaving = None, 0.0
 
     # -- the roster ------------------------------------------------------------------------------------------------
 
@@ -202,11 +208,11 @@ class MeshStore:
         usable = self._usable(theirs.members)
 
         def change(current: MeshState | None) -> tuple[MeshState, bool]:
-            known = _need(current)
+            known = need(current)
             entries = roster.merge(known.entries, usable)
             mine = entries[self._fingerprint]
             if self._own is not None and not mine.forgotten:
-                entries[self._fingerprint] = roster.restated(mine, self._own, self._now())
+                entries[self._fingerprint] = self._said(mine, self._own)
             if entries == known.entries:
                 return known, False
             return dataclasses.replace(known, entries=entries), True
@@ -218,9 +224,9 @@ class MeshStore:
         self._check_own(own)
 
         def change(current: MeshState | None) -> tuple[MeshState, bool]:
-            known = _need(current)
+            known = need(current)
             mine = known.entries[self._fingerprint]
-            said = mine if mine.forgotten else roster.restated(mine, own, self._now())
+            said = mine if mine.forgotten else self._said(mine, own)
             if said is mine:
                 return known, False
             return dataclasses.replace(known, entries={**known.entries, self._fingerprint: said}), True
@@ -229,14 +235,37 @@ class MeshStore:
         self._own = own
         return news
 
-    async def forget(self, fingerprint: str, by: str) -> bool:
+    def _said(self, mine: Member, own: Joiner) -> Member:
+        """`mine` with what this node says of itself now; the same object where that is nothing new."""
+        now = self._now()
+        return roster.leaving(roster.restated(mine, own, now), self._leaving, now)
+
+    async def set_leaving(self, leaving: bool) -> None:
+        """State that this node leaves, or that it stays after all. Raises MeshError NO_MESH, BAD_STATE."""
+        self._leaving = self._now() if leaving else 0.0
+
+        def change(current: MeshState | None) -> tuple[MeshState, None]:
+            known = need(current)
+            said = roster.leaving(known.entries[self._fingerprint], self._leaving, self._now())
+            return dataclasses.replace(known, entries={**known.entries, self._fingerprint: said}), None
+
+        try:
+            await self._commit(change)
+        except MeshError:
+            self._leaving = (
+                0.0  # so the next statement about itself takes back what could not be taken back now
+            )
+            raise
+
+    async def forget(self, fingerprint: str, by: str, relying_on: Collection[str] = ()) -> bool:
         """State that the node is no member any more, for good; False where that was so. by: fingerprint of who says it.
 
-        Raises MeshError NOT_FOUND, NO_MESH.
+        relying_on: fingerprints of those that hold what the node holds. Raises MeshError NOT_FOUND, NO_MESH; and BUSY
+        where one of these leaves or is forgotten meanwhile: then look again who holds it.
         """
 
         def change(current: MeshState | None) -> tuple[MeshState, bool]:
-            known = _need(current)
+            known = need(current)
             member = known.entries.get(fingerprint)
             if member is None:
                 raise MeshError(
@@ -247,6 +276,8 @@ class MeshStore:
                 )
             if member.forgotten:
                 return known, False
+            if any(m.forgotten or m.leaving for f in relying_on if (m := known.entries.get(f))):
+                raise MeshError(Code.BUSY, "cannot forget that node now", "others are leaving at this moment")
             gone = roster.forgotten(member, by, self._now())
             return dataclasses.replace(known, entries={**known.entries, fingerprint: gone}), True
 
@@ -265,26 +296,15 @@ class MeshStore:
             known = self._member_state(current)
             changed, record, token = admission.issue(known, expires_s, self._now())
             me = known.entries[self._fingerprint]
-            line = invites.encode(
-                invites.Invitation(
-                    mesh_name=known.name,
-                    mesh_id=known.id,
-                    overlay="zerotier" if known.network else "static",
-                    addresses=tuple(addresses) or (invites.host_port(me.address, me.peer_port),),
-                    fingerprint=self._fingerprint,
-                    invite_id=record.id,
-                    token=token,
-                    expires=record.expires,
-                    network=known.network,
-                )
-            )
+            reached_at = tuple(addresses) or (invites.host_port(me.address, me.peer_port),)
+            line = admission.line(known, record, token, issuer=self._fingerprint, addresses=reached_at)
             return changed, Invite(id=record.id, created=record.created, expires=record.expires, invite=line)
 
         return await self._commit(change)
 
     async def revoke(self, invite_id: str) -> None:
         """That invite admits nobody any more. Raises MeshError NOT_FOUND, NO_MESH."""
-        await self._commit(lambda current: (admission.revoke(_need(current), invite_id), None))
+        await self._commit(lambda current: (admission.revoke(need(current), invite_id), None))
 
     async def admit(self, invite_id: str, token: str, joiner: Joiner) -> tuple[Member, bool]:
         """Admit who holds the token, durably; the member, and whether it is new. See `admission.admit` for what it raises.
@@ -334,7 +354,7 @@ class MeshStore:
                 else:
                     await asyncio.to_thread(state.write, self._path, changed)
             except OSError as exc:
-                raise _not_written(self._path, exc) from exc
+                raise not_written(self._path, exc) from exc
             self._state = changed
             self._digest = roster.digest(changed.entries) if changed else ""
         for callback in self._subscribers:
@@ -362,10 +382,10 @@ class MeshStore:
             )
 
     def _need(self) -> MeshState:
-        return _need(self._state)
+        return need(self._state)
 
     def _member_state(self, current: MeshState | None) -> MeshState:
-        known = _need(current)
+        known = need(current)
         if known.entries[self._fingerprint].forgotten:
             raise MeshError(
                 Code.FORGOTTEN,
@@ -374,35 +394,3 @@ class MeshStore:
                 "type meshctl leave here, then join again with an invite of a member",
             )
         return known
-
-
-def _need(current: MeshState | None) -> MeshState:
-    if current is None:
-        raise MeshError(
-            Code.NO_MESH,
-            "cannot do that",
-            "this node is in no mesh",
-            "found one: meshctl init; or join one: meshctl join",
-        )
-    return current
-
-
-def _in_a_mesh(current: MeshState) -> MeshError:
-    return MeshError(
-        Code.IN_OTHER_MESH,
-        "cannot join or found a mesh",
-        f"this node is in the mesh {current.name}",
-        "meshctl leave",
-    )
-
-
-def _not_written(path: Path, exc: OSError) -> MeshError:
-    full = exc.errno in (errno.ENOSPC, errno.EDQUOT)
-    return MeshError(
-        Code.DISK_FLOOR if full else Code.BAD_STATE,
-        f"cannot write {path}",
-        exc.strerror or type(exc).__name__,
-        f"make room, then try again: df -h {path.parent}"
-        if full
-        else f"see what is wrong with it: ls -la {path.parent}",
-    )

@@ -114,7 +114,14 @@ class Watch:
 
     def _state(self, member: Member) -> PeerState:
         name = self._store.name_of(member.fingerprint)
-        state = PeerState(member.fingerprint, name, member.address, member.site, admitted=member.admitted)
+        state = PeerState(
+            member.fingerprint,
+            name,
+            member.address,
+            member.site,
+            admitted=member.admitted,
+            leaving=bool(member.leaving),
+        )
         watched = self._watched.get(member.fingerprint)
         if watched is None:
             return state

@@ -65,22 +65,37 @@ class Keeper:
         now = time.monotonic()
         result = []
         for m in self._store.members():
+            leaving = bool(m.leaving)
             if m.fingerprint == self._store.fingerprint:
                 room = self._storage.room().above_reserve  # the offer limits others, not this node
                 result.append(
                     place.Candidate(
-                        m.fingerprint, m.cluster_id, m.site, room, accepts=not self._storage.closed()
+                        m.fingerprint,
+                        m.cluster_id,
+                        m.site,
+                        room,
+                        accepts=not self._storage.closed(),
+                        leaving=leaving,
                     )
                 )
             elif (s := states.get(m.fingerprint)) is not None:
                 away = 0.0 if s.reachable else now - s.seen_at
                 result.append(
                     place.Candidate(
-                        m.fingerprint, m.cluster_id, m.site, s.free_bytes, s.accepts, s.reachable, away
+                        m.fingerprint,
+                        m.cluster_id,
+                        m.site,
+                        s.free_bytes,
+                        s.accepts,
+                        s.reachable,
+                        away,
+                        leaving,
                     )
                 )
             else:
-                result.append(place.Candidate(m.fingerprint, m.cluster_id, m.site, reachable=False))
+                result.append(
+                    place.Candidate(m.fingerprint, m.cluster_id, m.site, reachable=False, leaving=leaving)
+                )
         return result
 
     async def choose(self, pin: Pin, emit: Emit) -> tuple[str, ...]:
@@ -99,7 +114,7 @@ class Keeper:
                     wire.StepEvent(message=f"waiting for {', '.join(starting)}, just joined or started")
                 )
             await asyncio.sleep(0.1)
-        nodes = self.candidates()
+        nodes = [c for c in self.candidates() if not c.leaving]
         count = place.target(pin.wanted, len(nodes))
         chosen = place.choose(count, pin.cid, pin.size, nodes, first=self._store.fingerprint)
         lacking = await self._await_metrics(chosen)
@@ -227,9 +242,12 @@ class Keeper:
         """The members that shall hold it."""
         return [m for m in self._store.members() if not pin.allocations or m.cluster_id in pin.allocations]
 
-    async def see(self, pin: Pin, emit: Emit) -> Kept:
-        """Wait until every chosen node was asked and holds it, or was given up; each copy is emitted once."""
-        members = self.holders(pin)
+    async def see(self, pin: Pin, emit: Emit, among: Iterable[wire.Member] | None = None) -> Kept:
+        """Wait until every chosen node was asked and holds it, or was given up; each copy is emitted once.
+
+        among: these instead of all that were chosen.
+        """
+        members = self.holders(pin) if among is None else list(among)
         wanted = len(self._store.members()) if pin.wanted == "all" else pin.wanted
         held: list[str] = []
         missing: list[wire.Copy] = []
@@ -287,7 +305,9 @@ class Keeper:
         if pin.wanted == "all" or not kept.missing:
             return None
         out = {c.node for c in kept.missing}
-        nodes = [c for c in self.candidates() if self._store.name_of(c.fingerprint) not in out]
+        nodes = [
+            c for c in self.candidates() if not c.leaving and self._store.name_of(c.fingerprint) not in out
+        ]
         good = [m.cluster_id for m in self.holders(pin) if m.name in kept.held]
         new = place.choose(place.target(pin.wanted, len(nodes)), pin.cid, pin.size, nodes, keep=good)
         if len(new) <= len(good):

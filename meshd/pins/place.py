@@ -11,7 +11,10 @@ from meshd.model import Replicas
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A node of the roster. away_s: seconds since it was last seen, 0 while it is reachable. free: bytes it gives."""
+    """A node of the roster. away_s: seconds since it was last seen, 0 while it is reachable. free: bytes it gives.
+
+    leaving: it keeps what it has until others have it, and is given nothing new.
+    """
 
     fingerprint: str
     cluster_id: str
@@ -20,6 +23,7 @@ class Candidate:
     accepts: bool = True
     reachable: bool = True
     away_s: float = 0.0
+    leaving: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,7 @@ def choose(
     left = [
         c
         for c in by_id.values()
-        if c.cluster_id not in chosen and c.reachable and c.accepts and c.free >= size
+        if c.cluster_id not in chosen and c.reachable and c.accepts and not c.leaving and c.free >= size
     ]
     while left and len(chosen) < count:
         sites = {_place(by_id[i]) for i in chosen}

@@ -91,6 +91,7 @@ class Peer(Wire):
     path: Literal["", "direct", "relayed"] = ""
     latency_ms: int | None = None
     zerotier: str = ""
+    leaving: bool = False  # it hands over what it holds, and goes
 
 
 class PinCounts(Wire):

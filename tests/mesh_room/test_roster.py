@@ -40,6 +40,8 @@ _STATEMENTS = st.builds(
     stamp=st.sampled_from([0.0, 1.0, 2.0, 3.5]),
     admitted=st.sampled_from([0.0, 1.0]),
     forgotten=st.booleans(),
+    leaving=st.sampled_from([0.0, 7.0]),
+    leaving_stamp=st.sampled_from([0.0, 7.0, 8.0]),
 )
 _ROSTERS = st.lists(_STATEMENTS, max_size=8)
 
@@ -100,6 +102,41 @@ def test_times_cross_the_wire_unchanged(stamp: float, admitted: float) -> None:
     sent = Roster(members=[member(0, stamp=stamp, admitted=admitted)])
     received = Roster.model_validate_json(sent.model_dump_json())
     assert canonical(received.members[0]) == canonical(sent.members[0])
+
+
+def test_that_a_node_leaves_outlives_what_else_is_said_of_it() -> None:
+    """A meshd that does not know the mark passes the statement on without it, and the node may state a new address."""
+    here = roster.leaving(member(0, stamp=5.0), 7.0, 7.0)
+    for said in (member(0, stamp=5.0), member(0, stamp=9.0, address="10.0.0.2")):
+        for merged in (merge(merge({}, [here]), [said]), merge(merge({}, [said]), [here])):
+            assert merged[here.fingerprint] == said.model_copy(
+                update={"leaving": 7.0, "leaving_stamp": here.leaving_stamp}
+            )
+    stays = roster.leaving(here, 0.0, 6.0)
+    assert merge(merge({}, [stays]), [here])[here.fingerprint].leaving == 0.0, "its newest word, by any clock"
+    assert roster.leaving(stays, 0.0, 9.0) is stays
+
+
+def test_whose_copies_count_where_nodes_leave() -> None:
+    attic, barn, cellar = (member(i, admitted=float(i)) for i in range(3))
+    everybody = {m.fingerprint: m for m in (attic, barn, cellar)}
+
+    def leave(*leaving: Member) -> dict[str, Member]:
+        return everybody | {m.fingerprint: roster.leaving(m, 10.0 + i, 10.0) for i, m in enumerate(leaving)}
+
+    def counted(entries: dict[str, Member], without: Member) -> list[str]:
+        return [m.name for m in roster.staying(entries, without.fingerprint)]
+
+    assert counted(leave(), attic) == ["node1", "node2"]
+    assert counted(leave(attic, barn), attic) == ["node2"]
+    assert counted(leave(attic, barn), barn) == ["node2"]
+    assert counted(leave(attic), barn) == ["node2"], "barn is forgotten while attic leaves"
+    all_leave = leave(cellar, attic, barn)
+    assert counted(all_leave, cellar) == counted(all_leave, attic) == ["node1"]
+    assert counted(all_leave, barn) == [], "the last to begin has nobody"
+    gone = {**everybody, barn.fingerprint: roster.forgotten(barn, "", 3.0)}
+    assert counted(gone, attic) == ["node2"]
+    assert counted({attic.fingerprint: attic}, attic) == []
 
 
 def test_two_of_one_name_are_told_apart() -> None:

@@ -168,18 +168,45 @@ async def test_while_it_hands_over_it_takes_nothing_new_and_if_that_fails_it_doe
     open_upload = asyncio.create_task(_upload(node))
     await until(lambda: node.pins.uploads.count)
 
-    async def drain(_: Emit) -> None:
+    async def drain(_: Emit, __: object) -> None:
+        assert node.store.me().leaving, "it says so before it looks"
         with pytest.raises(MeshError) as caught:
             node.pins.uploads.enter()
         refused.append(caught.value)
         raise MeshError(Code.LAST_COPY, "cannot leave", "diary.txt is nowhere else")
 
     monkeypatch.setattr(node.pins.departure, "drain", drain)
+    monkeypatch.setattr(type(node.turns), "ready", True)
     with pytest.raises(MeshError, match="diary"):
-        await node.leaving.drain(_nobody)
+        await node.leaving.leave(_nobody, force=False, network=False)
+    assert not node.store.me().leaving
     assert [(e.code, e.detail) for e in refused] == [(Code.NOT_READY, "this node is leaving its mesh")]
     assert open_upload.cancelled(), "what was open could be nowhere else either"
     node.pins.uploads.enter()()
+
+
+async def test_a_goodbye_that_cannot_be_written_down_leaves_a_node_that_takes_content(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def say_goodbye(_: Emit) -> None:
+        raise MeshError(Code.DISK_FLOOR, "cannot write mesh.json", "No space left on device")
+
+    monkeypatch.setattr(node.membership, "say_goodbye", say_goodbye)
+    with pytest.raises(MeshError, match="No space left"):
+        await node.leaving.leave(_nobody, force=True, network=False)
+    node.pins.uploads.enter()()
+
+
+async def test_who_types_leave_and_goes_away_once_the_mesh_was_told_has_left(node: Node) -> None:
+    async def gone(_: Wire) -> None:
+        raise ConnectionResetError
+
+    leaving = asyncio.create_task(node.leaving.leave(gone, force=True, network=False))
+    await asyncio.wait_for(node.leaving.left.wait(), 20)
+    node.leaving.replaced.set()
+    await asyncio.wait_for(leaving, 20)
+    assert node.store.mesh is None
+    assert not (node.config.state / "node.key").exists()
 
 
 async def _upload(node: Node) -> None:

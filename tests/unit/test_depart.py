@@ -1,0 +1,221 @@
+"""Who leaves takes nothing along, whoever else leaves or is forgotten at the same moment."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from meshd.errors import Code, MeshError
+from meshd.pins.copies import Copies
+from tests.unit.departing import Host, World
+
+SEEDS = range(12)
+
+
+async def _ended(world: World) -> None:
+    for host in world.nodes.values():
+        await host.copies.stop()
+
+
+def _where(world: World, cid: str) -> set[str]:
+    return {name for name, host in world.nodes.items() if cid in host.held}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_two_that_leave_at_once_lose_nothing(tmp_path: Path, seed: int) -> None:
+    world = await World(tmp_path, seed).build("attic", "barn", "cellar")
+    pairs = (("barn", "cellar"), ("attic", "barn"), ("attic", "cellar"))
+    for number in range(6):
+        world.pin(f"c{number}", *pairs[number % 3])
+        world.pin(f"single{number}", ("barn", "cellar")[number % 2], wanted=1)
+    barn, cellar = world.nodes["barn"], world.nodes["cellar"]
+    assert set(await asyncio.gather(barn.leave(), cellar.leave())) == {None}
+    assert all(_where(world, cid) == {"attic"} for cid in world.pinset)
+    await _ended(world)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_of_four_two_leave_and_each_entry_has_as_many_copies_as_wanted(
+    tmp_path: Path, seed: int
+) -> None:
+    world = await World(tmp_path, seed).build("attic", "barn", "cellar", "dairy")
+    world.pin("c0", "barn", "cellar")
+    world.pin("c1", "attic", "barn")
+    world.pin("c2", "barn", wanted=1)
+    world.pin("c3", wanted="all", held=("attic", "barn", "cellar", "dairy"))
+    barn, cellar = world.nodes["barn"], world.nodes["cellar"]
+    assert set(await asyncio.gather(barn.leave(), cellar.leave())) == {None}
+    assert [len(_where(world, cid)) for cid in ("c0", "c1", "c2", "c3")] == [2, 2, 1, 2]
+    await _ended(world)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_where_all_leave_at_once_one_stays_and_has_everything(tmp_path: Path, seed: int) -> None:
+    world = await World(tmp_path, seed).build("attic", "barn", "cellar")
+    world.pin("c0", "attic", "barn")
+    world.pin("c1", "barn", "cellar")
+    world.pin("c2", "cellar", "attic")
+    hosts = list(world.nodes.values())
+    answers = await asyncio.gather(*(h.leave() for h in hosts))
+    refused = [(h, a) for h, a in zip(hosts, answers, strict=True) if a is not None]
+    assert refused, "somebody must stay"
+    for host, answer in refused:
+        assert answer.code in (Code.LAST_COPY, Code.FEWER_COPIES)
+        assert not host.store.me().leaving
+    for cid in world.pinset:
+        assert _where(world, cid), f"{cid} is nowhere"
+    await _ended(world)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_a_node_is_forgotten_while_another_leaves_and_nothing_is_lost(
+    tmp_path: Path, seed: int
+) -> None:
+    world = await World(tmp_path, seed).build("attic", "barn", "cellar", "dairy")
+    world.pin("c0", "barn", "cellar")
+    attic, barn = world.nodes["attic"], world.nodes["barn"]
+
+    async def forget() -> MeshError | None:
+        try:
+            await attic.forget("cellar")
+        except MeshError as exc:
+            return exc
+        return None
+
+    left, forgot = await asyncio.gather(barn.leave(), forget())
+    assert left is None
+    assert forgot is None or forgot.code is Code.LAST_COPY
+    assert _where(world, "c0") & {"attic", "dairy", "cellar"}
+    await _ended(world)
+
+
+async def test_a_copy_that_is_on_its_way_is_waited_for_and_not_ordered_again(tmp_path: Path) -> None:
+    world = await World(tmp_path).build("attic", "barn")
+    world.pin("c0", "attic", "barn", held=("barn",))
+    attic, barn = world.nodes["attic"], world.nodes["barn"]
+    attic.slow = True
+    leaving = asyncio.create_task(barn.leave())
+    async with asyncio.timeout(20):
+        for _ in range(3):  # it goes on asking
+            attic.asked.clear()
+            await attic.asked.wait()
+    assert not leaving.done()
+    attic.slow = False
+    assert await asyncio.wait_for(leaving, 20) is None
+    assert _where(world, "c0") == {"attic"}
+    assert world.commits == [], "it was allocated to attic already"
+    await _ended(world)
+
+
+async def test_where_nobody_has_room_it_says_who_and_what_would_be_lost(tmp_path: Path) -> None:
+    world = await World(tmp_path).build("attic", "barn", "cellar")
+    world.pin("only", "barn", wanted=1)
+    world.pin("twice", "attic", "barn")
+    world.nodes["attic"].full = world.nodes["cellar"].full = True
+    refused = await world.nodes["barn"].leave()
+    assert refused is not None
+    assert refused.code is Code.LAST_COPY
+    assert "no other node that stays holds only.txt" in refused.detail
+    assert "twice.txt would have fewer copies than wanted" in refused.detail
+    assert "attic: it takes nothing now" in refused.detail
+    assert "their content is gone then" in refused.hint
+    assert not world.nodes["barn"].store.me().leaving
+    assert not world.nodes["attic"].store.by_fingerprint(world.nodes["barn"].fingerprint).leaving  # type: ignore[union-attr]
+    assert _where(world, "only") == {"barn"}
+
+    world.nodes["cellar"].full = False
+    del world.pinset["twice"]
+    assert await world.nodes["barn"].leave() is None
+    await _ended(world)
+
+
+async def test_where_only_some_copies_would_be_missing_force_loses_nothing(tmp_path: Path) -> None:
+    world = await World(tmp_path).build("attic", "barn", "cellar")
+    world.pin("twice", "attic", "barn")
+    world.nodes["cellar"].full = True
+    refused = await world.nodes["barn"].leave()
+    assert refused is not None
+    assert refused.code is Code.FEWER_COPIES
+    assert "nothing is lost" in refused.hint
+    await _ended(world)
+
+
+async def test_the_copy_of_a_node_that_is_away_does_not_count(tmp_path: Path) -> None:
+    world = await World(tmp_path).build("attic", "barn")
+    world.pin("c0", "attic", "barn")
+    world.nodes["attic"].away = True
+    refused = await world.nodes["barn"].leave()
+    assert refused is not None
+    assert refused.code is Code.LAST_COPY
+    assert "attic: it is away" in refused.detail
+    await _ended(world)
+
+
+async def test_a_copy_that_may_be_let_go_at_any_moment_does_not_count(tmp_path: Path) -> None:
+    """cellar had it before it was given to barn alone, and its sweep has not come by yet."""
+    world = await World(tmp_path).build("attic", "barn", "cellar")
+    world.pin("c0", "barn", wanted=1, held=("barn", "cellar"))
+    attic, barn = world.nodes["attic"], world.nodes["barn"]
+    with pytest.raises(MeshError) as caught:
+        await attic.departure.check_forget("barn", attic.exchange)
+    assert caught.value.code is Code.LAST_COPY
+    assert await barn.leave() is None
+    assert any(
+        world.nodes[name].cluster_id in world.pinset["c0"].allocations for name in _where(world, "c0")
+    ), "it is now where it shall be"
+    await _ended(world)
+
+
+async def test_what_is_not_here_keeps_nobody(tmp_path: Path) -> None:
+    """It was lost before; to stay would not bring it back."""
+    world = await World(tmp_path).build("attic", "barn")
+    world.pin("c0", "attic", "barn", held=())
+    assert await world.nodes["barn"].leave() is None
+    await _ended(world)
+
+
+async def test_two_of_one_name_are_two(tmp_path: Path) -> None:
+    """Two sides that were apart can admit the same name; one copy is not two for that."""
+    world = await World(tmp_path).build("attic", "barn", "cellar")
+    world.pin("c0", "barn", "cellar")
+    barn, attic, cellar = world.nodes["barn"], world.nodes["attic"], world.nodes["cellar"]
+    for host in (attic, cellar):
+        host.joiner = host.joiner.model_copy(update={"name": "twin"})
+        await host.store.update_self(host.joiner)
+        await host.exchange(host.store.peers())
+    attic.full = True
+    refused = await barn.leave()
+    assert refused is not None
+    assert refused.code is Code.FEWER_COPIES
+    await _ended(world)
+
+
+async def test_a_leave_that_was_cut_off_is_none_after_a_restart(tmp_path: Path) -> None:
+    world = await World(tmp_path).build("attic", "barn")
+    barn = world.nodes["barn"]
+    await barn.store.set_leaving(True)
+    again = Host.__new__(Host)  # the same folder, read anew
+    again.__dict__ |= barn.__dict__
+    again.store = type(barn.store)(tmp_path / "barn", barn.fingerprint)
+    assert again.store.me().leaving
+    await again.store.update_self(barn.joiner)
+    assert not again.store.me().leaving
+    assert isinstance(again.copies, Copies)
+    await _ended(world)
+
+
+async def test_nobody_is_forgotten_relying_on_one_who_leaves(tmp_path: Path) -> None:
+    world = await World(tmp_path).build("attic", "barn", "cellar")
+    attic, barn, cellar = world.nodes["attic"], world.nodes["barn"], world.nodes["cellar"]
+    world.pin("c0", "barn", "cellar")
+    relying_on = await attic.departure.check_forget("cellar", attic.exchange)
+    assert barn.fingerprint in relying_on
+    await barn.store.set_leaving(True)
+    await barn.exchange(barn.store.peers())
+    with pytest.raises(MeshError) as caught:
+        await attic.store.forget(cellar.fingerprint, by=attic.fingerprint, relying_on=relying_on)
+    assert caught.value.code is Code.BUSY
+    assert not attic.store.by_fingerprint(cellar.fingerprint).forgotten  # type: ignore[union-attr]
+    await _ended(world)
