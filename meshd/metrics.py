@@ -2,32 +2,56 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
+import socket
 from collections.abc import Mapping
 
 from aiohttp import web
 
 from meshd.control.server import Handler
 from meshd.errors import Code, MeshError
+from meshd.serving import listener
+from meshd.serving.limiter import Limit, Origin
 from meshd.supervise import sockets
+
+_ANYBODY = Origin("local", "anybody")  # the kernel does not say who is at the other end of a TCP connection
+CONNECTIONS_MOST = 32
 
 
 class MetricsServer:
     """The loopback port. A web page in somebody's browser must not read it: Host is checked and Origin refused."""
 
-    def __init__(self, listen: str, handlers: Mapping[str, Handler]) -> None:
+    def __init__(
+        self,
+        listen: str,
+        handlers: Mapping[str, Handler],
+        *,
+        most: int = CONNECTIONS_MOST,
+        head_s: float = listener.HEAD_S,
+    ) -> None:
+        """most: connections at one time."""
         host, _, port = listen.rpartition(":")
         self._host, self._port = host.strip("[]"), int(port)
-        app = web.Application(middlewares=[self._only_local])
+        self._listener = listener.Listener(
+            lambda: self._protocol(),
+            {_ANYBODY.kind: Limit(most, most)},
+            lambda _: _ANYBODY,
+            head_s=head_s,
+        )
+        app = web.Application(middlewares=[self._listener.middleware, self._only_local])
         for path, handler in handlers.items():
             app.router.add_get(path, handler)
-        self._runner = web.AppRunner(app, access_log=None)
+        self._runner = web.AppRunner(app, access_log=None, **listener.HEAD_LIMITS)
+        self.listening: tuple[str, int] | None = None
 
     async def start(self) -> None:
         """Listen. Raises MeshError BUSY."""
         await self._runner.setup()
         try:
-            await web.TCPSite(self._runner, self._host, self._port, reuse_port=False).start()
+            sock = self._bound()
+            self._listener.start(sock)
+            self.listening = (self._host, int(sock.getsockname()[1]))
         except OSError as exc:
             await self._runner.cleanup()
             raise MeshError(
@@ -38,7 +62,25 @@ class MetricsServer:
             ) from exc
 
     async def stop(self) -> None:
+        await self._listener.stop()
         await self._runner.cleanup()
+
+    def _bound(self) -> socket.socket:
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            sock.setsockopt(
+                socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+            )  # connections in TIME_WAIT do not matter
+            sock.bind((self._host, self._port))
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    def _protocol(self) -> asyncio.Protocol:
+        assert self._runner.server is not None  # noqa: S101 - it listens only once it is set up
+        return self._runner.server()
 
     @web.middleware
     async def _only_local(self, request: web.Request, handler: Handler) -> web.StreamResponse:

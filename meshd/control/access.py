@@ -82,6 +82,10 @@ class Gatekeeper:
         self._children = children
         self._in_their_groups = in_their_groups
 
+    def knows(self, caller: Caller) -> bool:
+        """Whether a group lets this caller in, to look at least."""
+        return not {self._admin_group, self._read_group}.isdisjoint(caller.groups)
+
     def check(self, caller: Caller, wanted: Access) -> None:
         """Raises MeshError DENIED with what to do about it."""
         if self._is_child(caller):

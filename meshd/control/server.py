@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable, Sequence
+import socket
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -17,9 +18,14 @@ from pydantic import BaseModel, ValidationError
 
 from meshd import __version__
 from meshd.control import query
-from meshd.control.access import Access, Gatekeeper, caller_of
+from meshd.control.access import Access, Caller, Gatekeeper, caller_of
 from meshd.errors import Code, MeshError, mistake
+from meshd.serving import listener
+from meshd.serving.limiter import Limit, Origin
 
+OWN, KNOWN, OTHERS = "own", "known", "others"
+LIMITS = {OWN: Limit(64, 128), KNOWN: Limit(64, 192), OTHERS: Limit(8, 32)}
+"""Connections of a user id, and of all of a kind: root and meshd's own user; those whom a group lets in; who may not ask."""
 _LOG = structlog.get_logger(part="control")
 _BODY_MOST = 1024 * 1024  # of a JSON request; uploads are streamed and bounded by the disk
 M = TypeVar("M", bound=BaseModel)
@@ -55,7 +61,12 @@ def problem(error: MeshError) -> web.Response:
 
 async def read_request(request: web.Request, model: type[M]) -> M:
     """The JSON body as `model`; an empty body is an empty document. Raises MeshError BAD_REQUEST."""
-    raw = await request.read()
+    try:
+        async with asyncio.timeout(listener.BODY_S):
+            raw = await request.read()
+    except TimeoutError:
+        why = f"its body did not come within {listener.BODY_S:.0f} seconds"
+        raise MeshError(Code.BAD_REQUEST, "cannot take that request", why, query.SEE_API) from None
     try:
         return model.model_validate_json(raw or b"{}")
     except ValidationError as exc:
@@ -66,6 +77,18 @@ async def read_request(request: web.Request, model: type[M]) -> M:
 def _member(place: tuple[int | str, ...]) -> str:
     """Where in the document something is wrong; what is typed there is shown as it would be in code."""
     return ".".join(ascii(str(p))[1:-1] for p in place)[:80] or "body"
+
+
+def _too_many(origin: Origin) -> bytes:
+    """What one more than there may be is told."""
+    return listener.refusal(
+        MeshError(
+            Code.BUSY,
+            "cannot answer",
+            f"user id {origin.who} has too many connections to meshd, or all users together have",
+            "end some of its programs, then the same again: ss -xp | grep meshd.sock",
+        )
+    )
 
 
 class _NoHttp(logging.Filter):
@@ -85,11 +108,24 @@ _NO_HTTP = _NoHttp()
 class ControlServer:
     """Serves the routes on a Unix socket that anyone may connect to; who may do what, the kernel's word decides."""
 
-    def __init__(self, socket: Path, routes: Sequence[Route], gatekeeper: Gatekeeper) -> None:
+    def __init__(
+        self,
+        socket: Path,
+        routes: Sequence[Route],
+        gatekeeper: Gatekeeper,
+        *,
+        limits: Mapping[str, Limit] = LIMITS,
+        head_s: float = listener.HEAD_S,
+    ) -> None:
         self._socket = socket
         self._gatekeeper = gatekeeper
         self._runner: web.AppRunner | None = None
-        self._app = web.Application(client_max_size=_BODY_MOST, middlewares=[self._seam])
+        self._listener = listener.Listener(
+            lambda: self._protocol(), limits, self._origin, full=_too_many, head_s=head_s
+        )
+        self._app = web.Application(
+            client_max_size=_BODY_MOST, middlewares=[self._listener.middleware, self._seam]
+        )
         for route in routes:
             self._app.router.add_route(route.method, route.path, self._guarded(route))
 
@@ -97,12 +133,16 @@ class ControlServer:
         """Listen. Raises OSError."""
         logging.getLogger("aiohttp.server").addFilter(_NO_HTTP)
         self._runner = web.AppRunner(
-            self._app, access_log=None, handler_cancellation=True, shutdown_timeout=2.0
+            self._app,
+            access_log=None,
+            handler_cancellation=True,
+            shutdown_timeout=2.0,
+            **listener.HEAD_LIMITS,
         )
         await self._runner.setup()
         new = self._socket.with_suffix(".new")
         new.unlink(missing_ok=True)
-        await web.UnixSite(self._runner, str(new)).start()
+        self._listener.start(listener.unix_socket(str(new)))
         os.chmod(new, 0o666)  # noqa: S103, PTH101 - everybody may ask; refusals say what to do
         new.rename(
             self._socket
@@ -111,10 +151,25 @@ class ControlServer:
     async def stop(self, *, replaced: bool = False) -> None:
         """Stop serving. replaced: another server has the socket's name already."""
         if self._runner is not None:
+            await self._listener.stop()
             await self._runner.cleanup()
             self._runner = None
             if not replaced:
                 self._socket.unlink(missing_ok=True)
+
+    def _protocol(self) -> asyncio.Protocol:
+        assert self._runner is not None  # noqa: S101 - it listens only while there is one
+        assert self._runner.server is not None  # noqa: S101 - it is set up
+        return self._runner.server()
+
+    def _origin(self, connection: socket.socket) -> Origin:
+        caller = caller_of(connection)
+        return Origin(self._kind(caller), str(caller.uid))
+
+    def _kind(self, caller: Caller) -> str:
+        if caller.uid in (0, os.geteuid()):
+            return OWN
+        return KNOWN if self._gatekeeper.knows(caller) else OTHERS
 
     def _guarded(self, route: Route) -> Handler:
         async def handler(request: web.Request) -> web.StreamResponse:

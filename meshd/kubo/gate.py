@@ -10,10 +10,13 @@ ipfs-cluster's connector asks for six commands and no more (measured on 1.1.6 ov
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ipaddress
 import json
+import os
 import re
+import socket
 import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -27,11 +30,16 @@ from aiohttp import web
 from meshd.errors import Code, MeshError
 from meshd.files import Disk
 from meshd.kubo.rpc import LONG, Kubo, KuboError, json_lines
+from meshd.serving import listener
+from meshd.serving.limiter import Limit, Origin
 
 _REMEMBERED = 20_000  # outcomes kept in memory; older ones are asked of kubo again
 _SIZE_FOR_S = 10.0
 _FEW = 8
 _PASSED_ON = ("id", "pin/ls")
+_CLUSTER = Origin("cluster", "cluster")
+_CONNECTIONS_MOST = 128
+_IDLE_S = 3600.0  # Go's client keeps a pool, and connects ahead: it loses a request where we end one first
 _LOG = structlog.get_logger(part="gate")
 
 
@@ -65,18 +73,33 @@ class Gate:
         self._pin_count = 0  # pins in kubo when they were last listed
         self._size = (0, float("-inf"))
         self._runner: web.AppRunner | None = None
+        self._listener = listener.Listener(
+            lambda: self._protocol(),
+            {_CLUSTER.kind: Limit(_CONNECTIONS_MOST, _CONNECTIONS_MOST)},
+            _our_own,
+            head_s=_IDLE_S,
+            idle_s=_IDLE_S,
+        )
 
     async def start(self) -> None:
         """Listen. Raises OSError."""
-        app = web.Application()
+        app = web.Application(middlewares=[self._listener.middleware])
         app.router.add_post("/api/v0/{command:.*}", self._answer)
-        self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
+        self._runner = web.AppRunner(
+            app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0, **listener.HEAD_LIMITS
+        )
         await self._runner.setup()
         self.socket.unlink(missing_ok=True)
-        await web.UnixSite(self._runner, str(self.socket)).start()
+        self._listener.start(listener.unix_socket(str(self.socket)))
+
+    def _protocol(self) -> asyncio.Protocol:
+        assert self._runner is not None  # noqa: S101 - it listens only while there is one
+        assert self._runner.server is not None  # noqa: S101 - it is set up
+        return self._runner.server()
 
     async def stop(self) -> None:
         if self._runner is not None:
+            await self._listener.stop()
             await self._runner.cleanup()
             self._runner = None
         self.socket.unlink(missing_ok=True)
@@ -224,6 +247,11 @@ class Gate:
             for cid in fresh:
                 self._remember(self.durable, cid, None)
         return pinned
+
+
+def _our_own(connection: socket.socket) -> Origin | None:
+    """The cluster runs as meshd's own user. Its folder keeps all others out; where that was opened, this does."""
+    return _CLUSTER if listener.peer_uid(connection) in (0, os.geteuid()) else None
 
 
 def _is_private_tcp(address: str) -> bool:

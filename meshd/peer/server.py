@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
 from aiohttp import web
@@ -26,6 +26,8 @@ from meshd.peer.routes import table
 from meshd.peer.scrape import Scrape
 from meshd.peer.strangers import Strangers
 from meshd.peer.welcome import Welcome
+from meshd.serving.limiter import Limit, Origin
+from meshd.serving.listener import HEAD_S, Listener, Tls
 from meshd.wire import Beat, Member
 
 __all__ = ["Holder", "PeerServer"]
@@ -36,6 +38,12 @@ _CALL_S = 120.0  # longer than any caller waits
 _STOP_S = 5.0
 
 _LOG = structlog.get_logger(part="peer-api")
+
+
+def _member(transport: asyncio.BaseTransport) -> Origin | None:
+    """After the handshake, in which it proved the key of a certificate of the roster, if it showed one."""
+    der = listener.certificate_of(transport)
+    return Origin(listener.MEMBER, fingerprint_of(der)) if der is not None else None
 
 
 async def _none() -> int:
@@ -58,14 +66,15 @@ class PeerServer:
         approval: Approval | None = None,
         nonces: Nonces | None = None,
         ask_nonces: Nonces | None = None,
-        strangers_most: int = listener.STRANGERS_MOST,
-        stranger_s: float = listener.STRANGER_S,
+        limits: Mapping[str, Limit] = listener.LIMITS,
+        handshake_s: float = _HANDSHAKE_S,
+        head_s: float = HEAD_S,
         scrape: Scrape | None = None,
     ) -> None:
         """secrets: called when a node is admitted. on_joined(member), on_beat(fingerprint, beat): called in the loop.
 
         approval: the requests to join without an invite, which people answer; default: one of its own.
-        strangers_most: connections without a certificate at one time; stranger_s: seconds that each may last.
+        limits: of the connections at one time. handshake_s, head_s: seconds for the handshake, and for a request's head.
         """
         self._identity = identity
         self._store = store
@@ -78,12 +87,14 @@ class PeerServer:
         )
         self._routes = {(route.method, route.path): route for route in routes}
         self._scrape = scrape
-        self._strangers_most = strangers_most
-        self._stranger_s = stranger_s
+        self._limits = dict(limits)
+        self._handshake_s = handshake_s
+        self._head_s = head_s
         self._context: ssl.SSLContext | None = None
         self._trusted: set[str] = set()
         self._connections: listener.Connections | None = None
-        self._server: asyncio.Server | None = None
+        self._listener: Listener | None = None
+        self._neighbours: frozenset[str] = frozenset()  # IP addresses of the members
         self.listening: tuple[str, int] | None = None
         store.subscribe(self._trust_members)
 
@@ -104,26 +115,36 @@ class PeerServer:
         self._context = tls.server_context(self._identity, [])
         self._trusted = set()
         self._trust_members()
-        self._connections = listener.Connections(
-            self._dispatch, strangers_most=self._strangers_most, stranger_s=self._stranger_s
+
+        async def answer(request: web.BaseRequest) -> web.StreamResponse:
+            with accepts.answering(request.protocol):
+                return await self._dispatch(request)
+
+        self._connections = connections = listener.Connections(answer)
+        self._listener = accepts = Listener(
+            connections,
+            self._limits,
+            self._origin,
+            known=_member,
+            head_s=self._head_s,
+            tls=Tls(self._context, self._handshake_s, _GOODBYE_S),
         )
-        self._server = await asyncio.get_running_loop().create_server(
-            self._connections,
-            sock=sock,
-            ssl=self._context,
-            ssl_handshake_timeout=_HANDSHAKE_S,
-            ssl_shutdown_timeout=_GOODBYE_S,
-        )
+        self._listener.start(sock)
 
     async def stop(self) -> None:
         """Stop listening; requests under way get a few seconds. Does nothing where it does not listen."""
-        server, connections = self._server, self._connections
-        self._server = self._connections = self._context = self.listening = None
-        if server is not None:
-            server.close()
+        accepts, connections = self._listener, self._connections
+        self._listener = self._connections = self._context = self.listening = None
+        if accepts is not None:
+            await accepts.stop()
         if connections is not None:
             connections.pre_shutdown()
             await connections.shutdown(_STOP_S)
+
+    def _origin(self, connection: socket.socket) -> Origin:
+        """Before the handshake: strangers that leave theirs open do not take the places of members."""
+        address = str(connection.getpeername()[0])
+        return Origin(listener.NEIGHBOUR if address in self._neighbours else listener.STRANGER, address)
 
     def _trust_members(self) -> None:
         # The forgotten stay trust anchors: so they are told, by a request, rather than by a handshake that breaks.
@@ -132,6 +153,7 @@ class PeerServer:
         new = [member for member in self._store.roster().members if member.fingerprint not in self._trusted]
         tls.trust(self._context, [member.certificate for member in new])
         self._trusted.update(member.fingerprint for member in new)
+        self._neighbours = frozenset(member.address for member in self._store.members())
 
     # -- from HTTP to a handler and back ---------------------------------------------------------------------------
 

@@ -1,0 +1,306 @@
+"""Accepts connections on one socket, and bounds them before it is known who calls: their number, and their time.
+
+A connection counts from the moment it is accepted, so a TLS handshake that is never finished counts as well. It gets
+`head_s` seconds for its first request's head, `idle_s` for each later one, and as long as it takes while it is answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import json
+import socket
+import ssl
+import struct
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import structlog
+from aiohttp import web
+
+from meshd.errors import MeshError
+from meshd.serving.limiter import Limit, Limiter, Origin, Slot
+
+HEAD_S = 10.0
+IDLE_S = 60.0
+BODY_S = 30.0
+"""Seconds for a small body to come whole. Uploads have as long as they need."""
+HEAD_LIMITS: dict[str, Any] = {"max_line_size": 8190, "max_field_size": 8190, "max_headers": 64}
+"""What aiohttp's parser takes of a request's head: bytes of a line and of a header, and how many headers."""
+_BACKLOG = 512
+_ACCEPTS = 64  # in one turn of the loop, so that a flood does not hold the loop
+_NO_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_PAUSE_S = 1.0  # before the next try where no file can be opened; a listening socket stays readable meanwhile
+_LOG = structlog.get_logger(part="serving")
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Tls(NamedTuple):
+    """handshake_s: seconds that the caller has for its part of the handshake. goodbye_s: for its end."""
+
+    context: ssl.SSLContext
+    handshake_s: float
+    goodbye_s: float
+
+
+def peer_uid(connection: socket.socket) -> int:
+    """The user id at the other end of a Unix socket, by SO_PEERCRED. Raises OSError."""
+    _, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return int(uid)
+
+
+def unix_socket(path: str) -> socket.socket:
+    """A Unix socket that listens there. Raises OSError."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.bind(path)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def refusal(error: MeshError) -> bytes:
+    """An answer to a request that was not read: the error as a problem document, and the connection's end."""
+    body = json.dumps(error.problem()).encode()
+    head = (
+        f"HTTP/1.1 {error.status} Refused\r\nContent-Type: application/problem+json\r\n"
+        f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+class Listener:
+    """One listening socket. Whatever speaks HTTP above it tells by `answering` what it answers."""
+
+    def __init__(
+        self,
+        protocol: Callable[[], asyncio.Protocol],
+        limits: Mapping[str, Limit],
+        origin: Callable[[socket.socket], Origin | None],
+        *,
+        known: Callable[[asyncio.BaseTransport], Origin | None] = lambda _: None,
+        full: Callable[[Origin], bytes] = lambda _: b"",
+        head_s: float = HEAD_S,
+        idle_s: float = IDLE_S,
+        tls: Tls | None = None,
+    ) -> None:
+        """protocol: makes what reads and answers one connection.
+
+        origin: of a socket that was just accepted; None where it may not speak to us at all; may raise OSError. known:
+        who it is after the handshake; None where that tells nothing new. full: what is sent to one that finds no room.
+        """
+        self._protocol = protocol
+        self._limiter = Limiter(limits)
+        self._origin = origin
+        self._known = known
+        self._full = full
+        self._head_s = head_s
+        self._idle_s = idle_s
+        self._tls = tls
+        self._sock: socket.socket | None = None
+        self._paused: asyncio.TimerHandle | None = None
+        self._beginning: set[asyncio.Task[None]] = set()
+        self._connections: dict[object, _Connection] = {}
+
+    def count(self, kind: str) -> int:
+        """Connections of that kind now, those in their handshake too."""
+        return self._limiter.count(kind)
+
+    def start(self, sock: socket.socket) -> None:
+        """Listen on a socket that is bound; it is this listener's from now on. Raises OSError."""
+        try:
+            sock.setblocking(False)
+            sock.listen(_BACKLOG)
+        except BaseException:
+            sock.close()
+            raise
+        self._sock = sock
+        asyncio.get_running_loop().add_reader(sock, self._accept)
+
+    async def stop(self) -> None:
+        """Take no more connections, and end those that are in their handshake. The others are their protocol's."""
+        sock, self._sock = self._sock, None
+        if sock is None:
+            return
+        if self._paused is not None:
+            self._paused.cancel()
+            self._paused = None
+        asyncio.get_running_loop().remove_reader(sock)
+        sock.close()
+        for task in self._beginning:
+            task.cancel()
+        await asyncio.gather(*self._beginning, return_exceptions=True)
+
+    @contextlib.contextmanager
+    def answering(self, protocol: object) -> Iterator[None]:
+        """While a request of the connection that `protocol` speaks is answered: nothing cuts it off meanwhile."""
+        connection = self._connections.get(protocol)
+        if connection is None:  # it was lost, and its request runs to its end
+            yield
+            return
+        connection.busy()
+        try:
+            yield
+        finally:
+            connection.silent(self._idle_s)
+
+    @web.middleware
+    async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """`answering`, for an aiohttp application. It belongs outermost."""
+        with self.answering(request.protocol):
+            return await handler(request)
+
+    # -- from the kernel to the protocol ---------------------------------------------------------------------------
+
+    def _accept(self) -> None:
+        assert self._sock is not None  # noqa: S101 - its reader is removed with it
+        for _ in range(_ACCEPTS):
+            try:
+                connection, _ = self._sock.accept()
+            except BlockingIOError:
+                return
+            except OSError as exc:
+                if exc.errno in _NO_FILES:
+                    self._pause(exc)
+                    return
+                continue  # it was gone before it was accepted
+            try:
+                self._admit(connection)
+            except OSError:
+                connection.close()  # its other end is gone
+
+    def _pause(self, exc: OSError) -> None:
+        assert self._sock is not None  # noqa: S101 - see _accept
+        _LOG.error("cannot accept connections for a moment", error=exc.strerror)
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._sock)
+        self._paused = loop.call_later(_PAUSE_S, loop.add_reader, self._sock, self._accept)
+
+    def _admit(self, connection: socket.socket) -> None:
+        connection.setblocking(False)
+        origin = self._origin(connection)
+        if origin is None:
+            connection.close()
+            return
+        task: asyncio.Task[None] | None = None
+
+        def close() -> None:  # while it is in its handshake
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)  # a transport of one tick's age does not close yet
+            if task is not None:
+                task.cancel()
+
+        slot = self._limiter.take(origin, close)
+        if slot is None:
+            with contextlib.suppress(OSError), connection:
+                connection.send(self._full(origin))
+            return
+        task = asyncio.get_running_loop().create_task(self._begin(connection, slot))
+        self._beginning.add(task)
+        task.add_done_callback(self._beginning.discard)
+
+    async def _begin(self, connection: socket.socket, slot: Slot) -> None:
+        protocol = _Connection(self, slot)
+        options = (
+            {
+                "ssl": self._tls.context,
+                "ssl_handshake_timeout": self._tls.handshake_s,
+                "ssl_shutdown_timeout": self._tls.goodbye_s,
+            }
+            if self._tls is not None
+            else {}
+        )
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, connection, **options)  # type: ignore[arg-type]  # the options
+        except OSError:
+            pass  # no handshake, or none in time: that is the caller's
+        finally:
+            if not protocol.made:
+                self._limiter.release(slot)
+
+
+class _Connection(asyncio.Protocol):
+    """Stands between a transport and the protocol that speaks HTTP, and sees to its time and its slot."""
+
+    def __init__(self, listener: Listener, slot: Slot) -> None:
+        self.made = False
+        self._listener = listener
+        self._slot = slot
+        self._inner: asyncio.Protocol | None = None
+        self._transport: asyncio.Transport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._end: asyncio.TimerHandle | None = None
+        self._unsent = 0
+
+    def busy(self) -> None:
+        self._listener._limiter.busy(self._slot)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def silent(self, seconds: float) -> None:
+        """Give it that long for the next request's head."""
+        if self._transport is None:
+            return
+        self._listener._limiter.silent(self._slot)
+        self._unsent = 0
+        self._wait(seconds)
+
+    def _wait(self, seconds: float) -> None:
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._too_long, seconds)
+
+    def _too_long(self, seconds: float) -> None:
+        assert self._transport is not None  # noqa: S101 - its timers end with it
+        left = self._transport.get_write_buffer_size()
+        if left and left != self._unsent:  # it reads its answer slowly, but it reads
+            self._unsent = left
+            self._wait(seconds)
+        else:
+            self._transport.abort()
+
+    # -- what asyncio calls ----------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - of a stream
+        listener, self.made = self._listener, True
+        self._slot.close = transport.abort
+        origin = listener._known(transport)
+        if origin is not None and not listener._limiter.move(self._slot, origin):
+            transport.abort()
+            return
+        self._transport = transport
+        lasts_s = listener._limiter.limit(self._slot.origin).lasts_s
+        if lasts_s is not None:
+            self._end = asyncio.get_running_loop().call_later(lasts_s, transport.abort)
+        self._inner = listener._protocol()
+        listener._connections[self._inner] = self
+        self._wait(listener._head_s)
+        self._inner.connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._listener._limiter.release(self._slot)
+        for timer in (self._timer, self._end):
+            if timer is not None:
+                timer.cancel()
+        if self._inner is not None:
+            del self._listener._connections[self._inner]
+            self._inner.connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._inner is not None:
+            self._inner.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        return self._inner.eof_received() if self._inner is not None else None
+
+    def pause_writing(self) -> None:
+        if self._inner is not None:
+            self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        if self._inner is not None:
+            self._inner.resume_writing()
