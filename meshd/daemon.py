@@ -37,6 +37,9 @@ async def run(
         files.only_daemon(run_folder, "run"),
         delegated() as own_groups,
     ):
+        own = (config.state, config.state / "secrets", config.state / "kubo", config.state / "cluster")
+        for unfinished in files.sweep_unfinished(*own, config.private_sockets):
+            _LOG.info("removed what a write that was cut off had left", file=str(unfinished))
         for leftover in await asyncio.to_thread(leftovers.kill, config.state):
             _LOG.warning("ended a leftover of a previous run", pid=leftover.pid, program=leftover.program)
         node: Node | None = None

@@ -11,6 +11,7 @@ import json
 import os
 import pwd
 import re
+import secrets
 import shlex
 import shutil
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from meshd.errors import Code, MeshError
 
+_TEMPORARY = re.compile(r"\..+\.(\d+)(\.[0-9a-f]{16})?\.tmp")  # before 0.2 its name ended with the pid
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -36,9 +38,9 @@ def write_atomically(path: Path, data: bytes | str, *, mode: int = 0o600, sync: 
     Without `sync` a later syncfs makes it durable.
     """
     raw = data.encode() if isinstance(data, str) else data
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     try:
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
         with os.fdopen(fd, "wb") as file:
             os.fchmod(file.fileno(), mode)
             file.write(raw)
@@ -52,6 +54,27 @@ def write_atomically(path: Path, data: bytes | str, *, mode: int = 0o600, sync: 
         if isinstance(exc, OSError) and exc.filename is None:
             exc.filename = str(path)  # write(2) and fsync(2) know no name, and a person wants one
         raise
+
+
+def _temporary(path: Path) -> Path:
+    """A name beside `path` for one write alone: two threads may write one file at once. It says whose it is."""
+    return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(8)}.tmp")
+
+
+def sweep_unfinished(*folders: Path) -> list[Path]:
+    """Remove what writes that were cut off have left in these folders, and return it. Raises OSError.
+
+    For a start, before anything is written: what has this process's id is of an earlier one. What another process that
+    runs is writing stays.
+    """
+    left = []
+    for folder in folders:
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            found = _TEMPORARY.fullmatch(path.name)
+            if found and (int(found[1]) == os.getpid() or not Path("/proc", found[1]).exists()):
+                path.unlink(missing_ok=True)
+                left.append(path)
+    return left
 
 
 def remove_unfinished(path: Path) -> None:
@@ -78,10 +101,13 @@ def in_memory(path: Path) -> bool:
 
 def link_durably(path: Path, target: Path) -> None:
     """Replace `path` by a symbolic link to `target`, as `write_durably` replaces it by a file. Raises OSError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.unlink(missing_ok=True)
+    temporary = _temporary(path)
     temporary.symlink_to(target)
-    temporary.replace(path)
+    try:
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink()
+        raise
     sync_directory(path.parent)
 
 

@@ -115,7 +115,7 @@ def why_unwritable(folder: Path) -> str:
     probe = folder / ".writable"
     try:
         files.write_atomically(probe, b"")
-        probe.unlink()
+        probe.unlink(missing_ok=True)
     except OSError as exc:
         return exc.strerror or str(exc)
     return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection
 from pathlib import Path
 
@@ -16,6 +17,7 @@ class Notices:
     def __init__(self, path: Path, store: MeshStore) -> None:
         self._path = path
         self._store = store
+        self._marking = threading.Lock()
         self._read: set[str] = self._load()
 
     def _load(self) -> set[str]:
@@ -37,9 +39,10 @@ class Notices:
         )
 
     def mark_read(self, names: Collection[str]) -> None:
-        """A person has seen what was said of these members. Blocks for one small write."""
+        """A person has seen what was said of these members. Blocks for one small write. Threads may call it."""
         known = {m.fingerprint: self._store.name_of(m.fingerprint) for m in self._store.peers()}
         shown = {fingerprint for fingerprint, name in known.items() if name in names}
-        if shown - self._read:
-            self._read = (self._read | shown) & known.keys()
-            files.write_json(self._path, sorted(self._read))
+        with self._marking:
+            if shown - self._read:
+                self._read = (self._read | shown) & known.keys()
+                files.write_json(self._path, sorted(self._read))

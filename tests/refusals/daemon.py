@@ -68,7 +68,7 @@ def needs_another_user() -> None:
 def contents(folder: Path) -> dict[str, str]:
     """Digests of all files, by their path in the folder; but for the locks, and what meshd writes and removes at any
     time to see whether it can."""
-    passing = re.compile(r"\.*writable(\.\d+\.tmp)?|lock|repo\.lock|cluster\.lock|LOCK")
+    passing = re.compile(r"\.*writable(\.\d+\.[0-9a-f]+\.tmp)?|lock|repo\.lock|cluster\.lock|LOCK")
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))

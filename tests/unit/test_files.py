@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import json
 import os
+import secrets
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import hypothesis.strategies as st
@@ -90,7 +92,7 @@ def test_it_is_on_the_disk_before_it_gets_its_name_and_then_the_name_is(
     monkeypatch.setattr(os, "fsync", watched_fsync)
     monkeypatch.setattr(os, "replace", watched_rename)
     files.write_durably(tmp_path / "state", "x")
-    assert done == [f".state.{os.getpid()}", "rename", tmp_path.name]
+    assert [done[0].rpartition(".")[0], *done[1:]] == [f".state.{os.getpid()}", "rename", tmp_path.name]
 
 
 KILLED = """
@@ -131,13 +133,53 @@ def test_a_write_that_the_kernel_refuses_names_the_file(
     assert caught.value.filename == str(tmp_path / "state")
 
 
-def test_a_link_in_the_place_of_the_temporary_file_is_not_followed(tmp_path: Path) -> None:
+def test_a_link_in_the_place_of_the_temporary_file_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     victim = tmp_path / "victim"
     victim.write_text("mine")
-    (tmp_path / f".state.{os.getpid()}.tmp").symlink_to(victim)
-    with contextlib.suppress(OSError):
+    monkeypatch.setattr(secrets, "token_hex", lambda _: "0" * 16)
+    (tmp_path / f".state.{os.getpid()}.{'0' * 16}.tmp").symlink_to(victim)
+    with pytest.raises(FileExistsError):
         files.write_durably(tmp_path / "state", "x")
     assert victim.read_text() == "mine"
+
+
+def test_threads_that_write_one_file_at_once_all_succeed_and_it_is_whole(tmp_path: Path) -> None:
+    """As two `meshctl status` do that tell of the same new member."""
+    path, texts = tmp_path / "state", [letter * 50_000 for letter in "abcdefgh"]
+    ready = threading.Barrier(len(texts))
+
+    def write(text: str) -> None:
+        ready.wait(30)
+        for _ in range(25):
+            files.write_atomically(path, text)
+            assert path.read_text() in texts
+
+    with ThreadPoolExecutor(len(texts)) as threads:
+        for done in [threads.submit(write, text) for text in texts]:
+            done.result(60)
+    assert [found.name for found in tmp_path.iterdir()] == ["state"]
+
+
+def test_what_a_killed_write_left_is_removed_at_the_next_start(tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    files.write_durably(path, "old")
+    child = subprocess.run([sys.executable, "-c", KILLED, path, "fsync"], timeout=30, check=False)
+    assert child.returncode == -9
+    (left,) = (found for found in tmp_path.iterdir() if found != path)
+    assert files.sweep_unfinished(tmp_path, tmp_path / "not there") == [left]
+    assert [found.name for found in tmp_path.iterdir()] == ["state"]
+
+
+def test_the_sweep_takes_nothing_else(tmp_path: Path) -> None:
+    """What runs may be writing; an earlier process may have had our number; and other names are other people's."""
+    others = [f".state.{os.getppid()}.{'a' * 16}.tmp", "state.tmp", ".state.tmp", ".state.1234.txt"]
+    ours = [f".state.{os.getpid()}.{'b' * 16}.tmp", f".state.{os.getpid()}.tmp"]
+    for name in others + ours:
+        (tmp_path / name).touch()
+    assert {path.name for path in files.sweep_unfinished(tmp_path)} == set(ours)
+    assert {path.name for path in tmp_path.iterdir()} == set(others)
 
 
 # -- json ----------------------------------------------------------------------------------------------------------
