@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import aiohttp
 import pytest
 from structlog.testing import capture_logs
 
+from meshd.mesh import tls
 from meshd.peer.scrape import Scrape
 from tests.mesh_room.nodes import Node
 
@@ -67,6 +69,23 @@ async def test_nobody_else_does(attic: Node, authorization: str | None) -> None:
     assert status == 403
     assert "denied" in answer
     assert "meshd_ready" not in answer
+
+
+@pytest.mark.parametrize(
+    "value", [b"Bearer \xff\xfe" + b"0" * 16, b"\xff", b"Bearer \xc3", b"Bearer \xed\xa0\x80"]
+)
+async def test_bytes_that_are_no_text_are_a_wrong_token_and_no_news(attic: Node, value: bytes) -> None:
+    with capture_logs() as logs:
+        reader, writer = await asyncio.open_connection(attic.listen, attic.port, ssl=tls.stranger_context())
+        writer.write(
+            b"GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\nAuthorization: %b\r\n\r\n" % value
+        )
+        async with asyncio.timeout(20):
+            answer = await reader.read()
+        writer.close()
+    assert answer.startswith(b"HTTP/1.1 403 ")
+    assert b"meshd_ready" not in answer
+    assert logs == []
 
 
 async def test_the_token_opens_nothing_else(attic: Node) -> None:
