@@ -18,6 +18,10 @@ SYMLINK = "symlink"
 STDIN = "-"
 
 NAME_BYTES = 255
+PATH_BYTES = 4095  # these three are what meshd takes of one upload
+DEPTH = 256
+ENTRIES = 250_000
+_PATH_SHOWN = 60  # characters of a long path, at both its ends
 _SHOWN = 8  # problems named before the rest is counted
 _REFUSED = frozenset(
     {"Cc", "Cf", "Cs", "Zl", "Zp"}
@@ -94,7 +98,7 @@ def look(path: str, name: str | None) -> Tree:
         status = os.lstat(real)
     except OSError as error:
         raise _not_there(path, error) from None
-    walk = _Walk()
+    walk = _Walk(path)
     walk.take(real, chosen, status)
     walk.check(path)
     size = sum(part.size for part in walk.parts)
@@ -115,14 +119,26 @@ def standard_input(name: str | None) -> Tree:
 class _Walk:
     """Collects parts and problems; a deep tree needs no deep stack."""
 
-    def __init__(self) -> None:
+    def __init__(self, asked: str) -> None:
+        """asked: the path as it was typed."""
         self.parts: list[Part] = []
+        self._asked = asked
+        self._found = 0
         self._problems: list[tuple[str, str]] = []
 
     def take(self, path: str, where: str, status: os.stat_result) -> None:
         waiting = [(path, where, status)]
         while waiting:
             path, where, status = waiting.pop()
+            self._found += 1
+            if self._found > ENTRIES:
+                raise _too_much(self._asked, f"it has over {ENTRIES:,} files and directories in it")
+            if where.count("/") >= DEPTH:
+                raise _too_much(self._asked, f"{_short(where)} in it has more than {DEPTH} names in its path")
+            if len(where.encode()) > PATH_BYTES:
+                raise _too_much(
+                    self._asked, f"the path {_short(where)} in it is longer than {PATH_BYTES:,} bytes"
+                )
             if stat.S_ISDIR(status.st_mode):
                 self.parts.append(Part(DIRECTORY, where, path))
                 waiting.extend(reversed(self._children(path, where)))
@@ -188,6 +204,16 @@ class _Walk:
 
     def _refuse(self, path: str, why: str) -> None:
         self._problems.append((path, why))
+
+
+def _too_much(path: str, why: str) -> MeshctlError:
+    """It is more than one entry takes, which as one file it is not."""
+    hint = f"pin it as one file: tar -cf NAME.tar {hints.path(path)}; meshctl pin NAME.tar"
+    return MeshctlError(f"cannot pin {safe(path)}", f"{why}; nothing was sent", hint)
+
+
+def _short(where: str) -> str:
+    return safe(where if len(where) <= 2 * _PATH_SHOWN else f"{where[:_PATH_SHOWN]}...{where[-_PATH_SHOWN:]}")
 
 
 def _kind(mode: int) -> str:

@@ -7,18 +7,25 @@ with 200. So the form is checked here, and what does not fit is refused before i
 
 from __future__ import annotations
 
+import hashlib
 import re
+import secrets
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from urllib.parse import unquote_to_bytes
 
 from meshd.errors import Code, MeshError
 
 AGAIN = "meshctl pin PATH"
 NOTHING_KEPT = "nothing of it is kept"
-_HEAD_MOST = (
-    16 * 1024
-)  # bytes of a part's head; the longest path that Linux takes is 4,096, and each may be three
+_AS_ONE_FILE = "pin it as one file: tar -cf NAME.tar PATH; meshctl pin NAME.tar"
+PATH_MOST = 4095  # bytes: PATH_MAX of Linux without its NUL; what is longer could not be written out anywhere
+DEPTH_MOST = 256  # names in a path: people's trees have dozens; each name is a directory more to remember, for kubo too
+ENTRIES_MOST = 250_000
+"""Files, symlinks and directories in one upload, those too that are only named in a path. 100,000 small files in
+directories of their own fit; one takes about 100 bytes here until the upload ends (measured), so an upload takes 25 MB at most."""
+_HEAD_MOST = 16 * 1024  # bytes of a part's head; each byte of a path may be three there
+_SHOWN_MOST = 200  # characters of a path in a message
 _NAME_MOST = 255  # bytes: what file systems take
 _UNSEEN = frozenset(
     {"Cc", "Cf", "Cs", "Zl", "Zp"}
@@ -31,16 +38,20 @@ _DIRECTORY, _SYMLINK = "application/x-directory", "application/symlink"
 class Form:
     """One multipart body. Counts while it is fed; raises MeshError as soon as it is not what kubo would take whole.
 
-    size: bytes of files so far. files: regular files so far. directory: whether its one top is a directory.
+    size: bytes of files so far. files: regular files so far. directory: whether its one top is a directory. names: of
+    paths, read so far, which is what reading it costs beside its bytes.
     """
 
-    def __init__(self, boundary: bytes) -> None:
+    def __init__(self, boundary: bytes, entries_most: int = ENTRIES_MOST) -> None:
         self.size = 0
         self.files = 0
         self.top = ""
-        self._kinds: dict[
-            str, str
-        ] = {}  # path -> file, symlink, directory, or implied: a directory only named so far
+        self.names = 0
+        self._entries_most = entries_most
+        # Digest of a path -> file, symlink, directory, or implied: a directory only named so far. Paths themselves would
+        # take memory by the square of their depth. The key is secret, so that nobody can look for two of one digest.
+        self._kinds: dict[bytes, str] = {}
+        self._key = secrets.token_bytes(16)
         self._delimiter = b"\r\n--" + boundary
         self._rest = b"\r\n"  # so that the first boundary is one like the others
         self._kept_from = 0
@@ -49,7 +60,8 @@ class Form:
 
     @property
     def directory(self) -> bool:
-        return self._kinds.get(self.top) in ("directory", "implied")
+        (digest,) = self._digests([self.top])
+        return self._kinds.get(digest) in ("directory", "implied")
 
     @property
     def closed(self) -> bool:
@@ -144,33 +156,49 @@ class Form:
         path = _path(headers.get(b"content-disposition", b""))
         kind = headers.get(b"content-type", b"").split(b";")[0].strip().lower().decode("latin-1")
         if kind.startswith("multipart/"):
-            raise refused(f"{path!a} in it is a form itself")
+            raise refused(f"{_shown(path)} in it is a form itself")
         self._place(path, {_DIRECTORY: "directory", _SYMLINK: "symlink"}.get(kind, "file"))
         self._counts = kind not in (_DIRECTORY, _SYMLINK)
         self.files += self._counts
 
     def _place(self, path: str, kind: str) -> None:
         """Into the tree of what came already, as kubo would, but where it would leave something out."""
-        parents = path.split("/")[:-1]
-        top = parents[0] if parents else path
+        names = path.split("/")
+        top = names[0]
         if self.top and top != self.top:
             raise refused(
-                f"it has {self.top!a} and {top!a} at its top, and an entry is one file or directory"
+                f"it has {_shown(self.top)} and {_shown(top)} at its top, and an entry is one file or directory"
             )
         self.top = top
-        if kind == "symlink" and not parents:
-            raise refused(f"{path!a} is a symlink, and that alone cannot be kept")
-        for depth in range(len(parents)):
-            above = "/".join(parents[: depth + 1])
-            if self._kinds.setdefault(above, "implied") in ("file", "symlink"):
-                raise refused(f"{path!a} is below {above!a}, which is no directory")
-        if self._kinds.get(path, "implied") != "implied" or (path in self._kinds and kind != "directory"):
-            raise refused(f"{path!a} is in it twice")
-        self._kinds[path] = kind
+        if kind == "symlink" and len(names) == 1:
+            raise refused(f"{_shown(path)} is a symlink, and that alone cannot be kept")
+        self.names += len(names)
+        *above, own = self._digests(names)
+        for depth, digest in enumerate(above, 1):
+            if self._kinds.setdefault(digest, "implied") in ("file", "symlink"):
+                higher = "/".join(names[:depth])
+                raise refused(f"{_shown(path)} is below {_shown(higher)}, which is no directory")
+        if self._kinds.get(own, "implied") != "implied" or (own in self._kinds and kind != "directory"):
+            raise refused(f"{_shown(path)} is in it twice")
+        self._kinds[own] = kind
+        if len(self._kinds) > self._entries_most:
+            raise refused(f"it has over {self._entries_most:,} files and directories in it", _AS_ONE_FILE)
+
+    def _digests(self, names: list[str]) -> Iterator[bytes]:
+        """Of each directory on the way, the top first, and of the whole path."""
+        path = hashlib.blake2b(key=self._key, digest_size=16)
+        for name in names:
+            path.update(b"/" + name.encode())
+            yield path.digest()
 
 
-def refused(why: str) -> MeshError:
-    return MeshError(Code.BAD_REQUEST, "cannot pin that upload", f"{why}; {NOTHING_KEPT}", AGAIN)
+def refused(why: str, hint: str = AGAIN) -> MeshError:
+    return MeshError(Code.BAD_REQUEST, "cannot pin that upload", f"{why}; {NOTHING_KEPT}", hint)
+
+
+def _shown(path: str) -> str:
+    """Short enough for a message."""
+    return ascii(path if len(path) <= _SHOWN_MOST else f"{path[:_SHOWN_MOST]}...")
 
 
 def _path(disposition: bytes) -> str:
@@ -185,7 +213,11 @@ def _path(disposition: bytes) -> str:
         path = raw.decode()
     except UnicodeDecodeError:
         raise _bad_name(repr(raw)[1:], "is not UTF-8") from None
+    if len(raw) > PATH_MOST:
+        raise _too_deep(path, f"is longer than {PATH_MOST:,} bytes")
     names = path.split("/")
+    if len(names) > DEPTH_MOST:
+        raise _too_deep(path, f"has more than {DEPTH_MOST} names in it")
     if any(name in ("", ".", "..") for name in names):
         raise _bad_name(ascii(path), "is no path from the top of an entry")
     for name in names:
@@ -198,6 +230,11 @@ def _path(disposition: bytes) -> str:
         if len(name) * 4 > _NAME_MOST and len(name.encode()) > _NAME_MOST:
             raise _bad_name(ascii(path), f"has a part of more than {_NAME_MOST} bytes")
     return path
+
+
+def _too_deep(path: str, why: str) -> MeshError:
+    detail = f"the path {_shown(path)} in it {why}; {NOTHING_KEPT}"
+    return MeshError(Code.BAD_NAME, "cannot pin that upload", detail, _AS_ONE_FILE)
 
 
 def _bad_name(shown: str, why: str) -> MeshError:

@@ -20,6 +20,8 @@ from meshd.pins.storage import Storage
 ADDING = "meshd:adding:"
 """Prefix of the name of a kubo pin that protects an upload which is no entry yet."""
 _CHECK_EVERY = 16 * 1024 * 1024  # bytes between two looks at the disk
+_PIECE = 32 * 1024  # bytes of the form that are read at once
+_NAMES_AT_ONCE = 1000  # of paths in it; each takes some microseconds
 _LOG = structlog.get_logger(part="uploads")
 
 
@@ -120,7 +122,7 @@ class Uploads:
         pinned.
         """
         match = re.fullmatch(
-            r'multipart/form-data;\s*boundary="?([^";]{1,200})"?', content_type.strip(), re.IGNORECASE
+            r'multipart/form-data;\s*boundary="?([!#-:<-~ ]{1,200})"?', content_type.strip(), re.IGNORECASE
         )
         if match is None:
             raise MeshError(
@@ -226,7 +228,7 @@ class Uploads:
                 if unchecked >= _CHECK_EVERY:
                     unchecked = 0
                     self._storage.check(0)
-                form.feed(chunk)
+                await _feed(form, chunk)
                 if declared.size is not None and form.size > declared.size:
                     raise _mismatch(f"{declared.size} bytes were announced and more came")
                 if form.closed:
@@ -245,6 +247,16 @@ class Uploads:
                 Code.UPLOAD_CUT_OFF, "cannot pin that upload", f"it was cut off; {NOTHING_KEPT}", AGAIN
             )
             raise seen.error from exc
+
+
+async def _feed(form: Form, chunk: bytes) -> None:
+    """Feed it in pieces: a chunk may hold many paths, and the loop has others to serve."""
+    rested = form.names
+    for start in range(0, len(chunk), _PIECE):
+        form.feed(chunk[start : start + _PIECE])
+        if form.names - rested >= _NAMES_AT_ONCE:
+            rested = form.names
+            await asyncio.sleep(0)
 
 
 def _differences(form: Form, declared: Declared) -> list[str]:

@@ -323,6 +323,8 @@ async def test_more_than_was_announced_is_refused_before_all_of_it_came(machine:
         "multipart/form-data",
         "multipart/mixed; boundary=x",
         "multipart/form-data; boundary=",
+        "multipart/form-data; boundary=\udcff",  # a byte of the header that is no text
+        "multipart/form-data; boundary=ä",
     ],
 )
 async def test_what_is_not_multipart_is_refused(kind: str, machine: Machine) -> None:

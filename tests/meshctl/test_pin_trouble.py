@@ -64,6 +64,38 @@ async def test_what_is_no_file_is_refused_by_name(meshctl: Meshctl, meshd: FakeM
     assert "talk: it is a socket" in await refused(meshctl, meshd, "talk")
 
 
+async def test_a_tree_that_is_too_deep_is_refused_with_what_to_type(
+    meshctl: Meshctl, meshd: FakeMeshd, write: Writer
+) -> None:
+    write("/".join(["club", *["d"] * 254, "deepest"]), b"")
+    meshd.streams("POST", "/v1/pins", *pinned())
+    assert (await meshctl("pin", "club")).code == 0
+    meshd.asked.clear()
+    write("/".join(["club", *["d"] * 255, "deeper"]), b"")
+    err = await refused(meshctl, meshd, "club")
+    assert err.startswith("meshctl: cannot pin club: club/d/d/")
+    assert "in it has more than 256 names in its path; nothing was sent" in err
+    assert len(err) < 500
+    assert err.endswith("  try: pin it as one file: tar -cf NAME.tar club; meshctl pin NAME.tar\n")
+
+
+async def test_a_path_that_is_too_long_is_refused_with_what_to_type(
+    meshctl: Meshctl, meshd: FakeMeshd
+) -> None:
+    """A short path can lead to a long one: of a directory that was entered step by step, or by --name."""
+    place = os.open(meshctl.cwd, os.O_RDONLY)
+    for name in ["c", *["d" * 250] * 15]:
+        os.mkdir(name, dir_fd=place)
+        inner = os.open(name, os.O_RDONLY, dir_fd=place)
+        os.close(place)
+        place = inner
+    os.close(os.open("e" * 240, os.O_CREAT | os.O_WRONLY, dir_fd=place))
+    os.close(place)
+    err = await refused(meshctl, meshd, "c", "--name", "n" * 255)
+    assert "in it is longer than 4,095 bytes; nothing was sent" in err
+    assert "tar -cf NAME.tar c; meshctl pin NAME.tar" in err
+
+
 @pytest.mark.parametrize(
     ("name", "shown", "why"),
     [
