@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -181,7 +182,9 @@ class Client:
             payload = json.dumps(body).encode()
             headers["Content-Type"] = "application/json"
         try:
-            connection.request(method, target, payload, headers)
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                connection.request(method, target, payload, headers)
+            # A daemon that has too many connections answers before it has read anything, and closes.
             response = connection.getresponse()
         except BaseException as error:
             connection.close()

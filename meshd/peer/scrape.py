@@ -33,9 +33,8 @@ class Scrape:
         """The Prometheus text. Raises MeshError DENIED, the same for every reason: the log has it."""
         scheme, _, given = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
         token = await asyncio.to_thread(self._token)
-        sent = given.strip().encode(
-            errors="surrogateescape"
-        )  # the bytes as they came; they need not be UTF-8
+        # The bytes as they came: they need not be UTF-8.
+        sent = given.strip().encode(errors="surrogateescape")
         known = scheme.lower() == "bearer" and hmac.compare_digest(sent, token)
         if not token or not known:
             raise MeshError(

@@ -33,6 +33,7 @@ from meshd.wire import Beat, Member
 __all__ = ["Holder", "PeerServer"]
 
 _HANDSHAKE_S = 5.0
+_GRACE_S = 1.0
 _GOODBYE_S = 2.0
 _CALL_S = 120.0  # longer than any caller waits
 _STOP_S = 5.0
@@ -69,12 +70,14 @@ class PeerServer:
         limits: Mapping[str, Limit] = listener.LIMITS,
         handshake_s: float = _HANDSHAKE_S,
         head_s: float = HEAD_S,
+        grace_s: float = _GRACE_S,
         scrape: Scrape | None = None,
     ) -> None:
         """secrets: called when a node is admitted. on_joined(member), on_beat(fingerprint, beat): called in the loop.
 
         approval: the requests to join without an invite, which people answer; default: one of its own.
         limits: of the connections at one time. handshake_s, head_s: seconds for the handshake, and for a request's head.
+        grace_s: seconds that a silent connection keeps its place when others want one.
         """
         self._identity = identity
         self._store = store
@@ -90,6 +93,7 @@ class PeerServer:
         self._limits = dict(limits)
         self._handshake_s = handshake_s
         self._head_s = head_s
+        self._grace_s = grace_s
         self._context: ssl.SSLContext | None = None
         self._trusted: set[str] = set()
         self._connections: listener.Connections | None = None
@@ -127,6 +131,7 @@ class PeerServer:
             self._origin,
             known=_member,
             head_s=self._head_s,
+            grace_s=self._grace_s,
             tls=Tls(self._context, self._handshake_s, _GOODBYE_S),
         )
         self._listener.start(sock)

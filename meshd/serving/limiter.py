@@ -43,8 +43,17 @@ class Limiter:
     answered is never closed for another one's sake: where nothing is silent, the new connection is refused.
     """
 
-    def __init__(self, limits: Mapping[str, Limit], monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        limits: Mapping[str, Limit],
+        *,
+        grace_s: float = 0.0,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """grace_s: what is silent for less than that keeps its slot. For connections that cost much to begin: a flood
+        is then refused, which costs nothing, and what came before it gets to its end."""
         self._limits = dict(limits)
+        self._grace_s = grace_s
         self._monotonic = monotonic
         self._slots: dict[str, dict[str, set[Slot]]] = {kind: {} for kind in limits}
 
@@ -99,7 +108,12 @@ class Limiter:
         return any(self._shed(slots) for slots in most_first)
 
     def _shed(self, slots: set[Slot]) -> bool:
-        silent = [(slot.silent_since, slot) for slot in slots if slot.silent_since is not None]
+        before = self._monotonic() - self._grace_s
+        silent = [
+            (slot.silent_since, slot)
+            for slot in slots
+            if slot.silent_since is not None and slot.silent_since <= before
+        ]
         if not silent:
             return False
         _, oldest = min(silent, key=lambda each: each[0])

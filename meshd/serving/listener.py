@@ -29,7 +29,7 @@ BODY_S = 30.0
 HEAD_LIMITS: dict[str, Any] = {"max_line_size": 8190, "max_field_size": 8190, "max_headers": 64}
 """What aiohttp's parser takes of a request's head: bytes of a line and of a header, and how many headers."""
 _BACKLOG = 512
-_ACCEPTS = 64  # in one turn of the loop, so that a flood does not hold the loop
+_ACCEPTS = 4  # in one turn of the loop: a flood holds up nobody, and who speaks at once is heard before it makes room
 _NO_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _PAUSE_S = 1.0  # before the next try where no file can be opened; a listening socket stays readable meanwhile
 _LOG = structlog.get_logger(part="serving")
@@ -85,15 +85,17 @@ class Listener:
         full: Callable[[Origin], bytes] = lambda _: b"",
         head_s: float = HEAD_S,
         idle_s: float = IDLE_S,
+        grace_s: float = 0.0,
         tls: Tls | None = None,
     ) -> None:
         """protocol: makes what reads and answers one connection.
 
         origin: of a socket that was just accepted; None where it may not speak to us at all; may raise OSError. known:
         who it is after the handshake; None where that tells nothing new. full: what is sent to one that finds no room.
+        grace_s: see Limiter.
         """
         self._protocol = protocol
-        self._limiter = Limiter(limits)
+        self._limiter = Limiter(limits, grace_s=grace_s)
         self._origin = origin
         self._known = known
         self._full = full
@@ -185,6 +187,7 @@ class Listener:
         if origin is None:
             connection.close()
             return
+        protocol = _Connection(self)
         task: asyncio.Task[None] | None = None
 
         def close() -> None:  # while it is in its handshake
@@ -193,47 +196,56 @@ class Listener:
             if task is not None:
                 task.cancel()
 
+        def ended(task: asyncio.Task[None]) -> None:
+            self._beginning.discard(task)
+            if not protocol.begun:  # it was cancelled before it ran, so no transport closes it
+                connection.close()
+            if not protocol.made and slot is not None:
+                self._limiter.release(slot)
+
         slot = self._limiter.take(origin, close)
         if slot is None:
             with contextlib.suppress(OSError), connection:
                 connection.send(self._full(origin))
             return
-        task = asyncio.get_running_loop().create_task(self._begin(connection, slot))
+        task = asyncio.get_running_loop().create_task(self._begin(connection, protocol, slot))
         self._beginning.add(task)
-        task.add_done_callback(self._beginning.discard)
+        task.add_done_callback(ended)
 
-    async def _begin(self, connection: socket.socket, slot: Slot) -> None:
-        protocol = _Connection(self, slot)
+    async def _begin(self, connection: socket.socket, protocol: _Connection, slot: Slot) -> None:
+        protocol.begin(slot)
+        tls = self._tls
         options = (
             {
-                "ssl": self._tls.context,
-                "ssl_handshake_timeout": self._tls.handshake_s,
-                "ssl_shutdown_timeout": self._tls.goodbye_s,
+                "ssl": tls.context,
+                "ssl_handshake_timeout": tls.handshake_s,
+                "ssl_shutdown_timeout": tls.goodbye_s,
             }
-            if self._tls is not None
+            if tls is not None
             else {}
         )
-        try:
-            await asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, connection, **options)  # type: ignore[arg-type]  # the options
-        except OSError:
-            pass  # no handshake, or none in time: that is the caller's
-        finally:
-            if not protocol.made:
-                self._limiter.release(slot)
+        loop = asyncio.get_running_loop()
+        with contextlib.suppress(OSError):  # no handshake, or none in time: that is the caller's
+            await loop.connect_accepted_socket(lambda: protocol, connection, **options)  # type: ignore[arg-type]  # the options
 
 
 class _Connection(asyncio.Protocol):
     """Stands between a transport and the protocol that speaks HTTP, and sees to its time and its slot."""
 
-    def __init__(self, listener: Listener, slot: Slot) -> None:
-        self.made = False
+    def __init__(self, listener: Listener) -> None:
+        """begun: whether a transport has its socket. made: whether that is through its handshake."""
+        self.begun = self.made = False
         self._listener = listener
-        self._slot = slot
+        self._slot: Slot
         self._inner: asyncio.Protocol | None = None
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._end: asyncio.TimerHandle | None = None
         self._unsent = 0
+
+    def begin(self, slot: Slot) -> None:
+        self.begun = True
+        self._slot = slot
 
     def busy(self) -> None:
         self._listener._limiter.busy(self._slot)

@@ -14,6 +14,8 @@ from meshd.errors import Code, MeshError
 from meshd.mesh import tls
 from meshd.mesh.identity import Identity
 from meshd.peer.call import Call
+from meshd.peer.listener import LIMITS, MEMBER, STRANGER
+from meshd.serving.limiter import Limit
 from tests.mesh_room.nodes import Node, raw, refusal_of
 from tests.waiting import until
 
@@ -170,7 +172,9 @@ async def test_a_call_under_way_outlives_its_membership(pair: Pair) -> None:
 
 async def test_strangers_are_few_and_short(make_node: MakeNode) -> None:
     attic = make_node("attic")
-    attic.make_server(strangers_most=8, stranger_s=3.0)
+    attic.make_server(
+        limits={**LIMITS, STRANGER: Limit(each=2, together=8, lasts_s=3.0)}, head_s=60.0, grace_s=60.0
+    )
     await attic.start()
     await attic.found()
     writers: list[asyncio.StreamWriter] = []
@@ -186,11 +190,13 @@ async def test_strangers_are_few_and_short(make_node: MakeNode) -> None:
         with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
             await reader.readexactly(1)
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(20):
         first = [await connect("127.0.0.5"), await connect("127.0.0.5")]
-        await is_hung_up_on(await connect("127.0.0.5"))  # one address does not get all places
+        with pytest.raises(ConnectionError):  # one address does not get all places
+            await connect("127.0.0.5")
         others = [await connect(f"127.0.0.{n}") for n in (6, 6, 7, 7, 8, 8)]
-        await is_hung_up_on(await connect("127.0.0.9"))
+        with pytest.raises(ConnectionError):
+            await connect("127.0.0.9")
         assert not any(reader.at_eof() for reader in first + others)
         for reader in first + others:
             await is_hung_up_on(reader)
@@ -198,6 +204,81 @@ async def test_strangers_are_few_and_short(make_node: MakeNode) -> None:
         writer.close()
     status, _, _ = await raw(attic, "GET", "/hello")
     assert status == 200
+
+
+def half_open(node: Node, local: str) -> socket.socket:
+    """A caller that never says the first word of its handshake."""
+    made = socket.create_connection((node.listen, node.port), source_address=(local, 0))
+    made.setblocking(False)
+    return made
+
+
+async def test_handshakes_that_are_never_finished_are_few_before_it_is_known_who_calls(
+    make_node: MakeNode,
+) -> None:
+    attic = make_node("attic")
+    limits = {**LIMITS, STRANGER: Limit(each=3, together=5, lasts_s=60.0)}
+    attic.make_server(limits=limits, handshake_s=60.0, grace_s=60.0)
+    await attic.start()
+    await attic.found()
+    loop = asyncio.get_running_loop()
+    calls = [half_open(attic, "127.0.0.5") for _ in range(20)]
+    calls += [half_open(attic, f"127.0.0.{number}") for number in range(10, 20)]
+    async with asyncio.timeout(20):
+        for call in [*calls[3:20], *calls[22:]]:
+            assert await loop.sock_recv(call, 1) == b""
+    accepts = attic.server._listener
+    assert accepts is not None
+    assert accepts.count(STRANGER) == 5
+    for call in calls:
+        call.close()
+    await until(lambda: not accepts.count(STRANGER))
+
+
+async def test_the_oldest_handshake_that_is_never_finished_makes_room(make_node: MakeNode) -> None:
+    attic = make_node("attic")
+    limits = {**LIMITS, STRANGER: Limit(each=2, together=2, lasts_s=60.0)}
+    attic.make_server(limits=limits, handshake_s=60.0, grace_s=0.2)
+    await attic.start()
+    await attic.found()
+    calls = [half_open(attic, "127.0.0.5") for _ in range(2)]
+    accepts = attic.server._listener
+    assert accepts is not None
+    await until(lambda: accepts.count(STRANGER) == 2)
+
+    async def is_heard() -> bool:
+        try:
+            _, writer = await asyncio.open_connection(
+                attic.listen, attic.port, ssl=tls.stranger_context(), local_addr=("127.0.0.6", 0)
+            )
+        except ConnectionError:
+            return False  # their grace is not over
+        writer.close()
+        return True
+
+    await until(is_heard)
+    assert await asyncio.wait_for(asyncio.get_running_loop().sock_recv(calls[0], 1), 20) == b""
+    for call in calls:
+        call.close()
+
+
+async def test_members_are_heard_while_strangers_hold_all_their_places(make_node: MakeNode) -> None:
+    attic, barn = make_node("attic"), make_node("barn")
+    limits = {**LIMITS, STRANGER: Limit(each=4, together=4, lasts_s=60.0)}
+    attic.make_server(limits=limits, handshake_s=60.0, grace_s=60.0)
+    await attic.start()
+    await barn.start()
+    await attic.found()
+    await barn.join(await attic.invite())
+    calls = [half_open(attic, "127.0.0.5") for _ in range(4)]
+    accepts = attic.server._listener
+    assert accepts is not None
+    await until(lambda: accepts.count(STRANGER) == 4)
+    barn.peers.keep_only([])  # so that it connects anew
+    await barn.peers.roster(barn.view_of(attic))
+    assert accepts.count(MEMBER)
+    for call in calls:
+        call.close()
 
 
 async def test_what_is_no_http_is_answered_with_a_problem(pair: Pair) -> None:
