@@ -7,11 +7,17 @@ import contextlib
 import ctypes
 import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
+
+from meshd import files
 
 _M_ARENA_MAX = -8  # malloc.h
 _TRIM_EVERY_S = 30.0
 _LEAST = 256 * 1024**2
+# Files of a control group, and what stands before the bytes in them. Version 1 without a limit has a number that no
+# machine reaches; its memory.stat has the least of all above it, too, those that are not mounted here included.
+_LIMITS = (("memory.max", ""), ("memory.limit_in_bytes", ""), ("memory.stat", "hierarchical_memory_limit "))
 
 
 def use_one_arena() -> None:
@@ -31,19 +37,55 @@ def bound_for(share: float, *, total: int | None = None) -> str:
     return str(max(_LEAST, int((available() if total is None else total) * share)))
 
 
-def available(tree: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> int:
+def available(root: Path = Path("/")) -> int:
     """Bytes that this process may use: the machine's, or the least limit of its control group and those above it.
 
-    tree: where control groups of version 2 are mounted; membership: see cgroups(7).
+    Read are both versions of control groups, as a system of version 1, or a hybrid one, limits memory by version 1 only.
+    root: where /proc and the mounts are looked for, for tests.
     """
     limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    lines = membership.read_text(errors="surrogateescape").splitlines()
-    own = next((line[4:] for line in lines if line.startswith("0::/")), "")
-    for group in (tree / own, *(tree / own).parents):
-        if group.is_relative_to(tree):
-            with contextlib.suppress(OSError, ValueError):  # no such file, no controller of memory, or "max"
-                limits.append(int((group / "memory.max").read_text()))
+    try:
+        membership, mounts = (
+            (root / "proc/self" / name).read_text(errors="surrogateescape")
+            for name in ("cgroup", "mountinfo")
+        )
+    except OSError:  # no control groups in this kernel
+        return limits[0]
+    for folder in _groups(membership, mounts):
+        below = root / folder.relative_to("/")
+        limits += [limit for name, said in _LIMITS for limit in _limit(below / name, said)]
     return min(limits)
+
+
+def _groups(membership: str, mounts: str) -> Iterator[Path]:
+    """Folders of the control groups of either version that may limit this process: its own, and each above it.
+
+    membership, mounts: /proc/self/cgroup and /proc/self/mountinfo, see cgroups(7) and proc(5). Where only a part of the
+    tree is mounted, as in a container, that part's own root is the last; its own group may be another than the one that
+    `membership` names, which is then nowhere, and a folder that does not exist limits nothing.
+    """
+    names = {}
+    for line in membership.splitlines():
+        number, controllers, name = line.split(":", 2)
+        if number == "0" or "memory" in controllers.split(","):
+            names["cgroup2" if number == "0" else "cgroup"] = name
+    for line in mounts.splitlines():
+        place, _, source = line.partition(" - ")
+        kind, _, options = source.split(" ", 2)
+        if kind not in names or (kind == "cgroup" and "memory" not in options.split(",")):
+            continue
+        part, at = (Path(files.unescaped(field)) for field in place.split(" ")[3:5])
+        mine = Path(names[kind])
+        own = at / mine.relative_to(part) if mine.is_relative_to(part) else at
+        yield from (folder for folder in (own, *own.parents) if folder.is_relative_to(at))
+
+
+def _limit(path: Path, said: str) -> Iterator[int]:
+    """The number behind `said` in a file of a control group; none where there is no such file or no limit."""
+    with contextlib.suppress(OSError):
+        for line in path.read_text().splitlines():
+            if line.startswith(said) and line.removeprefix(said).isdigit():
+                yield int(line.removeprefix(said))
 
 
 async def give_back() -> None:
