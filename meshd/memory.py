@@ -65,11 +65,11 @@ def _groups(membership: str, mounts: str) -> Iterator[Path]:
     `membership` names, which is then nowhere, and a folder that does not exist limits nothing.
     """
     names = {}
-    for line in membership.splitlines():
+    for line in filter(None, membership.split("\n")):
         number, controllers, name = line.split(":", 2)
         if number == "0" or "memory" in controllers.split(","):
             names["cgroup2" if number == "0" else "cgroup"] = name
-    for line in mounts.splitlines():
+    for line in filter(None, mounts.split("\n")):  # a name may have what else Python takes for a line's end
         place, _, source = line.partition(" - ")
         kind, _, options = source.split(" ", 2)
         if kind not in names or (kind == "cgroup" and "memory" not in options.split(",")):

@@ -127,6 +127,11 @@ def test_a_group_whose_name_the_kernel_escapes_is_found(tmp_path: Path) -> None:
     assert memory.available(root) == 2**27
 
 
+def test_an_odd_name_of_some_other_mount_is_no_matter(tmp_path: Path) -> None:
+    mounts = f"24 23 8:2 / /media/a\u2028b\x85c rw - vfat /dev/sdb1 rw\n{V2}"
+    assert memory.available(machine(tmp_path, "0::/own\n", mounts, {"own/memory.max": f"{2**27}"})) == 2**27
+
+
 def test_a_kernel_without_control_groups_has_the_machines_memory(tmp_path: Path) -> None:
     assert memory.available(tmp_path) == MACHINE
 
