@@ -18,7 +18,18 @@ from meshd.supervise.groups import Group
 _LAUNCHER = Path(__file__).with_name("launch.py")
 _LINE_LIMIT = 64 * 1024  # a longer line is handed on in pieces
 MARK = "MESHD_CHILD_OF"
-"""Environment variable of every child: the state folder it belongs to, so that a later run knows its leftovers."""
+"""Environment variable of every child: the path of the state folder it belongs to, for a person who looks."""
+IDENTITY = "MESHD_CHILD_ID"
+"""Environment variable of every child: which folder that is, so that a later run knows its leftovers."""
+
+
+def identity(folder: Path) -> str:
+    """The same for no two folders of this machine at a time, whatever their paths and in whichever container they are.
+
+    Raises OSError.
+    """
+    status = folder.stat()
+    return f"{status.st_dev}:{status.st_ino}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +74,8 @@ class Child:
     @classmethod
     async def spawn(cls, launch: Launch, on_line: Callable[[str], None], group: Group | None = None) -> Child:
         """Start it in a session and a group of its own. Must be called from the main thread: PDEATHSIG fires when the
-        *thread* that forked ends. group: made and empty. Raises OSError where Python itself cannot be started."""
+        *thread* that forked ends. group: made and empty. Raises OSError where Python itself cannot be started, or the
+        state folder is gone."""
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-I",
@@ -73,7 +85,7 @@ class Child:
             *((str(group.path),) if group is not None else ()),
             "--",
             *launch.argv,
-            env={**launch.env, MARK: str(launch.owner)},
+            env={**launch.env, MARK: str(launch.owner), IDENTITY: identity(launch.owner)},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from meshd.supervise.child import MARK, Child, Launch
+from meshd.supervise.child import IDENTITY, MARK, Child, Launch
 from tests.supervise.programs import python
 from tests.waiting import until
 
@@ -157,7 +157,7 @@ async def test_it_has_a_session_of_its_own_no_input_and_only_the_given_environme
     child = await Child.spawn(Launch(python(code), {"A": "b"}, tmp_path), lines.append)
     async with asyncio.timeout(30):
         await child.ended.wait()
-    assert lines == ["True", "True", str(["A", MARK])]
+    assert lines == ["True", "True", str(["A", IDENTITY, MARK])]
 
 
 async def test_a_program_that_cannot_be_started_says_so() -> None:
