@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from typing import Any
 
 from meshctl import hints, render
 from meshctl.errors import DEGRADED, DONE
+from meshctl.fetching import Fetching
 
 Event = dict[str, Any]
 
@@ -25,6 +27,8 @@ class Follower:
         self._detach = detach
         self._as_json = as_json
         self._progress = render.Progress(name, total)
+        self._fetching = Fetching()
+        self._line = render.Line()
 
     def follow(self, events: Iterable[Event]) -> int:
         """Reads to the end. Returns the exit code; raises MeshctlError as the stream does."""
@@ -43,26 +47,38 @@ class Follower:
                 elif not self._as_json:
                     self._show(kind, event)
         finally:
-            self._progress.clear()
+            self._clear()
         return code
+
+    def _clear(self) -> None:
+        self._progress.clear()
+        self._line.clear()
 
     def _show(self, kind: object, event: Event) -> None:
         if kind == "progress":
             self._progress.update(_number(event.get("bytes")))
             return
-        self._progress.clear()
+        node = str(event.get("node"))
+        if kind == "fetching":
+            self._fetching.heard(
+                node, _number(event.get("bytes")), _number(event.get("size")), time.monotonic()
+            )
+        else:
+            self._clear()
         if kind == "copy":
-            node = render.safe(event.get("node"))
-            render.note(f"  copy on {node}  {event.get('held')}/{event.get('wanted')}")
+            self._fetching.ended(node)
+            render.note(f"  copy on {render.safe(node)}  {event.get('held')}/{event.get('wanted')}")
         elif kind == "step":
             render.note(f"  {render.safe(event.get('message'))}")
+        if line := self._fetching.line(time.monotonic()):
+            self._line.draw(line)
 
     def _finish(self, event: Event) -> int:
         entry: Event = event.get("entry") or {}
         degraded = bool(event.get("degraded")) and not self._detach
         self._wanted = self._wanted or _number(entry.get("wanted"))
         if not self._as_json:
-            self._progress.clear()
+            self._clear()
             self._say_result(entry, degraded)
             if degraded:
                 self._say_missing(event.get("missing") or [], _held(entry))

@@ -147,34 +147,20 @@ def confirm(question: str, yes: bool) -> bool:
     return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
 
-class Progress:
+class Line:
     """One line on stderr, rewritten in place; silent where stderr is not a terminal."""
 
-    EVERY_S = 0.1
-
-    def __init__(self, label: str, total: int | None) -> None:
-        self._label = safe(label)
-        self._total = total
+    def __init__(self) -> None:
         self._live = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-        self._began = time.monotonic()
-        self._next = 0.0
         self._drawn = False
 
-    def update(self, done: int) -> None:
-        """Bytes so far."""
-        now = time.monotonic()
-        if not self._live or now < self._next:
+    def draw(self, text: str) -> None:
+        """Show it instead of what it was. Where it is too long its end is shown: the numbers there are what changes."""
+        if not self._live:
             return
-        self._next = now + self.EVERY_S
-        elapsed = now - self._began
-        text = f"{self._label}  {size(done)}"
-        if self._total:
-            text += f" of {size(self._total)}  {min(100, 100 * done // self._total)} %"
-        if elapsed > 0.5:
-            text += f"  {size(done / elapsed)}/s"
         columns = _terminal_columns()
         while text and width(text) >= columns:
-            text = text[1:]  # the numbers at the end are what changes
+            text = text[1:]
         sys.stderr.write(f"\r\x1b[K{text}")
         sys.stderr.flush()
         self._drawn = True
@@ -185,7 +171,38 @@ class Progress:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
             self._drawn = False
-            self._next = 0.0
+
+
+class Progress:
+    """How much of something has come or gone, as one `Line`."""
+
+    EVERY_S = 0.1
+
+    def __init__(self, label: str, total: int | None) -> None:
+        self._label = safe(label)
+        self._total = total
+        self._line = Line()
+        self._began = time.monotonic()
+        self._next = 0.0
+
+    def update(self, done: int) -> None:
+        """Bytes so far."""
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + self.EVERY_S
+        elapsed = now - self._began
+        text = f"{self._label}  {size(done)}"
+        if self._total:
+            text += f" of {size(self._total)}  {min(100, 100 * done // self._total)} %"
+        if elapsed > 0.5:
+            text += f"  {size(done / elapsed)}/s"
+        self._line.draw(text)
+
+    def clear(self) -> None:
+        """Takes the line away, so that another may be written."""
+        self._line.clear()
+        self._next = 0.0
 
 
 def _terminal_columns() -> int:

@@ -18,6 +18,7 @@ _PIN_EVENTS = (
     wire.ProgressEvent,
     wire.AddedEvent,
     wire.EntryEvent,
+    wire.FetchingEvent,
     wire.CopyEvent,
     wire.PinDoneEvent,
     wire.ErrorEvent,

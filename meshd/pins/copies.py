@@ -24,13 +24,14 @@ _AT_ONCE = 500  # CIDs in one question
 
 @dataclass(slots=True)
 class Question:
-    """One CID that somebody waits for on one node. changed is set whenever `copy` is another than before; since: when
-    its state, or how much of it was fetched, last changed."""
+    """One CID that somebody waits for on one node. changed is set whenever `copy` or `fetched_bytes` is another than
+    before; since: when its state, or how much of it was fetched, last changed. fetched: blocks."""
 
     cid: str
     copy: Copy
     since: float
     fetched: int = 0
+    fetched_bytes: int = 0
     pause: float = FIRST_PAUSE
     due: float = 0.0
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -105,6 +106,10 @@ class Asker:
             fetched = 0 if answer is None else answer.fetched.get(question.cid, 0)
             if fetched != question.fetched:
                 question.fetched, question.since = fetched, now
+            fetched_bytes = 0 if answer is None else answer.fetched_bytes.get(question.cid, 0)
+            if fetched_bytes != question.fetched_bytes:
+                question.fetched_bytes = fetched_bytes
+                question.changed.set()
             question.due = now + question.pause
             question.pause = min(question.pause * 2, LONGEST_PAUSE)
 
@@ -127,7 +132,8 @@ class Copies:
                 answer.states[cid] = "held"
             elif cid in self._gate.fetching:
                 answer.states[cid] = "fetching"
-                answer.fetched[cid] = self._gate.fetching[cid]
+                fetched = self._gate.fetching[cid]
+                answer.fetched[cid], answer.fetched_bytes[cid] = fetched.blocks, fetched.size
             elif cid in self._gate.refused:
                 answer.states[cid] = "refused"
                 answer.details[cid] = self._gate.refused[cid]

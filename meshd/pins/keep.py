@@ -253,12 +253,12 @@ class Keeper:
         missing: list[wire.Copy] = []
         lock = asyncio.Lock()
 
-        async def say(message: str) -> None:
+        async def tell(event: wire.Wire) -> None:
             async with lock:
-                await emit(wire.StepEvent(message=message))
+                await emit(event)
 
         async def one(member: wire.Member) -> None:
-            copy = await self._await_copy(member, pin, say)
+            copy = await self._await_copy(member, pin, tell)
             async with lock:
                 if copy.state == "held":
                     held.append(member.name)
@@ -271,22 +271,25 @@ class Keeper:
                 group.create_task(one(member), name=f"see-{pin.cid[-8:]}-{member.name}")
         return Kept(pin, tuple(held), tuple(missing))
 
-    async def _await_copy(
-        self, member: wire.Member, pin: Pin, say: Callable[[str], Awaitable[None]]
-    ) -> wire.Copy:
+    async def _await_copy(self, member: wire.Member, pin: Pin, tell: Emit) -> wire.Copy:
         """What became of one node's copy, once it holds it, refuses it, or was waited for long enough."""
         asker: Asker = self._copies.asker(member)
         question: Question = asker.open(pin.cid)
         said = ""
+        told, told_at = 0, float("-inf")
         try:
             while True:
-                copy = question.copy
-                waited = asyncio.get_running_loop().time() - question.since
+                copy, fetched = question.copy, min(question.fetched_bytes, pin.size)
+                now = asyncio.get_running_loop().time()
+                waited = now - question.since
                 if copy.state == "held" or patience.given_up(copy.state, waited, away=self._is_away(member)):
                     return copy
                 if (message := patience.worth_saying(copy.state, waited, member.name)) and message != said:
                     said = message
-                    await say(message)
+                    await tell(wire.StepEvent(message=message))
+                if copy.state == "fetching" and patience.worth_telling(fetched, told, now - told_at):
+                    told, told_at = fetched, now
+                    await tell(wire.FetchingEvent(node=member.name, bytes=fetched, size=pin.size))
                 question.changed.clear()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(1.0):

@@ -10,6 +10,7 @@ SILENT_S = 20.0  # a chosen node that does not answer for so long is given up
 AWAY_S = 2.0  # one that is known to be away
 IDLE_S = 90.0  # one that answers, but neither fetches nor holds
 STALLED_S = 180.0  # one that fetches, and has got nothing more: a block of 1 MiB at 64 kbit/s takes 130 s
+TELL_EVERY_S = 1.0  # how much a node has fetched
 SAY_AFTER_S: dict[State, float] = {"unknown": 2.0, "missing": 10.0, "fetching": 15.0}
 
 
@@ -32,3 +33,8 @@ def worth_saying(state: State, waited_s: float, node: str) -> str:
         "missing": f"waiting for {node}, which has not begun to fetch it",
         "fetching": f"waiting for {node}, which gets nothing more of it at the moment",
     }[state]
+
+
+def worth_telling(fetched: int, told: int, passed_s: float) -> bool:
+    """Whether whoever waits should hear how much a node has fetched. told: the last such number; passed_s: since then."""
+    return fetched != told and passed_s >= TELL_EVERY_S

@@ -38,6 +38,19 @@ class EntryEvent(Wire):
     wanted: int
 
 
+class FetchingEvent(Wire):
+    """A node that shall hold the entry has got more of it; at most one a second and node.
+
+    bytes: of the blocks that it has by now, those that it had before included; size: of the content. A block that comes
+    more than once in the content counts once, so `copy` may come long before the size is reached.
+    """
+
+    event: Literal["fetching"] = "fetching"
+    node: str
+    bytes: int
+    size: int
+
+
 class CopyEvent(Wire):
     """One more node was asked and holds it durably."""
 

@@ -113,6 +113,7 @@ class Confirmed(Wire):
     states: dict[str, Literal["held", "fetching", "missing", "refused"]]
     details: dict[str, str] = Field(default_factory=dict)  # why, for those that were refused
     fetched: dict[str, int] = Field(default_factory=dict)  # blocks so far, for those that are being fetched
+    fetched_bytes: dict[str, int] = Field(default_factory=dict)  # the same in bytes; 0.1.0 does not say
 
 
 class Removal(Wire):

@@ -94,6 +94,23 @@ async def test_pinned_is_said_only_once_it_is_on_the_disk(machine: Machine) -> N
             assert await door.gate.held([cid]) == {cid}
 
 
+async def test_how_far_a_fetch_is_it_tells_in_blocks_and_in_bytes(machine: Machine) -> None:
+    """The same block counts once, as it is fetched once."""
+    mib = 1024**2  # of a block
+    first = noise(mib)
+    root = (await machine.add(Part("file", first + noise(mib) + first))).root
+    await machine.uploads.release(root)
+    with slow(machine.state) as disk:
+        async with opened(machine, disk=disk) as door:
+            answer = asyncio.create_task(door.pin(root))
+            await disk.began.wait()
+            fetched = door.gate.fetching[root]
+            disk.go_on()
+            await answer
+    assert fetched.blocks == 3, "two of the file's, and the one that names them"
+    assert 2 * mib < fetched.size < 2.001 * mib
+
+
 async def test_where_the_disk_fails_pinned_is_not_said(machine: Machine) -> None:
     cid = await unpinned(machine)
     with slow(machine.state) as disk:

@@ -24,6 +24,7 @@ class Node:
         self.states: dict[str, State] = {}
         self.details: dict[str, str] = {}
         self.fetched: dict[str, int] = {}
+        self.fetched_bytes: dict[str, int] = {}
         self.asked: list[list[str]] = []
         self.error: MeshError | None = None
 
@@ -32,7 +33,12 @@ class Node:
         if self.error is not None:
             raise self.error
         states = {c: self.states[c] for c in cids if c in self.states}
-        return Confirmed(states=states, details=self.details, fetched=dict(self.fetched))
+        return Confirmed(
+            states=states,
+            details=self.details,
+            fetched=dict(self.fetched),
+            fetched_bytes=dict(self.fetched_bytes),
+        )
 
 
 @pytest.fixture
@@ -97,6 +103,19 @@ async def test_one_that_fetches_more_has_not_stalled(node: Node, asker: Asker) -
     node.fetched["c1"] = 2
     await until(lambda: question.fetched == 2)
     assert question.since > since
+    asker.close(question)
+
+
+async def test_who_waits_hears_how_much_it_has_fetched(node: Node, asker: Asker) -> None:
+    node.states["c1"], node.fetched_bytes["c1"] = "fetching", 262_144
+    question = asker.open("c1")
+    await becomes(question, "fetching")
+    assert question.fetched_bytes == 262_144
+    question.changed.clear()
+    node.fetched_bytes["c1"] = 524_288
+    async with asyncio.timeout(10):
+        await question.changed.wait()
+    assert question.fetched_bytes == 524_288
     asker.close(question)
 
 

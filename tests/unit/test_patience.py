@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from meshd.pins.patience import SAY_AFTER_S, State, given_up, worth_saying
+from meshd.pins.patience import SAY_AFTER_S, TELL_EVERY_S, State, given_up, worth_saying, worth_telling
 
 
 @pytest.mark.parametrize(
@@ -40,3 +40,20 @@ def test_who_waits_is_told_for_whom_and_not_at_once(state: State) -> None:
 @pytest.mark.parametrize("state", ["held", "refused"])
 def test_there_is_nothing_to_say_of_a_node_that_is_done(state: State) -> None:
     assert worth_saying(state, 1e9, "barn") == ""
+
+
+@pytest.mark.parametrize(
+    ("fetched", "told", "passed_s", "expected"),
+    [
+        (0, 0, float("inf"), False),  # nothing yet
+        (1, 0, float("inf"), True),
+        (2, 1, TELL_EVERY_S / 2, False),
+        (2, 1, TELL_EVERY_S, True),
+        (2, 2, 1e9, False),
+        (1, 2, TELL_EVERY_S, True),  # it has begun anew
+    ],
+)
+def test_what_a_node_has_fetched_is_told_when_it_changed_and_not_too_often(
+    fetched: int, told: int, passed_s: float, expected: bool
+) -> None:
+    assert worth_telling(fetched, told, passed_s) is expected
