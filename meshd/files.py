@@ -215,11 +215,17 @@ def _check_folder(path: Path, key: str, *, owned: bool) -> None:
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
     owner = path.stat().st_uid
     if owned and owner != os.geteuid():  # root, too: what it wrote there the owner could not read afterwards
+        # A volume that a container's runtime has opened for our group stays its owner's; a node's state is nobody else's.
+        room_inside = (
+            key == "state" and os.access(path, os.W_OK | os.X_OK) and not (path / "node.key").exists()
+        )
         raise MeshError(
             Code.BAD_STATE,
             f"cannot use {path}",
             f"it belongs to {_user(owner)}, and this meshd runs as {_user(os.geteuid())}",
-            f"run meshd as {_user(owner)}, or name another folder in [paths] {key} of the configuration",
+            f"use a folder inside it: [paths] state = {json.dumps(str(path / 'state'))}; or run meshd as {_user(owner)}"
+            if room_inside
+            else f"run meshd as {_user(owner)}, or name another folder in [paths] {key} of the configuration",
         )
 
 

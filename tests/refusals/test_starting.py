@@ -65,7 +65,7 @@ def test_a_state_folder_of_another_owner(make_node: MakeNode) -> None:
     node.state.mkdir(mode=0o777)
     node.state.chmod(0o777)
     cause = "it belongs to root, and this meshd runs as nobody"
-    hint = "run meshd as root, or name another folder in [paths] state of the configuration"
+    hint = f'use a folder inside it: [paths] state = "{node.state}/state"; or run meshd as root'
     assert meshd_run(node.config, user=OTHER) == (1, "", refused(f"cannot use {node.state}", cause, hint))
     assert list(node.state.iterdir()) == []
 
