@@ -95,6 +95,8 @@ def _at_rest(secrets: Part) -> str:
     """How the mesh's secrets lie on this node's disk."""
     key = str(secrets.get("key") or "")
     match secrets.get("kept"):
+        case "credentials" if secrets.get("by") == "environment":
+            return "handed over in CREDENTIALS_DIRECTORY; in no file of meshd's"
         case "credentials":
             return "handed over by systemd; in no file of meshd's"
         case "encrypted" if secrets.get("encrypted"):

@@ -1,5 +1,6 @@
-"""Where the mesh's secrets are kept: in plain files of this node, or handed over by systemd and in no file of its own.
+"""Where the mesh's secrets are kept: in plain files of this node, or handed over and in no file of its own.
 
+By systemd, or by whoever else fills a folder and names it, such as a container with a Secret mounted into it.
 A unit's credentials lie in memory that is never swapped, in $CREDENTIALS_DIRECTORY, for that unit alone (systemd.exec(5)).
 Two pairs are taken: `swarm.key` and `cluster.secret`, from whatever the machine's owner has systemd load; and the same
 names after `encrypted.`, which systemd decrypts from two files that `meshd encrypt-secrets` made in the state folder.
@@ -12,6 +13,7 @@ import hmac
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import structlog
 
@@ -21,6 +23,7 @@ from meshd.mesh.secrets import CLUSTER_SECRET, NAMES, SWARM_KEY, Secrets, unusab
 
 PREFIX = "encrypted."
 SUFFIX = ".encrypted"
+_RUN = "/run"  # where the system's services have theirs
 # The first 16 bytes of an encrypted credential say which keys it takes (systemd's src/shared/creds-util.h; the first of
 # each kind was seen of systemd-creds 252). What is not here, as a key of no length, counts for nothing.
 _KEYS = {
@@ -75,6 +78,7 @@ class SecretStore:
         self._private = private
         folder = environment("CREDENTIALS_DIRECTORY")
         self._credentials = Path(folder) if folder else None
+        self._by_systemd = bool(folder) and _is_systemds(Path(folder or ""), environment)
 
     def load(self) -> Secrets:
         """Those of the mesh. Raises MeshError BAD_STATE that names what cannot be used."""
@@ -120,7 +124,7 @@ class SecretStore:
             raise self._another_mesh(handed)
         engines()
         if any((self._state / "secrets" / name).exists() for name in NAMES):
-            _LOG.info("systemd hands over the mesh's secrets: the plain files go")
+            _LOG.info("the mesh's secrets are handed over: the plain files go")
         Secrets.erase(self._state)
 
     def another_mesh(self) -> MeshError:
@@ -157,7 +161,8 @@ class SecretStore:
         if not self._off_the_disk():
             return wire.SecretsAtRest(kept="files", key="", encrypted=False)
         if self._handed() == SWARM_KEY:
-            return wire.SecretsAtRest(kept="credentials", key="", encrypted=False)
+            by: Literal["systemd", "environment"] = "systemd" if self._by_systemd else "environment"
+            return wire.SecretsAtRest(kept="credentials", key="", encrypted=False, by=by)
         keys = {key_of(encrypted_file(self._state, name).read_bytes()) for name in NAMES}
         key = keys.pop() if len(keys) == 1 else ""
         return wire.SecretsAtRest(kept="encrypted", key=key, encrypted="tpm2" in key)
@@ -198,7 +203,7 @@ class SecretStore:
         try:
             return Secrets.read(self._credentials / swarm_key, self._credentials / cluster_secret)
         except MeshError as exc:
-            raise MeshError(Code.BAD_STATE, exc.title, exc.detail, _where(swarm_key)) from None
+            raise MeshError(Code.BAD_STATE, exc.title, exc.detail, self._where(swarm_key)) from None
 
     def _another_mesh(self, swarm_key: str) -> MeshError:
         assert self._credentials is not None  # noqa: S101 - as above
@@ -206,7 +211,16 @@ class SecretStore:
             Code.BAD_STATE,
             f"cannot use {self._credentials / swarm_key}",
             "it, or the cluster's secret beside it, is another mesh's",
-            _where(swarm_key),
+            self._where(swarm_key),
+        )
+
+    def _where(self, swarm_key: str) -> str:
+        if swarm_key.startswith(PREFIX):
+            return "sudo meshd decrypt-secrets"
+        if not self._by_systemd:
+            return f"see who fills that folder (CREDENTIALS_DIRECTORY), and mend what is in it: ls -l {self._credentials}"
+        return (
+            f"see which lines hand them over, and mend what they name: systemctl cat meshd | grep {SWARM_KEY}"
         )
 
 
@@ -214,10 +228,11 @@ def _same(one: Secrets, other: Secrets) -> bool:
     return hmac.compare_digest(one.digest(), other.digest())
 
 
-def _where(swarm_key: str) -> str:
-    if swarm_key.startswith(PREFIX):
-        return "sudo meshd decrypt-secrets"
-    return f"see which lines hand them over, and mend what they name: systemctl cat meshd | grep {SWARM_KEY}"
+def _is_systemds(folder: Path, environment: Callable[[str], str | None]) -> bool:
+    """Whether it is the folder that a systemd made for this unit: systemd.exec(5). One of a container may be
+    called the same, but nobody invoked a unit there."""
+    runtime = (_RUN, environment("XDG_RUNTIME_DIR") or _RUN)
+    return bool(environment("INVOCATION_ID")) and folder.parent in {Path(at, "credentials") for at in runtime}
 
 
 def _not_decrypted(state: Path) -> MeshError:

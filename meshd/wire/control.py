@@ -108,14 +108,17 @@ class PinCounts(Wire):
 class SecretsAtRest(Wire):
     """How the mesh's secrets lie on this node's disk.
 
-    kept: files, plain ones that only meshd may read; credentials, in no file of meshd's, as systemd hands them over;
+    kept: files, plain ones that only meshd may read; credentials, in no file of meshd's, as somebody hands them over;
     encrypted, with systemd-creds and by the key named in `key`: host, tpm2, host+tpm2, "" for another.
     encrypted: whether that key is in a TPM. A host key lies on the same disk, and so does not count.
+    by: who hands them over: systemd, or environment, where whoever started meshd set CREDENTIALS_DIRECTORY, as a
+    container does; "" where nobody does, and from 0.1.0.
     """
 
     kept: Literal["files", "credentials", "encrypted"]
     key: str
     encrypted: bool
+    by: Literal["", "systemd", "environment"] = ""
 
 
 class Status(Wire):

@@ -74,8 +74,10 @@ def test_a_mesh_is_founded_with_them_and_they_are_in_no_file_of_its_state(
         "kubo/swarm.key",
         "cluster/service.json",
     }
-    assert attic.status()["secrets"] == {"kept": "credentials", "key": "", "encrypted": False}
-    assert "secrets  handed over by systemd; in no file of meshd's" in attic.do("status").out
+    lie = {"kept": "credentials", "key": "", "encrypted": False, "by": "environment"}
+    assert attic.status()["secrets"] == lie
+    said = "secrets  handed over in CREDENTIALS_DIRECTORY; in no file of meshd's"
+    assert said in attic.do("status").out
     assert "secrets  in plain files that only meshd may read" in barn.do("status").out
 
     attic.stop()
@@ -132,7 +134,7 @@ def test_another_meshs_are_refused_and_the_plain_files_stay(make_mesh: MakeMesh,
     code, said = ended_at_once(attic)
     assert code == 1
     assert said.startswith(f"meshd: cannot use {attic.credentials}/swarm.key\n")
-    assert "  it, or the cluster's secret beside it, is another mesh's\n  try: see which lines" in said
+    assert "  it, or the cluster's secret beside it, is another mesh's\n  try: see who fills" in said
     assert Secrets.load(attic.state) == own
 
 

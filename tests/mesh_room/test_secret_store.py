@@ -10,6 +10,7 @@ import pytest
 
 from meshd import files
 from meshd.errors import Code, MeshError
+from meshd.mesh import secret_store
 from meshd.mesh.secret_store import SecretStore, encrypted_file, key_of
 from meshd.mesh.secrets import NAMES, Secrets
 
@@ -176,6 +177,41 @@ def test_a_mesh_after_one_whose_leaving_was_cut_off_is_not_handed_the_old_ones(
     store.settle(secrets.digest(), nothing_else)
 
 
+@pytest.mark.usefixtures("in_memory")
+@pytest.mark.parametrize(
+    ("folder", "more", "by"),
+    [
+        ("run/credentials/meshd.service", {"INVOCATION_ID": "1f"}, "systemd"),
+        ("user/credentials/meshd.service", {"INVOCATION_ID": "1f", "XDG_RUNTIME_DIR": "user"}, "systemd"),
+        ("run/secrets/meshd", {}, "environment"),
+        ("run/credentials/meshd", {}, "environment"),
+        ("run/secrets/meshd", {"INVOCATION_ID": "1f", "NOTIFY_SOCKET": "/run/notify"}, "environment"),
+        ("run/credentials/a/b", {"INVOCATION_ID": "1f"}, "environment"),
+    ],
+    ids=("a unit", "a user's unit", "a container", "so called", "started by a unit", "deeper"),
+)
+def test_who_hands_them_over_is_said(
+    folder: str, more: dict[str, str], by: str, secrets: Secrets, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container may be told of systemd's NOTIFY_SOCKET, and a shell that a unit has started has its INVOCATION_ID."""
+    place = state.parent / folder
+    place.mkdir(parents=True)
+    for name, text in zip(NAMES, (secrets.swarm_key, secrets.cluster_secret), strict=True):
+        (place / name).write_text(text)
+    monkeypatch.setattr(secret_store, "_RUN", str(state.parent / "run"))
+    environment = {"CREDENTIALS_DIRECTORY": str(place), **more}
+    if "XDG_RUNTIME_DIR" in more:
+        environment["XDG_RUNTIME_DIR"] = str(state.parent / more["XDG_RUNTIME_DIR"])
+    store = SecretStore(state, state.parent / "run", environment.get)
+    assert (store.at_rest().kept, store.at_rest().by) == ("credentials", by)
+    with pytest.raises(MeshError) as caught:
+        store.settle(Secrets.generate().digest(), nothing_else)
+    assert ("systemctl" in caught.value.hint, str(place) in caught.value.hint) == (
+        by == "systemd",
+        by != "systemd",
+    )
+
+
 def test_on_a_disk_the_run_folder_is_no_better_than_a_file(
     state: Path, secrets: Secrets, hand_over: HandOver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -257,6 +293,6 @@ def test_another_mesh_s_secrets_are_told_by_where_they_are(
     handed = hand_over(secrets).another_mesh()
     assert handed.title.startswith("cannot use ")
     assert handed.title.endswith("/credentials/swarm.key")
-    assert handed.hint.startswith("see which lines hand them over")
+    assert handed.hint.startswith("see who fills that folder")
     secrets.save(state)
     assert hand_over(secrets).another_mesh().title == f"cannot use {state}/secrets/swarm.key"

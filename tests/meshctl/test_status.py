@@ -37,21 +37,33 @@ def condition(severity: str, title: str, cause: str = "", hint: str = "") -> Doc
 
 
 @pytest.mark.parametrize(
-    ("kept", "key", "encrypted", "text"),
+    ("kept", "key", "encrypted", "by", "text"),
     [
-        ("files", "", False, "in plain files that only meshd may read"),
-        ("credentials", "", False, "handed over by systemd; in no file of meshd's"),
-        ("encrypted", "host", False, "not encrypted: the key to them lies on a disk of this machine"),
-        ("encrypted", "host+tpm2", True, "encrypted, by a key in this machine's TPM (host+tpm2)"),
-        ("encrypted", "", False, "encrypted by a key that is not known, which does not count"),
+        ("files", "", False, "", "in plain files that only meshd may read"),
+        ("credentials", "", False, "systemd", "handed over by systemd; in no file of meshd's"),
+        (
+            *("credentials", "", False, "environment"),
+            "handed over in CREDENTIALS_DIRECTORY; in no file of meshd's",
+        ),
+        ("encrypted", "host", False, "", "not encrypted: the key to them lies on a disk of this machine"),
+        ("encrypted", "host+tpm2", True, "", "encrypted, by a key in this machine's TPM (host+tpm2)"),
+        ("encrypted", "", False, "", "encrypted by a key that is not known, which does not count"),
     ],
 )
 async def test_how_the_secrets_lie_on_the_disk(
-    meshctl: Meshctl, meshd: FakeMeshd, kept: str, key: str, encrypted: bool, text: str
+    meshctl: Meshctl, meshd: FakeMeshd, kept: str, key: str, encrypted: bool, by: str, text: str
 ) -> None:
-    secrets = {"kept": kept, "key": key, "encrypted": encrypted}
+    secrets = {"kept": kept, "key": key, "encrypted": encrypted, "by": by}
     meshd.answers("GET", "/v1/status", status(secrets=secrets))
     assert f"\nsecrets  {text}\n" in (await meshctl("status")).out
+
+
+async def test_a_daemon_of_0_1_0_does_not_say_who_hands_the_secrets_over(
+    meshctl: Meshctl, meshd: FakeMeshd
+) -> None:
+    secrets = {"kept": "credentials", "key": "", "encrypted": False}
+    meshd.answers("GET", "/v1/status", status(secrets=secrets))
+    assert "\nsecrets  handed over by systemd; in no file of meshd's\n" in (await meshctl("status")).out
 
 
 async def test_the_overview_fits_on_a_screen_and_says_that_all_is_well(
