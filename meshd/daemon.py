@@ -12,7 +12,7 @@ from meshd import files, memory
 from meshd.config import Config
 from meshd.node import Node
 from meshd.service_manager import ServiceManager
-from meshd.supervise import leftovers
+from meshd.supervise import kernel, leftovers
 from meshd.supervise.groups import delegated
 
 _LOG = structlog.get_logger(part="daemon")
@@ -28,6 +28,7 @@ async def run(
 
     reread: the configuration as it is now, for a SIGHUP of the manager; None where it cannot be used.
     """
+    kernel.check()
     memory.use_one_arena()
     files.check_disk(config.state, config.paths.disk)
     files.prepare_folders(config.state, config.paths.run.absolute(), config.private_sockets)
