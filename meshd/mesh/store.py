@@ -35,12 +35,9 @@ class MeshStore:
         self._path = folder / "mesh.json"
         self._fingerprint = fingerprint
         self._now = now
-        self._state = state.read(self._path, fingerprint)
-        self._digest = roster.digest(self._state.entries) if self._state else ""
+        self._show(state.read(self._path, fingerprint))
         self._own: Joiner | None = None  # what this node last said of itself
-        self._leaving = (
-            0.0  # since when it leaves; a mark that a leave which was cut off has left is taken back
-        )
+        self._leaving = 0.0  # since when it leaves; a mark that a cut-off leave has left is taken back
         self._writing = asyncio.Lock()
         self._commits: set[asyncio.Task[object]] = set()
         self._subscribers: list[Callable[[], None]] = []
@@ -64,11 +61,11 @@ class MeshStore:
 
     def members(self) -> list[Member]:
         """The live members, this node among them, in the order in which they came."""
-        return roster.live(self._state.entries) if self._state else []
+        return list(self._members)
 
     def peers(self) -> list[Member]:
         """The live members but this node."""
-        return [member for member in self.members() if member.fingerprint != self._fingerprint]
+        return [member for member in self._members if member.fingerprint != self._fingerprint]
 
     def staying(self, without: str) -> list[Member]:
         """The members on whose copies one can count once the node of that fingerprint is gone: see `roster.staying`."""
@@ -86,16 +83,15 @@ class MeshStore:
         """The live member of that name (as `name_of` gives it; case does not matter)."""
         if self._state is None:
             return None
-        for fingerprint, called in roster.names(self._state.entries).items():
+        for fingerprint, called in self._names.items():
             if called.casefold() == name.casefold():
                 return self._state.entries[fingerprint]
         return None
 
     def name_of(self, fingerprint: str) -> str:
         """What people call that node; the beginning of its fingerprint where nobody knows it."""
-        entries = self._state.entries if self._state else {}
-        called = roster.names(entries).get(fingerprint)
-        known = entries.get(fingerprint)
+        called = self._names.get(fingerprint)
+        known = self._state.entries.get(fingerprint) if self._state else None
         return called or (known.name if known else fingerprint[:16])
 
     def roster(self) -> Roster:
@@ -355,11 +351,18 @@ class MeshStore:
                     await asyncio.to_thread(state.write, self._path, changed)
             except OSError as exc:
                 raise not_written(self._path, exc) from exc
-            self._state = changed
-            self._digest = roster.digest(changed.entries) if changed else ""
+            self._show(changed)
         for callback in self._subscribers:
             callback()
         return answer
+
+    def _show(self, changed: MeshState | None) -> None:
+        """What follows from the roster is worked out once a change: it is asked for several times a second."""
+        entries = changed.entries if changed else {}
+        self._state = changed
+        self._digest = roster.digest(entries) if changed else ""
+        self._members = roster.live(entries)
+        self._names = roster.names(entries)
 
     def _usable(self, members: Iterable[Member]) -> list[Member]:
         usable: list[Member] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import math
 import random
 import time
 from collections.abc import Awaitable, Callable
@@ -79,6 +80,10 @@ class Watch:
         self._now = now
         self._monotonic = monotonic
         self._watched: dict[str, _Watched] = {}
+        self._states: tuple[PeerState, ...] | None = None  # until something is new
+        self._states_until = (
+            math.inf
+        )  # monotonic: when the first of them counts as away, unless it is heard again
         self._seen_file = seen_file
         self._seen = _read_seen(seen_file)
         self._seen_written = 0.0
@@ -89,8 +94,15 @@ class Watch:
     # -- what others see -------------------------------------------------------------------------------------------
 
     def states(self) -> tuple[PeerState, ...]:
-        """Each live member but this node, in the order in which they came."""
-        return tuple(self._state(member) for member in self._store.peers())
+        """Each live member but this node, in the order in which they came. Cheap where nothing is new: each copy that is
+        waited for asks for it again and again."""
+        if self._states is None or self._monotonic() >= self._states_until:
+            self._states = tuple(self._state(member) for member in self._store.peers())
+            reached = [
+                w.seen_at for w in self._watched.values() if w.seen_at is not None and self._reachable(w)
+            ]
+            self._states_until = min(reached, default=math.inf) + _MISSED * self._interval
+        return self._states
 
     def subscribe(self, callback: Callable[[], None]) -> None:
         """`callback` is called in the loop when a peer comes or goes. It must not block nor raise."""
@@ -108,15 +120,15 @@ class Watch:
         if watched is None:
             return
         watched.beat = beat
+        self._states = None
         news = beat.roster_digest != self._store.digest() or beat.removals != watched.removals_taken
         if news or not self._reachable(watched):
             watched.wake.set()
 
     def _state(self, member: Member) -> PeerState:
-        name = self._store.name_of(member.fingerprint)
         state = PeerState(
             member.fingerprint,
-            name,
+            self._store.name_of(member.fingerprint),
             member.address,
             member.site,
             admitted=member.admitted,
@@ -172,9 +184,11 @@ class Watch:
                         tasks[fingerprint] = group.create_task(
                             self._follow(watched), name=f"beat-{member.name}"
                         )
+                self._states = None
                 await self._changed.wait()
 
     def _roster_changed(self) -> None:
+        self._states = None
         self._changed.set()
 
     async def _follow(self, watched: _Watched) -> None:
@@ -204,6 +218,8 @@ class Watch:
         except Exception as exc:  # noqa: BLE001 -- a mistake in one beat must not end all of them; it is logged
             watched.problem = f"cannot beat it: {type(exc).__name__}"
             _LOG.exception("a beat failed", peer=watched.member.name)
+        finally:
+            self._states = None
 
     async def _exchange_beats(self, watched: _Watched) -> None:
         mine = await self._beat()
@@ -216,6 +232,7 @@ class Watch:
             watched.ahead_s = theirs.now - (watched.last_seen - watched.rtt_s / 2)
         watched.beat = theirs
         watched.problem = "" if speaks(theirs.protocol) else _other_protocol(theirs.protocol)
+        self._states = None
         self._tell(watched)
         await self._remember()
         await self._exchange_rosters(watched, theirs)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+import pytest
+
 from meshd.errors import Code, MeshError
+from meshd.mesh import roster
 from meshd.model import PeerState
 from meshd.wire import Beat, Member, Removal
-from tests.mesh_room.nodes import Node
+from tests.mesh_room.nodes import Clock, Node
 from tests.waiting import until
 
 MakeNode = Callable[..., Node]
@@ -193,3 +196,60 @@ async def test_heard_from_a_peer_that_was_lost(pair: Pair) -> None:
     before = _of(attic, barn).seen_at
     attic.watch.poke(barn.fingerprint)
     await until(lambda: _of(attic, barn).seen_at > before, seconds=5)
+
+
+def _counted(name: str, work: Callable[..., object], calls: list[str]) -> Callable[..., object]:
+    def counted(*given: object) -> object:
+        calls.append(name)
+        return work(*given)
+
+    return counted
+
+
+async def test_looking_at_the_others_costs_nothing_while_nothing_is_new(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attic, barn = pair
+    attic.begin_watch()
+    await until(lambda: _of(attic, barn).reachable)
+    known = attic.watch._watched[barn.fingerprint]
+    attic.watch._interval = 60.0
+    beaten = known.seen_at
+    attic.watch.poke()
+    await until(lambda: known.seen_at != beaten and not known.wake.is_set())
+    work: list[str] = []
+    for place, name in ((roster, "names"), (attic.watch, "_state")):
+        monkeypatch.setattr(place, name, _counted(name, getattr(place, name), work))
+    for _ in range(1000):
+        attic.watch.states()
+        attic.store.name_of(barn.fingerprint)
+    assert len(work) <= 1  # what the last beat brought
+    work.clear()
+    await attic.store.update_self(attic.joiner(site="house-1"))
+    for _ in range(1000):
+        assert [s.name for s in attic.watch.states()] == ["barn"]
+        assert attic.store.by_name("barn") == attic.view_of(barn)
+    assert work.count("names") == 1  # once a change of the roster, and not once a member
+
+
+async def test_who_falls_silent_is_seen_to_be_away_without_any_news(pair: Pair) -> None:
+    attic, barn = pair
+    clock = Clock(100.0)
+    attic.watch._monotonic = clock
+    attic.begin_watch()
+    await until(lambda: _of(attic, barn).reachable)
+    stuck = asyncio.Event()
+
+    async def frozen() -> Beat:
+        await stuck.wait()
+        raise MeshError(Code.NOT_READY, "cannot beat")
+
+    known = attic.watch._watched[barn.fingerprint]
+    attic.watch._beat = frozen
+    attic.watch.poke()
+    await until(lambda: not known.wake.is_set())
+    assert _of(attic, barn).reachable
+    assert known.seen_at is not None
+    clock.at = known.seen_at + 4 * attic.watch._interval
+    assert not _of(attic, barn).reachable
+    stuck.set()
