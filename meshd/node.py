@@ -11,6 +11,7 @@ from typing import Any
 import structlog
 
 from meshd import files, memory
+from meshd.cluster.redial import Redialer
 from meshd.cluster.rest import Cluster
 from meshd.cluster.service import ClusterProgram
 from meshd.config import Config
@@ -54,6 +55,7 @@ from meshd.turns import Turns
 
 _ADDRESS_EVERY_S = 2.0
 _HEALTH_EVERY_S = 2.0
+_REDIAL_EVERY_S = 2.0
 _REPLICATE_EVERY_S = 5.0
 _REPLICATE_SHARE = 0.02  # a large catalogue is read less often
 _SETTLED_S = 15.0  # after a start nobody is called away who was not asked yet
@@ -131,6 +133,9 @@ class Node:
             self.pins.storage.full,
             self._turned,
             groups,
+        )
+        self.redialer = Redialer(
+            self.cluster_program, lambda: self.store.me().cluster_id, self._answering, self.turns.wake
         )
         self.membership = Membership(
             config,
@@ -234,6 +239,12 @@ class Node:
 
     def _why_unwritable(self) -> str:
         return self.audit.unwritable or self.pins.disk.failed
+
+    def _answering(self) -> dict[str, str]:
+        """As `Redialer` wants its peers."""
+        ids = {m.fingerprint: m.cluster_id for m in self.store.peers()}
+        there = {ids.get(p.fingerprint) for p in self.watch.states() if p.reachable and p.ready}
+        return {i: where for i, where in self.turns.cluster_peers().items() if i in there}
 
     def _child_pids(self) -> list[int]:
         return [s.state.pid for s in self.turns.services.values() if s.state.pid is not None]
@@ -350,6 +361,7 @@ class Node:
             self.overlay.run(self.turns.set_overlay),
             every(_ADDRESS_EVERY_S, self.membership.follow_address),
             every(_HEALTH_EVERY_S, self._update_board),
+            every(_REDIAL_EVERY_S, self._when_ready(self.redialer.look)),
             every(_REPLICATE_EVERY_S, self._when_ready(pins.replicator.turn), share=_REPLICATE_SHARE),
             every(pins.sweeper.interval_s, self._when_ready(pins.sweeper.sweep)),
         ]

@@ -122,7 +122,6 @@ class Turns:
         mesh = self._store.mesh
         assert mesh is not None  # noqa: S101 - only asked inside a mesh
         others = sorted(self._store.peers(), key=lambda m: m.cluster_id)
-        reached = sorted(self._reached(), key=lambda m: m.cluster_id)
         private: Path = self._config.private_sockets
         return cluster_config.Place(
             address=address,
@@ -133,8 +132,16 @@ class Turns:
             mesh_id=mesh.id,
             secret=self._secrets.cluster_secret,
             trusted=tuple(m.cluster_id for m in others),
-            peers=tuple(f"{policy.multiaddr(m.address, m.cluster_port)}/p2p/{m.cluster_id}" for m in reached),
+            peers=tuple(where for _, where in sorted(self.cluster_peers().items())),
+            redials=self._cluster_program.redials,
         )
+
+    def cluster_peers(self) -> dict[str, str]:
+        """Cluster id -> multiaddr with /p2p/ of the others, as the roster has them now."""
+        return {
+            m.cluster_id: f"{policy.multiaddr(m.address, m.cluster_port)}/p2p/{m.cluster_id}"
+            for m in self._reached()
+        }
 
     def snapshot(self) -> Snapshot:
         """All that decide() may know, at this moment."""
@@ -292,6 +299,6 @@ class Turns:
 
 
 def _fingerprint(place: policy.Place | cluster_config.Place) -> str:
-    """Equal where a program would be started the same. Holds every field, the secret among them."""
-    fields = [getattr(place, f.name) for f in dataclasses.fields(place)]
+    """Equal where a program need not be started anew. Holds every field but `peers`, the secret among them."""
+    fields = [getattr(place, f.name) for f in dataclasses.fields(place) if f.name != "peers"]
     return hashlib.sha256(repr(fields).encode()).hexdigest()

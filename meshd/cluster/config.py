@@ -14,7 +14,8 @@ from meshd.kubo.policy import Rule, multiaddr
 class Place:
     """Where and with whom the cluster runs. trusted: cluster peer ids of the roster, this node's own not among them.
 
-    peers: multiaddrs with /p2p/ of the others. secret: 64 hex digits; never shown.
+    peers: multiaddrs with /p2p/ of the others; new ones alone are no reason for a restart (see redial.py), but a new
+    `redials` is. secret: 64 hex digits; never shown.
     """
 
     address: str
@@ -26,9 +27,13 @@ class Place:
     secret: str
     trusted: tuple[str, ...]
     peers: tuple[str, ...]
+    redials: int = 0
 
     def __repr__(self) -> str:
         return f"Place({self.address}:{self.port}, {len(self.trusted)} trusted)"
+
+
+AS_OF_ITS_START = frozenset({"cluster.peer_addresses"})  # what may be out of date while it runs
 
 
 def rules(place: Place) -> tuple[Rule, ...]:

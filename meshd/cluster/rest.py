@@ -106,7 +106,18 @@ class Cluster:
 
     async def with_room(self) -> set[str]:
         """Cluster ids whose free space is known here now: only they can be allocated to."""
-        async with self._call("GET", "/monitor/metrics/freespace") as response:
+        return await self._measured("freespace")
+
+    async def heard(self) -> set[str]:
+        """Cluster ids from which anything came lately, over whomever. One that falls silent is in it for 30 s more.
+
+        Nobody is waited for.
+        """
+        return await self._measured("ping", patience_s=0) | await self._measured("freespace", patience_s=0)
+
+    async def _measured(self, metric: str, *, patience_s: float = PATIENCE_S) -> set[str]:
+        path = f"/monitor/metrics/{metric}"
+        async with self._call("GET", path, patience_s=patience_s) as response:
             if response.status == 204:
                 return set()
             found = json.loads(await response.read() or b"[]")

@@ -32,6 +32,7 @@ class ClusterProgram:
         self.folder = folder
         self.rest = rest
         self.place: config.Place | None = None
+        self.redials = 0  # see redial.py
         self.in_memory: Path | None = None  # where service.json goes when its secret may be on no disk
         self.version = ""
         self._engines = engines

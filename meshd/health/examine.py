@@ -142,6 +142,8 @@ class Examination:
             return
         config = json.loads(self._cluster_file.read_text())
         for rule in cluster_config.rules(self._cluster_place(address)):
+            if rule.key in cluster_config.AS_OF_ITS_START:
+                continue
             value: Any = config
             for part in rule.key.split("."):
                 value = value.get(part) if isinstance(value, dict) else None

@@ -83,13 +83,27 @@ def test_services_go_with_the_address_and_come_back_with_it_or_with_another(
 
     interface.take()
     another = interface.address[:-1] + "77"
+    cluster = barn.pid_of("cluster")
     until(lambda: not marked(attic.state), "its services are gone")
     attic.address = another
     interface.give(another)
     _serves(attic, barn, another, metrics)
     until(lambda: barn.peers()["attic"]["address"] == another, "the roster tells the other one")
+    assert barn.pid_of("cluster") == cluster, "one that moves restarts nothing on the others"
     entry = barn.do("pin", "-", "--name", "moved", "--json", stdin=b"moved").document()["entry"]
     assert {c["node"] for c in entry["copies"]} == {"attic", "barn"}
+    assert barn.pid_of("cluster") == cluster
+    for _ in range(3):  # an address that flaps
+        interface.take()
+        until(lambda: not marked(attic.state), "its services are gone")
+        another = another[:-1] + ("8" if another.endswith("7") else "7")
+        attic.address = another
+        interface.give(another)
+        until(lambda: barn.peers()["attic"]["address"] == another, "the roster tells the other one")
+    _serves(attic, barn, another, metrics)
+    entry = barn.do("pin", "-", "--name", "flapped", "--json", stdin=b"flapped").document()["entry"]
+    assert {c["node"] for c in entry["copies"]} == {"attic", "barn"}
+    assert barn.pid_of("cluster") == cluster
 
 
 def _serves(attic: Node, barn: Node, address: str, metrics: str) -> None:

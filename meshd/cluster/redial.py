@@ -1,0 +1,88 @@
+"""When a running cluster is started anew to dial members at new addresses.
+
+ipfs-cluster reads the addresses of the others at its start only, and its REST API takes no new ones (`POST /peers` does
+nothing under CRDT; read in 1.1.6). One member that moves needs no restart of the others: it starts its own cluster anew and
+dials them, and who is dialled knows where the caller is. Only where several have moved at once does nobody dial anybody.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
+
+import structlog
+
+from meshd.cluster.service import ClusterProgram
+from meshd.errors import MeshError
+
+UNHEARD_S = 10.0  # that a member must answer at its new address, and not be heard
+YIELD_S = 25.0  # the same, for the one of the two with the higher id: both at once would dial into nothing
+AGAIN_S = 60.0  # between two restarts
+_LOG = structlog.get_logger(part="cluster")
+
+
+@dataclass(frozen=True, slots=True)
+class Redial:
+    """count: how many restarts were decided. since: (id, multiaddr) of who is not heard there -> since when.
+
+    last: the last restart. Both times are monotonic seconds.
+    """
+
+    count: int = 0
+    since: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    last: float = -math.inf
+
+
+def unheard(peers: Mapping[str, str], dialled: Collection[str], heard: Collection[str]) -> dict[str, str]:
+    """Those of `peers` (cluster id -> multiaddr) that the cluster does not hear, and has never dialled there. Pure."""
+    return {i: where for i, where in peers.items() if where not in dialled and i not in heard}
+
+
+def decide(known: Redial, own: str, silent: Mapping[str, str], now: float) -> Redial:
+    """One look. own: this node's cluster id. silent: as `unheard` gives it.
+
+    An address that changes again begins to wait anew, so one that flaps restarts nobody. Pure.
+    """
+    since = {key: known.since.get(key, now) for key in silent.items()}
+    late = [i for (i, _), began in since.items() if now - began >= (UNHEARD_S if own < i else YIELD_S)]
+    if not late or now - known.last < AGAIN_S:
+        return replace(known, since=since)
+    return Redial(known.count + 1, {}, now)
+
+
+class Redialer:
+    """`look` again and again; the program's `redials` is part of what it is started with."""
+
+    def __init__(
+        self,
+        program: ClusterProgram,
+        own: Callable[[], str],
+        peers: Callable[[], Mapping[str, str]],
+        changed: Callable[[], None],
+    ) -> None:
+        """own: this node's cluster id. peers: cluster id -> multiaddr of the members whose meshd answers, and says that
+        its cluster runs. changed: called when the cluster is to be started anew."""
+        self._program = program
+        self._own = own
+        self._peers = peers
+        self._changed = changed
+        self._known = Redial()
+
+    async def look(self) -> None:
+        """Asks the cluster only while somebody is where it has never dialled."""
+        place = self._program.place
+        if place is None:
+            return
+        silent = unheard(self._peers(), place.peers, ())
+        if silent:
+            try:
+                silent = unheard(silent, (), await self._program.rest.heard())
+            except MeshError:  # it does not run, which its own state tells
+                return
+        before, self._known = self._known, decide(self._known, self._own(), silent, time.monotonic())
+        if self._known.count != before.count:
+            _LOG.info("the cluster is to dial members at new addresses", members=sorted(silent.values()))
+            self._program.redials = self._known.count
+            self._changed()
