@@ -28,7 +28,7 @@ VERBS: dict[str, dict[str, str]] = {
         "requests": "list the nodes that ask to be let in",
         "approve": "let a node in that asks",
         "leave": "take this node out of its mesh",
-        "peers": "list the nodes of the mesh",
+        "peers": "list the nodes of the mesh, or say where one is now",
         "forget": "shut a node out of the mesh",
     },
     "files": {

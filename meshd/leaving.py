@@ -21,7 +21,7 @@ from meshd.turns import Turns
 
 _STOP_S = 60.0
 _LOOKS = 5  # at who holds what, where others begin to leave meanwhile
-_FILES = ("trash.json", "notices.json", "pending.json", "seen.json")
+_FILES = ("trash.json", "notices.json", "pending.json", "seen.json", "addresses.json")
 
 _LOG = structlog.get_logger(part="leaving")
 

@@ -40,8 +40,10 @@ from meshd.mesh.network_admin import NetworkAdmin
 from meshd.mesh.peers import Peers
 from meshd.mesh.secret_store import SecretStore
 from meshd.mesh.secrets import Secrets
+from meshd.mesh.seeds import Seeds
 from meshd.mesh.store import MeshStore
 from meshd.mesh.watch import Watch
+from meshd.mesh.whereabouts import Whereabouts
 from meshd.metrics import MetricsServer
 from meshd.overlay.follow import Overlay
 from meshd.overlay.zerotier import ZeroTier
@@ -85,7 +87,8 @@ class Node:
         self.overlay = Overlay(config.overlay, ZeroTier(config.overlay.zerotier), self._network)
         self.kubo = Kubo(private / "kubo.sock")
         self.cluster = Cluster(private / "cluster.sock")
-        self.peers = Peers(self.identity, lambda: self.turns.overlay.address)
+        self.whereabouts = Whereabouts(state / "addresses.json")
+        self.peers = Peers(self.identity, lambda: self.turns.overlay.address, self.whereabouts)
         self.pins = Pins(
             Outside(
                 config=config,
@@ -105,6 +108,16 @@ class Node:
             duties.beat,
             on_removals=duties.fetch_removals,
             seen_file=state / "seen.json",
+        )
+        self.seeds = Seeds(
+            config.mesh.seeds,
+            config.ports.peer,
+            self.store,
+            self.peers,
+            self.whereabouts,
+            self.watch.states,
+            lambda: self.turns.overlay.address,
+            self.watch.poke,
         )
         self.peer_server = PeerServer(
             self.identity,
@@ -208,7 +221,7 @@ class Node:
         admin = NetworkAdmin(config, self.store, self.overlay)
         routes = table(
             self.status,
-            MeshApi(self.membership, self.store, self.status, self.leaving, admin),
+            MeshApi(self.membership, self.store, self.status, self.leaving, admin, self.seeds),
             RequestsApi(lambda: self.peer_server.approval, admin),
             PinsApi(pins.catalogue, pins.adder, pins.content, pins.remover),
             DoctorApi(examination),
@@ -354,6 +367,7 @@ class Node:
         pins = self.pins
         return [
             self.watch.run(),
+            self.seeds.run(),
             self.audit.run(),
             self.teller.run(),
             pins.garbage.run(),
@@ -387,6 +401,7 @@ class Node:
                 forgotten_by=forgotten_by,
                 leaving=mesh is not None and bool(store.me().leaving),
                 overlay=self.turns.overlay,
+                moved_from=self.membership.moved_from,
                 services={name: s.state for name, s in self.turns.services.items()},
                 peers=self.watch.states(),
                 joined=self.notices.unread(),

@@ -1,4 +1,4 @@
-"""meshctl peers: GET /v1/peers."""
+"""meshctl peers: GET /v1/peers, PUT /v1/peers/{name}/address."""
 
 from __future__ import annotations
 
@@ -6,18 +6,34 @@ import argparse
 from typing import Any
 
 from meshctl import render
-from meshctl.client import Client
-from meshctl.errors import DONE
+from meshctl.client import LONG_ANSWER_TIMEOUT_S, Client, route
+from meshctl.errors import DONE, usage
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `meshctl peers`."""
-    parser.description = "List the nodes of the mesh: where they are and when they were last heard of."
-    parser.epilog = "example:\n  meshctl peers"
+    parser.description = (
+        "List the nodes of the mesh: where they are and when they were last heard of.\n"
+        "With `set NODE ADDRESS`: call that node at another address from now on, because it has moved. It must answer\n"
+        "there; nodes that reach each other tell each other by themselves where they are."
+    )
+    parser.epilog = (
+        "examples:\n"
+        "  meshctl peers\n"
+        "  meshctl peers set attic 10.144.0.23\n"
+        "  meshctl peers set attic attic.lan:4010"
+    )
+    parser.add_argument("what", metavar="set", nargs="?", choices=("set",), help="set the address of a node")
+    parser.add_argument("node", metavar="NODE", nargs="?", help="its name, as `meshctl peers` shows it")
+    parser.add_argument(
+        "address", metavar="ADDRESS", nargs="?", help="an address or a host name, perhaps with :PORT"
+    )
 
 
 def run(args: argparse.Namespace, client: Client) -> int:
-    """Prints the table."""
+    """Prints the table, or sets an address."""
+    if args.what is not None:
+        return _set(args, client)
     answer = client.get("peers")
     if args.json:
         render.document(answer)
@@ -30,6 +46,23 @@ def run(args: argparse.Namespace, client: Client) -> int:
     for peer in peers:
         if peer.get("problem"):
             render.note(_problem(peer))
+    return DONE
+
+
+def _set(args: argparse.Namespace, client: Client) -> int:
+    if args.node is None or args.address is None:
+        missing = "which node, and where it is" if args.node is None else f"where {render.safe(args.node)} is"
+        raise usage(
+            "cannot set an address", f"it was not said {missing}", "meshctl peers set attic 10.144.0.23"
+        )
+    target = route("peers", args.node, "address")
+    answer = client.call("PUT", target, {"address": args.address}, timeout_s=LONG_ANSWER_TIMEOUT_S)
+    if args.json:
+        render.document(answer)
+        return DONE
+    name, address = render.safe(answer.get("name") or args.node), render.safe(answer.get("address"))
+    render.say(f"{name} answers at {address}, and is called there from now on.")
+    render.note("The other nodes hear of it from here. To see who is reached: meshctl peers")
     return DONE
 
 

@@ -2,7 +2,7 @@
 
 from meshd.config.load import DEFAULT_FILE, load, parse
 from meshd.config.sections import Config, Control, Log, Overlay
-from meshd.config.values import NODE_NAME, check_node_name, parse_duration, parse_size
+from meshd.config.values import NODE_NAME, check_node_name, parse_duration, parse_size, parse_where
 
 __all__ = [
     "DEFAULT_FILE",
@@ -16,4 +16,5 @@ __all__ = [
     "parse",
     "parse_duration",
     "parse_size",
+    "parse_where",
 ]

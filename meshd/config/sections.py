@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from meshd.config import values
-from meshd.config.values import Duration, Folder, Port, Replicas, Section, Size, Words
+from meshd.config.values import Duration, Folder, Port, Replicas, Section, Size, Where, Words
 from meshd.config.zerotier import ZeroTier
 
 _SOCKET_PATH_MAX = 107  # bytes, sun_path less its closing zero
@@ -97,6 +97,17 @@ class Ports(Section):
         return self
 
 
+class Mesh(Section):
+    """[mesh]"""
+
+    seeds: list[Where] = Field(
+        default_factory=list,
+        max_length=32,
+        description="host names or addresses where members may be when they are not where they were, each with or"
+        ' without a port (default: [ports] peer); such as ["attic.lan", "10.144.0.23:4010"]',
+    )
+
+
 class Storage(Section):
     """[storage]"""
 
@@ -164,6 +175,7 @@ class Config(Section):
     paths: Paths = Field(default_factory=Paths)
     overlay: Overlay = Field(default_factory=Overlay)
     ports: Ports = Field(default_factory=Ports)
+    mesh: Mesh = Field(default_factory=Mesh)
     storage: Storage = Field(default_factory=Storage)
     pins: Pins = Field(default_factory=Pins)
     metrics: Metrics = Field(default_factory=Metrics)

@@ -84,6 +84,48 @@ def _replicas(value: object) -> int | str:
     raise ValueError('expected a whole number from 1, or "all"')
 
 
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_HOST = re.compile(rf"(?=.{{1,253}}\.?$){_LABEL}(?:\.{_LABEL})*\.?")
+_WHERE = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:]+))(?::([0-9]{1,5}))?")
+
+
+def parse_where(text: str) -> tuple[str, int | None]:
+    """Host and port (None where none is said) of `attic`, `attic:4010`, `10.1.2.3:4010`, `fd00::1`, `[fd00::1]:4010`.
+
+    An address is one that a machine can have on a private network. Raises ValueError that says what was expected.
+    """
+    expected = (
+        "expected a host name or a private address, with or without a port, such as"
+        ' "attic.lan", "10.144.0.23:4010" or "[fd00::1]:4010"'
+    )
+    match = _WHERE.fullmatch(text)
+    host, port = (match[1] or match[2], match[3]) if match else (text, None)
+    if port is not None and not 0 < int(port) < 65536:
+        raise ValueError("expected a port from 1 to 65535")
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        bare = host.rstrip(".")
+        if (match and match[1]) or not _HOST.fullmatch(host) or bare.rpartition(".")[2].isdigit():
+            raise ValueError(expected) from None  # a name that ends in a number is an address with a slip
+        return host, int(port) if port else None
+    if (
+        "%" in host
+        or address.is_unspecified
+        or address.is_multicast
+        or address.is_link_local
+        or address.is_global
+    ):
+        raise ValueError(f"{host} is not private; {expected}")
+    return str(address), int(port) if port else None
+
+
+def _where(value: object) -> object:
+    if isinstance(value, str):
+        parse_where(value)
+    return value
+
+
 def loopback_port(value: object) -> str:
     """A loopback address and port, or "". Raises ValueError."""
     if value == "":
@@ -103,6 +145,7 @@ Folder = Annotated[Path, BeforeValidator(_path)]
 Size = Annotated[int, BeforeValidator(parse_size)]
 Duration = Annotated[float, BeforeValidator(parse_duration)]
 Port = Annotated[int, Field(ge=1, le=65535)]
+Where = Annotated[str, BeforeValidator(_where)]
 Replicas = Annotated[int | Literal["all"], BeforeValidator(_replicas)]
 
 

@@ -13,6 +13,7 @@ from meshd.errors import MeshError
 from meshd.leaving import Leaving
 from meshd.mesh.membership import Membership
 from meshd.mesh.network_admin import NetworkAdmin
+from meshd.mesh.seeds import Seeds
 from meshd.mesh.store import MeshStore
 
 
@@ -24,12 +25,14 @@ class MeshApi:
         status: StatusApi,
         leaving: Leaving,
         admin: NetworkAdmin,
+        seeds: Seeds,
     ) -> None:
         self._membership = membership
         self._store = store
         self._status = status
         self._leaving = leaving
         self._admin = admin
+        self._seeds = seeds
 
     async def init(self, request: web.Request) -> web.StreamResponse:
         wanted = await read_request(request, wire.InitRequest)
@@ -97,6 +100,11 @@ class MeshApi:
 
     async def peers(self, request: web.Request) -> web.StreamResponse:
         return json_answer(wire.Peers(peers=await self._status.peers()))
+
+    async def set_address(self, request: web.Request) -> web.StreamResponse:
+        """Call that member at this address, once it was seen there"""
+        wanted = await read_request(request, wire.PeerAddressRequest)
+        return json_answer(await self._seeds.set_address(request.match_info["name"], wanted.address))
 
     async def forget(self, request: web.Request) -> web.StreamResponse:
         """?force=1: also where it holds the last copy of something"""

@@ -21,6 +21,7 @@ class Facts:
     leaving: bool = False
     forgotten_by: str = ""  # a name; empty while this node is a member
     overlay: OverlayState = field(default_factory=OverlayState)
+    moved_from: str = ""  # this node's address before the one that it has got since meshd started
     services: dict[str, ServiceState] = field(default_factory=dict)
     deaths: dict[str, int] = field(default_factory=dict)  # see history.py; the board fills it in
     peers: tuple[PeerState, ...] = ()

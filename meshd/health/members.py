@@ -39,7 +39,7 @@ def check(facts: Facts) -> Iterator[Condition]:
     if facts.overlay.address is None:
         return  # everybody is away then, and the cause is told already
     away = [p for p in facts.peers if not p.reachable]
-    if facts.settled and len(away) == len(facts.peers) > 1 and _at_once(away):
+    if facts.settled and len(away) == len(facts.peers) > 1 and (_at_once(away) or _none_since(facts, away)):
         yield _cut_off(facts, away)
         return
     for peer in facts.peers:
@@ -52,12 +52,15 @@ def check(facts: Facts) -> Iterator[Condition]:
             seen = "not seen since meshd started here"
             if peer.last_seen:
                 seen = f"last seen {time.strftime('%Y-%m-%d %H:%M', time.localtime(peer.last_seen))}"
+            moved = (
+                "" if peer.seen_at else f"; if it has a new address: meshctl peers set {peer.name} ADDRESS"
+            )
             yield Condition(
                 "peer-away",
                 Severity.WARNING,
                 f"{peer.name} is away",
                 f"{seen}; {peer.problem or 'it was not asked yet'}",
-                f"start it; if it never comes back: meshctl forget {peer.name}",
+                f"start it{moved}; if it never comes back: meshctl forget {peer.name}",
                 peer.name,
             )
         elif peer.problem and not peer.problem.startswith("cannot "):  # who cannot be reached is away soon
@@ -77,9 +80,21 @@ def _at_once(away: list[PeerState]) -> bool:
     return min(seen) > 0 and max(seen) - min(seen) < _AT_ONCE_S
 
 
+def _none_since(facts: Facts, away: list[PeerState]) -> bool:
+    """Whether all were asked and none was reached since meshd started here, though none of them is long gone: then they
+    may all be at new addresses."""
+    return all(p.problem and not p.seen_at and not is_long(p, facts.now) for p in away)
+
+
 def _cut_off(facts: Facts, away: list[PeerState]) -> Condition:
-    """All at once: then it is rather this machine, or the network, than each of them."""
+    """All at once: then it is rather this machine, the network or all addresses, than each of them."""
     last = max(away, key=lambda p: p.last_seen)
+    seen = "none was seen since meshd started here"
+    if last.last_seen:
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(last.last_seen))
+        seen = f"{last.name} was last seen {when}"
+    if facts.moved_from:
+        seen = f"this machine has a new address (it was {facts.moved_from}); {seen}"
     look = (
         "zerotier-cli info; zerotier-cli listnetworks"
         if facts.overlay.network
@@ -89,7 +104,7 @@ def _cut_off(facts: Facts, away: list[PeerState]) -> Condition:
         "cut-off",
         Severity.ERROR,
         f"none of the {len(away)} other nodes can be reached",
-        f"{last.name} was last seen {time.strftime('%Y-%m-%d %H:%M', time.localtime(last.last_seen))};"
-        f" {last.problem or 'it was not asked yet'}",
-        f"see first whether this machine is on the private network: {look}; then whether they are on: meshctl peers",
+        f"{seen}; {last.problem or 'it was not asked yet'}",
+        f"see first whether this machine is on the private network: {look}; then whether they are on: meshctl peers; if"
+        " they have new addresses: meshctl peers set NAME ADDRESS; to have them found by name the next time: [mesh] seeds",
     )

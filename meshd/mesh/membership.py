@@ -61,6 +61,7 @@ class Membership:
         self._why_not_ready = why_not_ready
         self._count_entries = count_entries
         self._by_network = by_network
+        self.moved_from = ""  # the address before the one that was got since meshd started
         self._one_at_a_time = asyncio.Lock()
         self._questions: dict[str, asyncio.Future[bool]] = {}  # fingerprint -> whether it is the right member
 
@@ -202,6 +203,8 @@ class Membership:
             return
         me = self._store.me()
         own = self._joiner(me.name, me.kubo_id, me.cluster_id, state)
+        if me.address != state.address:
+            self.moved_from = me.address
         if await self._store.update_self(own):
             _LOG.info("the roster says where this node is", address=state.address)
 

@@ -17,6 +17,7 @@ from meshd.mesh import tls
 from meshd.mesh.dial import CONNECT_S, exchange, explain, hung_up, open_session, url
 from meshd.mesh.identity import Identity, fingerprint_of
 from meshd.mesh.invites import host_port
+from meshd.mesh.whereabouts import Where, Whereabouts
 from meshd.wire import (
     Admitted,
     Ask,
@@ -62,10 +63,16 @@ class Peers:
     """One keep-alive session a member. The members come as arguments, from the roster; nothing is remembered of them
     but open connections, which are dropped where address or certificate changed."""
 
-    def __init__(self, identity: Identity, local_address: Callable[[], str | None]) -> None:
+    def __init__(
+        self,
+        identity: Identity,
+        local_address: Callable[[], str | None],
+        whereabouts: Whereabouts | None = None,
+    ) -> None:
         """local_address: this node's overlay address now, None while it has none."""
         self._identity = identity
         self._local_address = local_address
+        self._whereabouts = whereabouts or Whereabouts()
         self._lines: dict[str, _Line] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -142,6 +149,10 @@ class Peers:
         body = AskingId(id=request_id)
         await self._ask(address, port, fingerprint, "POST", "/ask/withdraw", _Nothing, _LOOK_S, body)
 
+    def address_of(self, peer: Member) -> str:
+        """Where that member is called: what it states, or where it was found since."""
+        return self._whereabouts.of(peer)[0]
+
     # -- sessions --------------------------------------------------------------------------------------------------
 
     def keep_only(self, fingerprints: Iterable[str]) -> None:
@@ -157,9 +168,9 @@ class Peers:
         await asyncio.gather(*self._closing)
 
     @contextlib.contextmanager
-    def _line(self, peer: Member) -> Iterator[aiohttp.ClientSession]:
+    def _line(self, peer: Member, where: Where) -> Iterator[aiohttp.ClientSession]:
         local = self._local()
-        key = (peer.address, peer.peer_port, peer.certificate, local)
+        key = (where, peer.certificate, local)
         line = self._lines.get(peer.fingerprint)
         if line is None or line.key != key:
             if line is not None:
@@ -208,18 +219,19 @@ class Peers:
         body: BaseModel | None = None,
         query: dict[str, str] | None = None,
     ) -> _M:
-        where = url(peer.address, peer.peer_port, path, query)
+        where = self._whereabouts.of(peer)
+        target = url(*where, path, query)
         try:
-            with self._line(peer) as session:
+            with self._line(peer, where) as session:
                 async with asyncio.timeout(total_s):
                     try:
-                        return await exchange(session, method, where, model, body)
+                        return await exchange(session, method, target, model, body)
                     except (aiohttp.ClientError, OSError) as exc:
                         if session.closed or not hung_up(exc):
                             raise
-                    return await exchange(session, method, where, model, body)  # every call may be made twice
+                    return await exchange(session, method, target, model, body)  # each call may be made twice
         except (aiohttp.ClientError, OSError) as exc:  # TimeoutError is an OSError
-            raise explain(peer.name, peer.address, peer.peer_port, exc) from exc
+            raise explain(peer.name, *where, exc) from exc
 
     async def _ask(
         self,

@@ -110,6 +110,7 @@ class Watch:
 
     def poke(self, fingerprint: str | None = None) -> None:
         """Beat that peer (default: all) now."""
+        self._states = None  # it may be at another address
         for key, watched in self._watched.items():
             if fingerprint in (None, key):
                 watched.wake.set()
@@ -129,7 +130,7 @@ class Watch:
         state = PeerState(
             member.fingerprint,
             self._store.name_of(member.fingerprint),
-            member.address,
+            self._peers.address_of(member),
             member.site,
             admitted=member.admitted,
             leaving=bool(member.leaving),

@@ -250,6 +250,14 @@ class Forgotten(Wire):
     name: str
 
 
+class PeerAddress(Wire):
+    """Where a member answered, and is called from now on."""
+
+    name: str
+    address: str
+    port: int
+
+
 _NetworkId = Annotated[str, Field(pattern=r"^[0-9a-fA-F]{16}$")]
 
 
@@ -284,6 +292,12 @@ class InviteRequest(Request):
 
     expires_s: Annotated[float, Field(gt=0, le=30 * 86400)] = 86400.0
     node: Annotated[str, Field(pattern=r"^[0-9a-fA-F]{10}$")] | None = None
+
+
+class PeerAddressRequest(Request):
+    """address: a host name or an address, with or without a port, as in [mesh] seeds."""
+
+    address: str
 
 
 class PinRequest(Request):

@@ -206,6 +206,13 @@ class Node:
         self.terminate()
         self.wait_stopped()
 
+    def move(self, address: str, seeds: Sequence[str] = ()) -> None:
+        """While it is stopped: at its next start it has another address, and those seeds."""
+        assert not self.alive
+        text = self.config.read_text().replace(json.dumps(self.address), json.dumps(address), 1)
+        self.config.write_text(f"{text}[mesh]\nseeds = {json.dumps(list(seeds))}\n")
+        self.address = address
+
     def kill9(self) -> None:
         """kill -9 of meshd alone; its children end because it does."""
         assert self.process is not None

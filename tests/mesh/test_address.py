@@ -99,7 +99,7 @@ def test_services_go_with_the_address_and_come_back_with_it_or_with_another(
         another = another[:-1] + ("8" if another.endswith("7") else "7")
         attic.address = another
         interface.give(another)
-        until(lambda: barn.peers()["attic"]["address"] == another, "the roster tells the other one")
+        until(lambda: barn.peers()["attic"]["address"] == attic.address, "the roster tells the other one")
     _serves(attic, barn, another, metrics)
     entry = barn.do("pin", "-", "--name", "flapped", "--json", stdin=b"flapped").document()["entry"]
     assert {c["node"] for c in entry["copies"]} == {"attic", "barn"}

@@ -18,8 +18,10 @@ from meshd.mesh.join import join
 from meshd.mesh.peers import Peers
 from meshd.mesh.protocol import PROTOCOL
 from meshd.mesh.secrets import Secrets
+from meshd.mesh.seeds import Resolve, Seeds
 from meshd.mesh.store import MeshStore
 from meshd.mesh.watch import Watch
+from meshd.mesh.whereabouts import Whereabouts
 from meshd.peer.server import PeerServer
 from meshd.wire import Beat, Confirmed, Joiner, Member, Released, Removal, Removals
 
@@ -88,7 +90,8 @@ class Node:
         self.fingerprint = self.identity.fingerprint
         self.store = MeshStore(folder, self.fingerprint, now=now)
         self.holder = FakeHolder(self)
-        self.peers = Peers(self.identity, lambda: self.address)
+        self.whereabouts = Whereabouts(folder / "addresses.json")
+        self.peers = Peers(self.identity, lambda: self.address, self.whereabouts)
         self.joined: list[Member] = []
         self.server = self.make_server()
         self.removals_seen: list[tuple[str, int]] = []
@@ -113,6 +116,26 @@ class Node:
             **options,  # type: ignore[arg-type]
         )
         return self.server
+
+    def make_seeds(self, *seeds: str, resolve: Resolve | None = None) -> Seeds:
+        return Seeds(
+            seeds,
+            4010,
+            self.store,
+            self.peers,
+            self.whereabouts,
+            self.watch.states,
+            lambda: self.address,
+            self.watch.poke,
+            resolve=resolve,
+        )
+
+    async def move(self, address: str, port: int = 0) -> None:
+        """As a machine that was stopped, and has another address when it is back: it says so, to those it reaches."""
+        await self.server.stop()
+        self.listen = self.address = address
+        await self.server.start(address, port)
+        await self.store.update_self(self.joiner())
 
     async def _on_removals(self, member: Member, count: int) -> None:
         self.removals_seen.append((member.name, count))

@@ -334,3 +334,52 @@ async def test_a_node_in_no_mesh_has_no_peers(meshctl: Meshctl, meshd: FakeMeshd
     result = await meshctl("peers")
     assert result.code == 0
     assert "meshctl init" in result.err
+
+
+async def test_a_node_that_has_moved_is_set_to_its_new_address(meshctl: Meshctl, meshd: FakeMeshd) -> None:
+    answer = {"name": "desk", "address": "10.0.0.9", "port": 4010}
+    meshd.answers("PUT", "/v1/peers/desk/address", answer)
+    result = await meshctl("peers", "set", "desk", "desk.lan:4010")
+    assert (result.code, result.out) == (0, "desk answers at 10.0.0.9, and is called there from now on.\n")
+    assert "meshctl peers" in result.err
+    assert (meshd.last.method, meshd.last.json()) == ("PUT", {"address": "desk.lan:4010"})
+    assert (await meshctl("peers", "set", "desk", "10.0.0.9", "--json")).documents == [answer]
+
+
+async def test_an_address_where_another_node_answers_is_refused_with_what_to_type(
+    meshctl: Meshctl, meshd: FakeMeshd
+) -> None:
+    meshd.refuses(
+        "PUT",
+        "/v1/peers/desk/address",
+        502,
+        code="peer-unreachable",
+        title="cannot use '10.0.0.9' as the address of desk",
+        detail="cellar answers there",
+        hint="meshctl peers set cellar 10.0.0.9:4010",
+    )
+    result = await meshctl("peers", "set", "desk", "10.0.0.9")
+    assert result.code == 1
+    assert result.err == (
+        "meshctl: cannot use '10.0.0.9' as the address of desk: cellar answers there\n"
+        "  try: meshctl peers set cellar 10.0.0.9:4010\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("set",), "which node, and where it is"),
+        (("set", "desk"), "where desk is"),
+        (("move", "desk", "10.0.0.9"), "invalid choice: 'move'"),
+        (("set", "desk", "10.0.0.9", "more"), "unrecognized arguments: more"),
+        (("set", "..", "10.0.0.9"), "that is no name"),
+    ],
+)
+async def test_half_an_address_is_no_command(
+    meshctl: Meshctl, meshd: FakeMeshd, words: tuple[str, ...], told: str
+) -> None:
+    result = await meshctl("peers", *words)
+    assert (result.code, result.out) == (2, "")
+    assert told in result.err
+    assert meshd.asked == []

@@ -122,6 +122,19 @@ MISTAKES = [
     ("a port below 1", "[ports]\nswarm = 0", "ports.swarm", "greater than or equal to 1"),
     ("a port above 65535", "[ports]\npeer = 65536", "ports.peer", "less than or equal to 65535"),
     ("a port used twice", "[ports]\nswarm = 4010", "ports", "three different ports"),
+    ("a seed with a space", '[mesh]\nseeds = ["attic.lan", "b c"]', "mesh.seeds.1", '"10.144.0.23:4010"'),
+    ("a seed that is no text", "[mesh]\nseeds = [4010]", "mesh.seeds.0", "text in quotes"),
+    ("a seed that is empty", '[mesh]\nseeds = [""]', "mesh.seeds.0", "expected a host name"),
+    ("a seed that is a URL", '[mesh]\nseeds = ["https://attic"]', "mesh.seeds.0", "expected a host name"),
+    ("a seed on the Internet", '[mesh]\nseeds = ["8.8.8.8"]', "mesh.seeds.0", "8.8.8.8 is not private"),
+    ("a seed that is everywhere", '[mesh]\nseeds = ["0.0.0.0"]', "mesh.seeds.0", "is not private"),
+    ("a seed with a slip in its address", '[mesh]\nseeds = ["10.0.0.256"]', "mesh.seeds.0", "expected a host name"),
+    ("a seed with port 0", '[mesh]\nseeds = ["attic:0"]', "mesh.seeds.0", "a port from 1 to 65535"),
+    ("a seed with a port too high", '[mesh]\nseeds = ["attic:65536"]', "mesh.seeds.0", "a port from 1 to 65535"),
+    ("a seed with half a port", '[mesh]\nseeds = ["attic:"]', "mesh.seeds.0", "expected a host name"),
+    ("a name in brackets", '[mesh]\nseeds = ["[attic]:1"]', "mesh.seeds.0", "expected a host name"),
+    ("one seed that is no list", '[mesh]\nseeds = "attic"', "mesh.seeds", "expected a list"),
+    ("too many seeds", f"[mesh]\nseeds = {['a'] * 33}", "mesh.seeds", "at most 32 items"),
     ("metrics on every address", '[metrics]\nlisten = "0.0.0.0:4011"', "metrics.listen", "loopback"),
     ("metrics on the LAN", '[metrics]\nlisten = "192.168.1.2:4011"', "metrics.listen", "loopback"),
     ("metrics on a name", '[metrics]\nlisten = "localhost:4011"', "metrics.listen", "loopback"),
@@ -144,6 +157,27 @@ MISTAKES = [
     ("an unknown section", "[port]\nswarm = 4001", "port", "expected one of node, paths, overlay, ports"),
     ("a section that is none", "ports = 4001", "ports", "expected a section: [ports]"),
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [
+        ("attic", "attic", None),
+        ("attic.lan:4010", "attic.lan", 4010),
+        ("meshd-0.meshd.mesh.svc.cluster.local.", "meshd-0.meshd.mesh.svc.cluster.local.", None),
+        ("10.144.0.23", "10.144.0.23", None),
+        ("10.144.0.23:1", "10.144.0.23", 1),
+        ("100.64.0.1:65535", "100.64.0.1", 65535),
+        ("fd00::1", "fd00::1", None),
+        ("[FD00::0:1]:4010", "fd00::1", 4010),
+        ("[fd00::1]", "fd00::1", None),
+    ],
+)
+def test_a_seed_is_a_name_or_an_address_with_or_without_a_port(
+    text: str, host: str, port: int | None
+) -> None:
+    assert config.parse_where(text) == (host, port)
+    assert parse(f'[mesh]\nseeds = ["{text}"]').mesh.seeds == [text]
 
 
 ZT, ON = "[overlay.zerotier]\n", '[[overlay.zerotier.networks]]\nid = "8056c2e21c000001"\n'

@@ -113,16 +113,21 @@ def test_a_forgotten_node_is_told_that_and_not_who_is_away() -> None:
 
 
 def test_a_node_that_is_away_is_told_with_when_it_was_seen_and_why() -> None:
-    never, once = AWAY, PeerState("f3", "cellar", "10.0.0.3", last_seen=1_700_000_000.0)
+    never, once = AWAY, PeerState("f3", "cellar", "10.0.0.3", last_seen=1_700_000_000.0, seen_at=5.0)
     one, two = told(facts(peers=(never, once)))
     assert one.cause == "not seen since meshd started here; it does not answer"
+    assert one.hint == (
+        "start it; if it has a new address: meshctl peers set barn ADDRESS; if it never comes back: meshctl forget barn"
+    )
     assert two.cause.startswith("last seen 2023-11-1")
-    assert "forget cellar" in two.hint
+    assert two.hint == "start it; if it never comes back: meshctl forget cellar"
 
 
 def test_where_all_are_away_at_once_it_is_rather_this_machine() -> None:
-    barn = replace(AWAY, last_seen=1_700_000_000.0)
-    cellar = PeerState("f3", "cellar", "10.0.0.3", last_seen=1_700_000_030.0, problem="there is no way to it")
+    barn = replace(AWAY, last_seen=1_700_000_000.0, seen_at=5.0)
+    cellar = PeerState(
+        "f3", "cellar", "10.0.0.3", last_seen=1_700_000_030.0, seen_at=35.0, problem="there is no way to it"
+    )
     (condition,) = told(facts(1_700_000_100.0, peers=(barn, cellar)))
     assert (condition.code, condition.severity) == ("cut-off", Severity.ERROR)
     assert "cellar was last seen 2023-11-1" in condition.cause
@@ -143,6 +148,44 @@ def test_where_all_are_away_at_once_it_is_rather_this_machine() -> None:
             )
         )
     ] == ["peer-away"]
+
+
+def test_where_none_was_reached_since_the_start_new_addresses_are_named() -> None:
+    now = 1_700_000_000.0
+    long_ago = PeerState("f3", "cellar", "10.0.0.3", last_seen=now - 3 * DAY, problem="nothing listens there")
+    (condition,) = told(facts(now, peers=(AWAY, long_ago)))
+    assert (condition.code, condition.severity) == ("cut-off", Severity.ERROR)
+    assert condition.title == "none of the 2 other nodes can be reached"
+    assert "meshctl peers set NAME ADDRESS" in condition.hint
+    assert "[mesh] seeds" in condition.hint
+    (never,) = told(
+        facts(now, peers=(AWAY, replace(AWAY, fingerprint="f4", name="eaves")), moved_from="10.0.0.9")
+    )
+    assert never.cause == (
+        "this machine has a new address (it was 10.0.0.9); none was seen since meshd started here; it does not answer"
+    )
+
+
+@pytest.mark.parametrize(
+    ("other", "codes"),
+    [
+        ({"seen_at": 5.0}, ["peer-away", "peer-away"]),  # one was reached, so addresses are right
+        ({"last_seen": 1e9 - 8 * DAY}, ["peer-lost", "peer-away"]),  # it is gone, and not at a new address
+        ({"reachable": True, "ready": True, "problem": "", "version": __version__}, ["peer-away"]),
+    ],
+)
+def test_they_are_not_all_at_new_addresses_where_one_is_known_to_be_otherwise(
+    other: dict[str, Any], codes: list[str]
+) -> None:
+    cellar = replace(AWAY, fingerprint="f3", name="cellar", **other)
+    assert [c.code for c in told(facts(1e9, peers=(AWAY, cellar)))] == codes
+
+
+def test_just_after_the_start_nobody_is_called_away() -> None:
+    others = (AWAY, replace(AWAY, fingerprint="f3", name="cellar"))
+    assert told(facts(peers=others, settled=False)) == []
+    unasked = replace(others[1], problem="")
+    assert {c.code for c in told(facts(peers=(AWAY, unasked)))} == {"peer-away"}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,87 @@
+"""Where members answer that are not where the roster says. For this node only: it is no statement about another.
+
+It holds until the member itself states another address or port. Whoever puts something in has seen the member's
+certificate there; each call checks it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from meshd import files
+from meshd.errors import MeshError
+from meshd.wire import Member
+
+_LOG = structlog.get_logger(part="mesh")
+
+Where = tuple[str, int]  # an IP address in its usual spelling, and a port
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """stated: what the roster said when it was found elsewhere."""
+
+    stated: Where
+    where: Where
+
+
+class Whereabouts:
+    """`addresses.json` in the state folder."""
+
+    def __init__(self, file: Path | None = None) -> None:
+        """Blocks (reads the file; one that cannot be read is as none: the members are looked for again)."""
+        self._file = file
+        self._found = _read(file)
+
+    def of(self, member: Member) -> Where:
+        """Where to call that member."""
+        stated = (member.address, member.peer_port)
+        found = self._found.get(member.fingerprint)
+        return found.where if found is not None and found.stated == stated else stated
+
+    async def found(self, member: Member, where: Where) -> None:
+        """That member was seen there."""
+        stated = (member.address, member.peer_port)
+        if self.of(member) == where:
+            return
+        if where == stated:
+            self._found.pop(member.fingerprint, None)
+        else:
+            self._found[member.fingerprint] = _Found(stated, where)
+        await self._write()
+
+    async def _write(self) -> None:
+        if self._file is None:
+            return
+        document = {key: [*found.stated, *found.where] for key, found in self._found.items()}
+        try:
+            await asyncio.to_thread(files.write_json, self._file, document)
+        except OSError as exc:  # a full disk: it is told elsewhere, and what was found is used all the same
+            _LOG.warning("cannot remember where a member is", error=str(exc))
+
+
+def _read(file: Path | None) -> dict[str, _Found]:
+    if file is None:
+        return {}
+    try:
+        document = files.read_json(file)
+    except (OSError, MeshError):
+        return {}
+    found: dict[str, _Found] = {}
+    for fingerprint, item in document.items() if isinstance(document, dict) else ():
+        match item:
+            case [str(stated), int(stated_port), str(address), int(port)] if _usable(address, port):
+                found[fingerprint] = _Found((stated, stated_port), (address, port))
+    return found
+
+
+def _usable(address: str, port: int) -> bool:
+    try:
+        return str(ipaddress.ip_address(address)) == address and 0 < port < 65536
+    except ValueError:
+        return False
