@@ -9,7 +9,6 @@ from meshctl import render
 RATE_OVER_S = 10.0
 SETTLED_S = 3.0  # a rate that was seen for less says nothing about the end
 SILENT_S = 5.0  # a node tells once a second while it gets more
-_NAMED = 3  # more nodes are only counted
 
 
 class Fetching:
@@ -33,25 +32,32 @@ class Fetching:
         """It has all of it."""
         self._said.pop(node, None)
 
-    def line(self, now: float) -> str:
-        """For a person; "" where nobody fetches."""
+    def line(self, now: float, columns: int) -> str:
+        """For a person, with the rate of all nodes together; "" where nobody fetches.
+
+        Where the names of several nodes do not fit into so many columns, the nodes are counted.
+        """
         if not self._said:
             return ""
-        text = f"  to {self._nodes()} of {render.size(self._size)}"
+        text = f" of {render.size(self._size)}"
         rates = {node: self._rate(node, now) for node in self._said}
         if total := sum(rates.values()):
-            text += f"  {render.size(total)}/s{' together' if len(rates) > 1 else ''}"
+            text += f"  {render.size(total)}/s"
         if left := self._left(rates):
             text += f"  about {render.span(left)} left"
-        return text
+        named = f"  to {self._named()}{text}"
+        fits = len(self._said) == 1 or render.width(named) < columns
+        return named if fits else f"  to {self._counted()}{text}"
 
-    def _nodes(self) -> str:
-        done = {node: said[-1][1] for node, said in self._said.items()}
-        if len(done) > _NAMED:
-            least, most = map(render.size, (min(done.values()), max(done.values())))
-            return f"{len(done)} nodes  {least} to {most}"
-        gap = " " if len(done) > 1 else "  "
-        return ", ".join(f"{render.safe(node)}{gap}{render.size(count)}" for node, count in done.items())
+    def _named(self) -> str:
+        gap = " " if len(self._said) > 1 else "  "
+        return ", ".join(
+            f"{render.safe(node)}{gap}{render.size(said[-1][1])}" for node, said in self._said.items()
+        )
+
+    def _counted(self) -> str:
+        done = [said[-1][1] for said in self._said.values()]
+        return f"{len(done)} nodes  {render.size(min(done))} to {render.size(max(done))}"
 
     def _rate(self, node: str, now: float) -> float:
         """Bytes a second, lately; 0 while that is not known, or where it gets nothing."""

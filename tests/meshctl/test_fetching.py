@@ -42,59 +42,70 @@ def after(said: Iterable[Said], size: int = 100) -> Fetching:
         (
             [(t, node, speed * t) for t in range(5) for node, speed in (("cellar", 10), ("desk", 2))],
             4,
-            "  to cellar 40.0 MB, desk 8.0 MB of 100.0 MB  12.0 MB/s together  about 46 s left",
+            "  to cellar 40.0 MB, desk 8.0 MB of 100.0 MB  12.0 MB/s  about 46 s left",
         ),
         (
             [(t, f"node{n}", n * t) for t in range(5) for n in range(1, 6)],
             4,
-            "  to 5 nodes  4.0 MB to 20.0 MB of 100.0 MB  15.0 MB/s together  about 2 min left",
+            "  to 5 nodes  4.0 MB to 20.0 MB of 100.0 MB  15.0 MB/s  about 2 min left",
         ),
         ([(t, "cellar", 25 * t) for t in range(5)], 4, "  to cellar  100.0 MB of 100.0 MB  25.0 MB/s"),
     ],
     ids=("nobody", "at first", "two numbers", "one", "slow", "the slower of two", "many", "all of it"),
 )
 def test_bytes_rate_and_what_is_left(said: list[Said], now: float, line: str) -> None:
-    assert after(said).line(now) == line
+    assert after(said).line(now, 80) == line
+
+
+def test_where_the_names_do_not_fit_the_nodes_are_counted() -> None:
+    fetching = after((t, node, t) for t in range(5) for node in ("attic.example.org", "cellar.example.org"))
+    whole = fetching.line(4, 200)
+    assert "attic.example.org 4.0 MB, cellar.example.org 4.0 MB" in whole
+    assert fetching.line(4, len(whole) + 1) == whole
+    assert (
+        fetching.line(4, len(whole))
+        == "  to 2 nodes  4.0 MB to 4.0 MB of 100.0 MB  2.0 MB/s  about 2 min left"
+    )
 
 
 def test_no_end_is_foretold_before_the_rate_has_settled() -> None:
     soon = [(t / 10, "cellar", t) for t in range(int(SETTLED_S * 10))]
-    assert "MB/s" in after(soon).line(soon[-1][0])
-    assert "left" not in after(soon).line(soon[-1][0])
+    assert "MB/s" in after(soon).line(soon[-1][0], 80)
+    assert "left" not in after(soon).line(soon[-1][0], 80)
 
 
 def test_no_end_is_foretold_while_one_of_the_nodes_gets_nothing() -> None:
     one = [(t, "cellar", t) for t in range(12)]
     fetching = after([(t, "desk", t) for t in range(5)] + one)
-    assert fetching.line(11) == "  to desk 4.0 MB, cellar 11.0 MB of 100.0 MB  1.0 MB/s together"
+    assert fetching.line(11, 80) == "  to desk 4.0 MB, cellar 11.0 MB of 100.0 MB  1.0 MB/s"
 
 
 def test_one_that_gets_nothing_more_has_no_rate() -> None:
     fetching = after([(t, "cellar", t) for t in range(5)])
-    assert "MB/s" in fetching.line(4 + SILENT_S)
-    assert fetching.line(4 + SILENT_S + 0.1) == "  to cellar  4.0 MB of 100.0 MB"
+    assert "MB/s" in fetching.line(4 + SILENT_S, 80)
+    assert fetching.line(4 + SILENT_S + 0.1, 80) == "  to cellar  4.0 MB of 100.0 MB"
 
 
 def test_the_rate_is_that_of_the_last_seconds_and_not_what_was_there_before() -> None:
     """Its first number may be of blocks that another entry had brought."""
     fetching = after([(0, "cellar", 50), *((t, "cellar", 50 + 0.1 * t) for t in range(1, 6))])
-    assert "100.0 kB/s  about 8 min left" in fetching.line(5)
+    assert "100.0 kB/s  about 8 min left" in fetching.line(5, 80)
     faster = [(t, "desk", t) for t in range(60)] + [(60 + t, "desk", 59 + 3 * t) for t in range(1, 12)]
-    assert " 3.0 MB/s" in after(faster, 1000).line(60 + RATE_OVER_S + 1)
+    assert " 3.0 MB/s" in after(faster, 1000).line(60 + RATE_OVER_S + 1, 80)
 
 
 def test_one_that_begins_anew_has_no_negative_rate() -> None:
     fetching = after([(t, "cellar", t) for t in range(1, 9)] + [(9, "cellar", 1.0)])
-    assert fetching.line(9) == "  to cellar  1.0 MB of 100.0 MB"
+    assert fetching.line(9, 80) == "  to cellar  1.0 MB of 100.0 MB"
 
 
 def test_one_that_has_all_is_no_longer_named() -> None:
     fetching = after([(0, "cellar", 1), (0, "desk", 2)])
     fetching.ended("cellar")
-    assert fetching.line(0) == "  to desk  2.0 MB of 100.0 MB"
+    assert fetching.line(0, 80) == "  to desk  2.0 MB of 100.0 MB"
     fetching.ended("desk")
     fetching.ended("nobody")
-    assert fetching.line(0) == ""
+    assert fetching.line(0, 80) == ""
 
 
 # -- on a terminal, and elsewhere ----------------------------------------------------------------------------------
@@ -136,9 +147,7 @@ async def test_on_a_terminal_one_line_is_renewed_until_the_copies_are_there(
         fetching("desk", 5.5),
         lambda: terminal.shows(r"\r\x1b\[K  to cellar 20\.0 MB, desk 5\.5 MB of 300\.0 MB"),
         fetching("cellar", 120),
-        lambda: terminal.shows(
-            r"\r\x1b\[K  to cellar 120\.0 MB, desk 5\.5 MB of 300\.0 MB  [\d.]+ [MG]B/s together"
-        ),
+        lambda: terminal.shows(r"\r\x1b\[K  to cellar 120\.0 MB, desk 5\.5 MB of 300\.0 MB  [\d.]+ [MG]B/s"),
         *(CELLAR, fetching("desk", 300), DESK, DONE),
     )
     running = await meshctl.start("pin", "minutes.pdf", stderr=terminal.device)
