@@ -87,7 +87,7 @@ def peer_table(peers: list[dict[str, Any]]) -> str:
 def _seen(peer: dict[str, Any]) -> str:
     state = _state(peer)
     if peer.get("this_node"):
-        return f"this node{state}"
+        return f"this node{state if peer.get('address') else ', no address'}"
     if not peer.get("reachable"):
         return f"not reached, {_last(peer)}"
     rtt_s, latency_ms, path = peer.get("rtt_s"), peer.get("latency_ms"), peer.get("path")

@@ -71,7 +71,7 @@ def _node(status: Part) -> None:
         f"{render.safe(node.get('name'))}{site}: {state}up {up}, version {render.safe(node.get('version'))}",
     )
     if mesh is None:
-        _fact("mesh", "none yet   (meshctl init, or meshctl join)")
+        _fact("mesh", f"none yet   ({_how_to_begin(status)})")
     else:
         members = render.count(int(mesh.get("members") or 0), "node")
         copies = mesh.get("replicas")
@@ -89,6 +89,17 @@ def _node(status: Part) -> None:
         entries = render.count(int(pins.get("entries") or 0), "entry", "entries")
         kept = f"{entries}, {render.size(pins.get('size') or 0)}"
         _fact("kept", f"{kept}; trash: {pins.get('trash')}, {render.size(pins.get('trash_size') or 0)}")
+
+
+def _how_to_begin(status: Part) -> str:
+    overlay: Part = status.get("overlay") or {}
+    trouble = any(str(c.get("code")).startswith("zerotier-") for c in status.get("conditions") or [])
+    chosen = overlay.get("kind") == "zerotier" or str(overlay.get("interface") or "").startswith("zt")
+    has_zerotier = bool(overlay.get("zerotier")) or chosen or trouble
+    if not has_zerotier:
+        return "meshctl init, or meshctl join"
+    network = render.safe(overlay.get("network") or "ID")
+    return f"meshctl join {network}, or meshctl init --network {network}"
 
 
 def _at_rest(secrets: Part) -> str:

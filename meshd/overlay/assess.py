@@ -7,24 +7,30 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from meshd.model import Condition, OverlayState, Severity
 from meshd.overlay.addresses import is_private
+from meshd.overlay.static import SEVERAL
 from meshd.overlay.zerotier import Network, ZeroTierError
 
 REQUESTING_TOO_LONG_S = 20.0  # an answer takes 2 to 6 s where the controller is there (measured)
+
+FIRST = "join the mesh on one: meshctl join ID; or begin a mesh on it: meshctl init --network ID (ID: its 16 hex digits)"
+_OTHER = "for another private network see [overlay] in /etc/meshd/meshd.toml"
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
     """One look. networks: those that are joined; error: instead of all else, where the service cannot be used.
 
-    wanted: id of the mesh's network, "" where none was chosen. node: this machine's ZeroTier address. interfaces: name ->
-    addresses, from the kernel. requesting_s: for how long the wanted network has been asking for its configuration.
+    wanted: id of the mesh's network, "" where none was chosen. controller: name of the member that is its controller, ""
+    where that is no member. node: this machine's ZeroTier address. interfaces: name -> addresses, from the kernel.
+    requesting_s: for how long the wanted network has been asking for its configuration.
     """
 
     wanted: str
+    controller: str = ""
     networks: tuple[Network, ...] = ()
     node: str = ""
     online: bool = True
@@ -49,13 +55,36 @@ def assess(seen: Seen, before: OverlayState) -> OverlayState:
         network_status=network.status,
     )
     if network.status in _REFUSALS:
-        return found.having(problem=_REFUSALS[network.status](network, seen.node))
+        return found.having(problem=_REFUSALS[network.status](network, seen))
     address = _address(network, seen.interfaces or {}, before.address)
     if (
         address is not None
     ):  # also while it asks anew after a restart of the service, which remembers what it was given
         return found.having(address=address)
     return found.having(problem=_no_address(network, seen))
+
+
+def first_look(seen: Seen, nothing: OverlayState) -> OverlayState:
+    """What a machine that has ZeroTier, no mesh and no section [overlay] is to do. nothing: what was found without asking
+    ZeroTier, with a problem."""
+    problem = nothing.problem
+    assert problem is not None  # noqa: S101 - else nobody asks
+    several = problem.cause.startswith(SEVERAL)
+    if seen.error is not None:
+        if several or seen.error.kind == "zerotier-not-installed":
+            return nothing
+        error, cause = seen.error, f"{seen.error.detail}; and there is no WireGuard or Tailscale here"
+        told = Condition(error.kind, Severity.ERROR, error.title, cause, f"{error.hint}; {_OTHER}")
+        return nothing.having(problem=told)
+    nothing = replace(nothing, node=seen.node)
+    if several:
+        return nothing.having(problem=replace(problem, hint=f"{problem.hint}; or on ZeroTier {FIRST}"))
+    found = assess(seen, nothing)
+    return found if found.problem is None else found.having(problem=_or_another(found.problem))
+
+
+def _or_another(problem: Condition) -> Condition:
+    return replace(problem, hint=f"{problem.hint}; {_OTHER}") if problem.code == "zerotier-none" else problem
 
 
 def _unasked(seen: Seen, before: OverlayState, error: ZeroTierError) -> OverlayState:
@@ -87,7 +116,6 @@ def _chosen(seen: Seen) -> Network | OverlayState:
         return OverlayState(network=seen.wanted, node=seen.node, problem=problem)
     if len(seen.networks) == 1:
         return seen.networks[0]
-    hint = "begin a mesh on one: meshctl init --network ID; or join the one on it: meshctl join ID"
     if seen.networks:
         ids = ", ".join(f"{n.id}{f' ({n.name})' if n.name else ''}" for n in seen.networks)
         problem = Condition(
@@ -95,7 +123,7 @@ def _chosen(seen: Seen) -> Network | OverlayState:
             Severity.ERROR,
             "meshd does not know which ZeroTier network to use",
             f"this machine is on {ids}",
-            hint,
+            FIRST,
         )
     else:
         problem = Condition(
@@ -103,7 +131,7 @@ def _chosen(seen: Seen) -> Network | OverlayState:
             Severity.ERROR,
             "this machine is on no ZeroTier network",
             "ZeroTier One runs, and has joined none",
-            hint,
+            FIRST,
         )
     return OverlayState(node=seen.node, problem=problem)
 
@@ -171,17 +199,29 @@ def _no_address(network: Network, seen: Seen) -> Condition:
     return Condition("zerotier-waiting", severity, f"{name} is not there yet", cause, hint)
 
 
-def _denied(network: Network, node: str) -> Condition:
+def _denied(network: Network, seen: Seen) -> Condition:
     return Condition(
         "zerotier-denied",
         Severity.ERROR,
         f"this machine is not authorized on {_called(network)}",
-        f"its ZeroTier address is {node}",
-        f"on a member type: meshctl approve {node}; or authorize {node} in the network's admin page",
+        f"its ZeroTier address is {seen.node}",
+        _who_lets_in(network, seen),
     )
 
 
-def _not_found(network: Network, node: str) -> Condition:
+def _who_lets_in(network: Network, seen: Seen) -> str:
+    """A network's id begins with the address of its controller."""
+    node, own = seen.node, bool(seen.node) and network.id.startswith(seen.node)
+    if own and seen.controller:
+        return f"this machine is the network's controller; type here: meshctl approve {node}"
+    if own:
+        return f"this machine is the network's controller, and lets itself in: meshctl init --network {network.id}"
+    if seen.controller:
+        return f"on {seen.controller}, the network's controller, type: meshctl approve {node}"
+    return f"on a member type: meshctl approve {node}; or authorize {node} in the network's admin page"
+
+
+def _not_found(network: Network, seen: Seen) -> Condition:
     return Condition(
         "zerotier-not-found",
         Severity.ERROR,
@@ -191,7 +231,7 @@ def _not_found(network: Network, node: str) -> Condition:
     )
 
 
-def _port_error(network: Network, node: str) -> Condition:
+def _port_error(network: Network, seen: Seen) -> Condition:
     return Condition(
         "zerotier-port-error",
         Severity.ERROR,
@@ -201,7 +241,7 @@ def _port_error(network: Network, node: str) -> Condition:
     )
 
 
-def _too_old(network: Network, node: str) -> Condition:
+def _too_old(network: Network, seen: Seen) -> Condition:
     return Condition(
         "zerotier-too-old",
         Severity.ERROR,
@@ -211,7 +251,7 @@ def _too_old(network: Network, node: str) -> Condition:
     )
 
 
-def _login(network: Network, node: str) -> Condition:
+def _login(network: Network, seen: Seen) -> Condition:
     where = network.login_url or "the address that zerotier-cli listnetworks shows"
     return Condition(
         "zerotier-login",

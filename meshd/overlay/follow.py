@@ -13,7 +13,7 @@ from meshd.config import Overlay as Config
 from meshd.model import OverlayState
 from meshd.overlay import static
 from meshd.overlay.addresses import addresses, on_this_machine
-from meshd.overlay.assess import Seen, assess
+from meshd.overlay.assess import Seen, assess, first_look
 from meshd.overlay.zerotier import Network, Peer, ZeroTier, ZeroTierError
 
 QUICK_S = 0.5
@@ -24,13 +24,26 @@ _LOG = structlog.get_logger(part="overlay")
 
 
 class Overlay:
-    """`state` is what the last look found. wanted: id of the ZeroTier network that the mesh is on, "" for none."""
+    """`state` is what the last look found. wanted: id of the ZeroTier network that the mesh is on, "" for none.
 
-    def __init__(self, config: Config, zerotier: ZeroTier, wanted: Callable[[], str]) -> None:
+    member: the name of the member that has that ZeroTier address, "" for none. in_mesh: whether there is a mesh, on
+    whichever network.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        zerotier: ZeroTier,
+        wanted: Callable[[], str],
+        member: Callable[[str], str] = lambda _: "",
+        in_mesh: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.state = OverlayState()
         self.zerotier = zerotier
         self._config = config
         self._wanted = wanted
+        self._member = member
+        self._in_mesh = in_mesh
         self._chosen = ""  # while this node begins or joins a mesh
         self._asking_since: dict[str, float] = {}
         self._not_joined_since: float | None = None
@@ -108,8 +121,21 @@ class Overlay:
             found = await self._look_at_zerotier()
         else:
             found = await asyncio.to_thread(static.look, self._config)
+            unknown = found.problem is not None and found.problem.code == "overlay-unknown"
+            if unknown and not self._in_mesh():
+                found = await self._with_zerotier(found)
         self.state = found
         return found
+
+    async def _with_zerotier(self, nothing: OverlayState) -> OverlayState:
+        """What a machine that has it and no other private network can do: that is what most want to know first."""
+        interfaces = await asyncio.to_thread(addresses)
+        try:
+            node = (await self.zerotier.status()).address
+            networks = tuple(await self.zerotier.networks())
+        except ZeroTierError as exc:
+            return first_look(Seen("", interfaces=interfaces, error=exc), nothing)
+        return first_look(Seen("", networks=networks, node=node, interfaces=interfaces), nothing)
 
     async def _look_at_zerotier(self) -> OverlayState:
         wanted = self.network
@@ -132,6 +158,7 @@ class Overlay:
         found = assess(
             Seen(
                 wanted=wanted,
+                controller=self._member(wanted[:10]) if wanted else "",
                 networks=networks,
                 node=status.address,
                 online=status.online,

@@ -9,6 +9,7 @@ from meshd.config import Overlay
 from meshd.model import Condition, OverlayState, Severity
 from meshd.overlay.addresses import addresses, is_private, on_this_machine
 
+SEVERAL = "this machine has several private overlays"
 _OVERLAY_INTERFACES = re.compile(r"(zt|tailscale|wg)[a-z0-9]*")
 
 
@@ -24,14 +25,14 @@ def find(table: Mapping[str, Sequence[str]]) -> OverlayState:
         name, found = next(iter(candidates.items()))
         why = f"{name} is the only private overlay on this machine"
         return OverlayState(found[0], name, why)
-    what = "several private overlays" if candidates else "no private overlay (zt*, tailscale*, wg*)"
+    what = SEVERAL if candidates else "this machine has no private overlay (zt*, tailscale*, wg*)"
     names = f": {', '.join(f'{n} ({f[0]})' for n, f in sorted(candidates.items()))}" if candidates else ""
     return OverlayState(
         problem=Condition(
             "overlay-unknown",
             Severity.ERROR,
             "meshd does not know which private network to use",
-            f"this machine has {what}{names}",
+            f"{what}{names}",
             'say which one in /etc/meshd/meshd.toml: [overlay] kind = "static" and interface = "wg0" (or address ='
             ' "10.1.2.3"), then: sudo systemctl restart meshd',
         )

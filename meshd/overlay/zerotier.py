@@ -92,6 +92,12 @@ class Peer(_Answer):
         """Whether there is a path of its own; without one ZeroTier's roots relay."""
         return any(path.active and not path.expired for path in self.paths)
 
+    @property
+    def ip(self) -> str:
+        """Where that path leads, without the port; "" where there is none."""
+        paths = (path.address for path in self.paths if path.active and not path.expired)
+        return next(paths, "").rpartition("/")[0]
+
 
 class ZeroTier:
     """One service. Token and port are looked for at each call: both may change when the service is set up anew."""
@@ -183,7 +189,7 @@ class ZeroTier:
         except FileNotFoundError:
             if self.config.token_file is None and not self.config.home.exists():
                 raise _not_installed(self.config.home) from None
-            raise _no_token(path, "there is no such file", f"ls -l {path}") from None
+            raise self._no_such_token(path) from None
         except PermissionError:
             came_later = (
                 self._credential() is not None
@@ -241,6 +247,16 @@ class ZeroTier:
                 f"its service does not answer at {url}: {_reason(exc)}",
                 "sudo systemctl enable --now zerotier-one",
             ) from None
+
+    def _no_such_token(self, path: Path) -> ZeroTierError:
+        """The service writes it, beside its identity, when it is started for the first time."""
+        if self.config.token_file is not None:
+            hint = f"copy it: sudo install -D -m 0400 -o {_user()} {self.config.home}/authtoken.secret {path}"
+            return _no_token(path, "there is no such file", hint)
+        if (self.config.home / "identity.public").exists():
+            return _no_token(path, "there is no such file", "sudo systemctl restart zerotier-one")
+        cause = "there is no such file: ZeroTier One was never started here"
+        return _no_token(path, cause, "sudo systemctl enable --now zerotier-one")
 
     def _wrong_token(self) -> ZeroTierError:
         path = self.token_file

@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 
 from tests.meshctl.conftest import Meshctl, Terminal
-from tests.meshctl.fake_meshd import Document, FakeMeshd, send, status, stream
+from tests.meshctl.fake_meshd import Document, FakeMeshd, peer, send, status, stream
 
 THREE_MINUTES = re.compile(r", since (\d{4}-\d\d-\d\d )?\d\d:\d\d \(3 min\)\n")
 
@@ -159,10 +159,46 @@ async def test_a_new_node_is_told_how_to_get_into_a_mesh(meshctl: Meshctl, meshd
     result = await meshctl("status")
     assert result.out.startswith(
         "node     attic, site home: up 2 h, version 0.1.0\n"
-        "mesh     none yet   (meshctl init, or meshctl join)\n"
+        "mesh     none yet   (meshctl join ID, or meshctl init --network ID)\n"
     )
     assert "overlay  no address (zerotier: not authorized yet)\n" in result.out
     assert (await meshctl("status", "--json")).documents == [document]
+
+
+@pytest.mark.parametrize(
+    ("overlay", "trouble", "said"),
+    [
+        (
+            {"kind": "auto", "zerotier": "a1b2c3d4e5"},
+            "zerotier-none",
+            "meshctl join ID, or meshctl init --network ID",
+        ),
+        ({"kind": "auto"}, "zerotier-token", "meshctl join ID, or meshctl init --network ID"),
+        ({"kind": "auto", "interface": "zt5u4yabcd"}, "", "meshctl join ID, or meshctl init --network ID"),
+        (
+            {"kind": "auto", "zerotier": "a1b2c3d4e5", "network": "8056c2e21c000001"},
+            "zerotier-denied",
+            "meshctl join 8056c2e21c000001, or meshctl init --network 8056c2e21c000001",
+        ),
+        ({"kind": "auto"}, "overlay-unknown", "meshctl init, or meshctl join"),
+        ({"kind": "static", "interface": "wg0"}, "", "meshctl init, or meshctl join"),
+    ],
+)
+async def test_a_machine_with_zerotier_and_no_mesh_is_told_the_two_commands(
+    meshctl: Meshctl, meshd: FakeMeshd, overlay: Document, trouble: str, said: str
+) -> None:
+    conditions = [condition("error", "t", "c", "h") | {"code": trouble}] if trouble else []
+    shown = status(mesh=None, peers=[], services=[], pins=None, overlay=overlay, conditions=conditions)
+    meshd.answers("GET", "/v1/status", shown)
+    assert f"mesh     none yet   ({said})\n" in (await meshctl("status")).out
+
+
+async def test_a_node_without_an_address_does_not_show_itself_as_starting_at_one(
+    meshctl: Meshctl, meshd: FakeMeshd
+) -> None:
+    meshd.answers("GET", "/v1/peers", {"peers": [peer("attic", this_node=True, ready=False, address="")]})
+    _, row = (await meshctl("peers")).out.splitlines()
+    assert [cell.strip() for cell in row.split("  ") if cell][:3] == ["attic", "-", "this node, no address"]
 
 
 async def test_members_that_are_not_known_yet_do_not_disturb(meshctl: Meshctl, meshd: FakeMeshd) -> None:

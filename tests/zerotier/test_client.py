@@ -169,13 +169,25 @@ async def test_its_token_is_missing(service: FakeService, make_client: AsZeroTie
     assert error.kind == "zerotier-token"
     assert error.title == f"cannot read ZeroTier's token {token}"
     assert error.detail == "there is no such file"
-    assert error.hint == f"ls -l {token}"
+    assert error.hint == "sudo systemctl restart zerotier-one"
+
+
+async def test_a_service_that_was_never_started_is_to_be_started(
+    make_client: AsZeroTier, tmp_path: Path
+) -> None:
+    """Its package makes the folder; token and identity are there after the first start."""
+    (tmp_path / "zt").mkdir()
+    error = await refused(make_client())
+    assert error.kind == "zerotier-token"
+    assert error.detail == "there is no such file: ZeroTier One was never started here"
+    assert error.hint == "sudo systemctl enable --now zerotier-one"
 
 
 async def test_a_configured_token_file_is_missing(make_client: AsZeroTier, tmp_path: Path) -> None:
     """Which is a mistake in the configuration, whether ZeroTier is installed or not."""
     error = await refused(make_client(token_file=tmp_path / "none"))
     assert (error.kind, error.detail) == ("zerotier-token", "there is no such file")
+    assert error.hint.endswith(f"{tmp_path}/zt/authtoken.secret {tmp_path / 'none'}")
 
 
 @pytest.mark.parametrize("content", [b"", b" \n", b"\xff\xfe", b"two\nlines"])

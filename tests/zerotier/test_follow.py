@@ -1,129 +1,27 @@
-"""Following ZeroTier as it changes: joined, refused, moved, stopped, started, with another token. Nobody need be root.
-
-The service is the fake one on loopback, and so are its networks' addresses, which can be bound. Only the list of
-interfaces is the tests' own.
-"""
+"""Following ZeroTier as it changes: joined, refused, moved, stopped, started, with another token. Nobody need be root."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import itertools
-import shutil
-import tempfile
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from meshd.config import Overlay as Config
 from meshd.config.zerotier import ZeroTier as ServiceConfig
-from meshd.model import OverlayState, Severity
+from meshd.model import Severity
 from meshd.overlay import follow
 from meshd.overlay.follow import Overlay
 from meshd.overlay.zerotier import ZeroTier
 from tests.waiting import until
-from tests.zerotier.fake import FakeService
-from tests.zerotier.membership import Timing, device_name
-from tests.zerotier.planet import Planet, new_address
+from tests.zerotier.bench import AGAIN_S, LOADING_S, POOL, QUICK_S, QUIET_S, Bench, bench
+from tests.zerotier.membership import device_name
+from tests.zerotier.planet import new_address
 
-POOL = "127.78.0"
-# A tenth of what they are, so that tests take a tenth.
-QUICK_S, QUIET_S, LOADING_S, AGAIN_S = 0.03, 0.5, 0.5, 1.5
-# A service is slow to know its networks after a start.
-TIMING = Timing(retry=0.1, refresh=0.2, load=0.2, online=0.1)
-
-
-class Bench:
-    """One machine: its service, its networks, what its kernel has, and an Overlay that follows them.
-
-    told: every look's outcome, with its time. wanted: the network of its mesh, "" for none.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.planet = Planet(folder / "planet")
-        self.planet.start()
-        self.service = FakeService(folder / "zt", self.planet.path, new_address(), timing=TIMING)
-        self.kernel: dict[str, list[str]] = {}
-        self.environment: dict[str, str] = {}
-        self.told: list[tuple[float, OverlayState]] = []
-        self.wanted = ""
-        self._running: asyncio.Task[None] | None = None
-
-    def make_network(self, **more: Any) -> str:
-        """Its id. It gives out no address by itself."""
-        settings = {
-            "private": True,
-            "name": "lab",
-            "routes": [{"target": f"{POOL}.0/24", "via": None}],
-            **more,
-        }
-        return str(self.planet.make_network(self.service.address, settings)["id"])
-
-    def let_in(self, network: str, address: str) -> None:
-        """With that address, which is on the interface too."""
-        self.give(network, address)
-        self.kernel[device_name(network)] = [address]
-
-    def give(self, network: str, address: str) -> None:
-        changes = {"authorized": True, "ipAssignments": [address]}
-        self.planet.change_member(network, self.service.address, changes)
-
-    def put_out(self, network: str) -> None:
-        self.planet.change_member(network, self.service.address, {"authorized": False})
-
-    def follows(self, networks: list[dict[str, Any]] | None = None, **more: Any) -> Overlay:
-        """Begin. networks, more: of the configuration."""
-        service = {"home": str(self.service.home), "networks": networks or [], **more}
-        config = Config.model_validate({"kind": "zerotier", "zerotier": service})
-        self.client = ZeroTier(config.zerotier, self.environment.get)
-        overlay = Overlay(config, self.client, lambda: self.wanted)
-        note = self.told.append
-        self._running = asyncio.create_task(overlay.run(lambda s: note((time.monotonic(), s))))
-        return overlay
-
-    @property
-    def now(self) -> OverlayState:
-        return self.told[-1][1] if self.told else OverlayState()
-
-    @property
-    def code(self) -> str:
-        return self.now.problem.code if self.now.problem else ""
-
-    async def serves_on(self, address: str) -> None:
-        await until(lambda: self.now.address == address and self.now.problem is None)
-
-    async def says(self, code: str) -> None:
-        await until(lambda: self.code == code)
-
-    async def close(self) -> None:
-        if self._running is not None:
-            self._running.cancel()
-            await asyncio.gather(self._running, return_exceptions=True)
-            await self.client.close()
-        await self.service.stop()
-        await asyncio.to_thread(self.planet.stop)
-        shutil.rmtree(self.folder)
-
-
-@pytest_asyncio.fixture
-async def bench(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
-    made = Bench(Path(tempfile.mkdtemp(prefix="zt", dir="/tmp")))
-    monkeypatch.setattr(follow, "addresses", lambda: dict(made.kernel))
-    for name, seconds in (
-        ("QUICK_S", QUICK_S),
-        ("QUIET_S", QUIET_S),
-        ("_LOADING_S", LOADING_S),
-        ("_JOIN_AGAIN_S", AGAIN_S),
-    ):
-        monkeypatch.setattr(follow, name, seconds)
-    await made.service.start(0)
-    yield made
-    await made.close()
+__all__ = ["bench"]
 
 
 async def on_network(bench: Bench, address: str = f"{POOL}.5") -> str:
@@ -438,3 +336,107 @@ async def test_how_nodes_are_reached_is_told_and_a_service_that_is_down_tells_no
     assert not (await overlay.ways())["1111111111"].direct
     await bench.service.stop()
     assert await overlay.ways() == {}
+
+
+# -- the first look of a machine that has no mesh ------------------------------------------------------------------------
+
+BEGIN = "meshctl join ID; or begin a mesh on it: meshctl init --network ID"
+
+
+async def test_a_machine_that_runs_zerotier_and_has_no_mesh_is_told_the_two_commands(bench: Bench) -> None:
+    """Nothing is configured: this is what everybody sees first."""
+    bench.follows(kind="auto")
+    await bench.says("zerotier-none")
+    assert bench.now.problem is not None
+    assert BEGIN in bench.now.problem.hint
+    assert "another private network" in bench.now.problem.hint
+    assert bench.now.node == bench.service.address
+    assert bench.now.address is None
+
+
+async def test_one_whose_token_may_not_be_read_is_told_that_at_first(bench: Bench) -> None:
+    token = bench.service.home / "authtoken.secret"
+    token.unlink()
+    token.mkdir()  # root reads what it likes
+    bench.follows(kind="auto")
+    await bench.says("zerotier-token")
+    assert bench.now.problem is not None
+    assert str(token) in bench.now.problem.title
+    assert "no WireGuard or Tailscale" in bench.now.problem.cause
+
+
+async def test_one_that_waits_to_be_authorized_is_told_so_at_first(bench: Bench) -> None:
+    network = bench.planet.make_network(new_address(), {"private": True, "name": "lab"})["id"]
+    bench.planet.hosted.add(network[:10])
+    bench.follows(kind="auto")
+    await bench.client.join(network)
+    await bench.says("zerotier-denied")
+    assert bench.now.problem is not None
+    assert f"meshctl approve {bench.service.address}" in bench.now.problem.hint
+
+
+async def test_of_two_other_overlays_a_person_still_chooses_and_zerotier_is_named(bench: Bench) -> None:
+    bench.kernel = {"wg0": ["10.1.2.3"], "tailscale0": ["100.64.0.9"]}
+    bench.follows(kind="auto")
+    await bench.says("overlay-unknown")
+    assert bench.now.problem is not None
+    assert "several private overlays" in bench.now.problem.cause
+    assert BEGIN in bench.now.problem.hint
+
+
+async def test_a_member_whose_wireguard_is_down_is_not_sent_to_zerotier(bench: Bench) -> None:
+    """Its mesh is on no ZeroTier network."""
+    bench.members = {"": "attic"}
+    bench.follows(kind="auto")
+    await bench.says("overlay-unknown")
+    assert bench.now.problem is not None
+    assert "meshctl join ID" not in bench.now.problem.hint
+
+
+async def test_where_there_is_no_zerotier_it_is_not_asked_for(bench: Bench) -> None:
+    bench.follows(kind="auto", home=str(bench.folder / "not-here"))
+    await bench.says("overlay-unknown")
+    assert bench.now.problem is not None
+    assert "meshctl join ID" not in bench.now.problem.hint
+
+
+async def test_another_private_network_that_is_up_is_taken_without_asking_zerotier(bench: Bench) -> None:
+    bench.kernel = {"wg0": ["127.78.0.9"]}
+    bench.follows(kind="auto")
+    await bench.serves_on("127.78.0.9")
+
+
+# -- who lets it in ------------------------------------------------------------------------------------------------------
+
+
+async def test_a_member_that_was_put_off_is_told_at_which_member_it_is_let_in(bench: Bench) -> None:
+    """A network's id begins with the address of its controller, which is a member here."""
+    controller = new_address()
+    network = bench.planet.make_network(controller, {"private": True, "name": "lab"})["id"]
+    bench.planet.hosted.add(controller)
+    bench.wanted = network
+    bench.members = {controller: "attic"}
+    bench.follows()
+    await bench.client.join(network)
+    await bench.says("zerotier-denied")
+    assert bench.now.problem is not None
+    assert bench.now.problem.hint == (
+        f"on attic, the network's controller, type: meshctl approve {bench.service.address}"
+    )
+
+
+async def test_the_controller_itself_is_told_to_let_itself_in(bench: Bench) -> None:
+    network = bench.make_network()
+    bench.wanted = network
+    bench.follows()
+    await bench.client.join(network)
+    await bench.says("zerotier-denied")
+    assert bench.now.problem is not None
+    assert f"lets itself in: meshctl init --network {network}" in bench.now.problem.hint
+    bench.members = {bench.service.address: "attic"}
+    await until(
+        lambda: (
+            bench.now.problem is not None
+            and f"type here: meshctl approve {bench.service.address}" in bench.now.problem.hint
+        )
+    )
