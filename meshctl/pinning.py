@@ -70,7 +70,7 @@ class Follower:
             render.note(f"  copy on {render.safe(node)}  {event.get('held')}/{event.get('wanted')}")
         elif kind == "step":
             render.note(f"  {render.safe(event.get('message'))}")
-        if line := self._fetching.line(time.monotonic(), render.columns()):
+        if line := self._fetching.line(time.monotonic(), render.terminal_columns()):
             self._line.draw(line)
 
     def _finish(self, event: Event) -> int:

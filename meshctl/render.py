@@ -158,7 +158,7 @@ class Line:
         """Show it instead of what it was. Where it is too long its end is shown: the numbers there are what changes."""
         if not self._live:
             return
-        most = columns()
+        most = terminal_columns()
         while text and width(text) >= most:
             text = text[1:]
         sys.stderr.write(f"\r\x1b[K{text}")
@@ -205,7 +205,7 @@ class Progress:
         self._next = 0.0
 
 
-def columns() -> int:
+def terminal_columns() -> int:
     """Of the terminal that stderr is; 80 where it is none, or does not say."""
     try:
         return os.get_terminal_size(sys.stderr.fileno()).columns or 80

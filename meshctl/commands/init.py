@@ -33,7 +33,8 @@ def run(args: argparse.Namespace, client: Client) -> int:
     try:
         done = steps.follow(client.stream("POST", route("mesh"), body), args.json)
     except KeyboardInterrupt:
-        raise interrupted("cannot tell whether the mesh was made", "interrupted", "meshctl status") from None
+        hint = steps.after_interrupt(args.network)
+        raise interrupted("cannot tell whether the mesh was made", "interrupted", hint) from None
     if args.json:
         return DONE
     mesh = render.safe((done.get("mesh") or {}).get("name"))
@@ -42,8 +43,18 @@ def run(args: argparse.Namespace, client: Client) -> int:
         render.say(f"This node, {node}, is the first of the mesh {mesh}.")
     else:
         render.say(f"This node, {node}, is in the mesh {mesh} already; nothing was changed.")
-    render.note("To admit the next node: meshctl invite")
+    _tell_next((done.get("mesh") or {}).get("network"))
     return DONE
+
+
+def _tell_next(network: object) -> None:
+    if not network:
+        render.note("To admit the next node: meshctl invite")
+        return
+    render.note(
+        f"To admit the next node, type on it: meshctl join {render.safe(network)}   then here: meshctl requests"
+    )
+    render.note("Or make an invite for it: meshctl invite")
 
 
 def network_id(text: str) -> str:

@@ -60,7 +60,8 @@ def run(args: argparse.Namespace, client: Client) -> int:
         events = client.stream("POST", route("mesh", "join"), body)
         done = steps.follow(events, args.json, lambda event: _confirm(event, client))
     except KeyboardInterrupt:
-        raise interrupted("cannot tell whether this node joined", "interrupted", "meshctl status") from None
+        hint = steps.after_interrupt(invite.lower() if by_network else None)
+        raise interrupted("cannot tell whether this node joined", "interrupted", hint) from None
     if args.json:
         return DONE
     mesh: Document = done.get("mesh") or {}

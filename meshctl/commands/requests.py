@@ -48,6 +48,7 @@ def run(args: argparse.Namespace, client: Client) -> int:
 
 def _row(request: dict[str, Any]) -> tuple[object, ...]:
     name = request.get("name") or request.get("node") or "-"
+    name = f"{name}, a member" if request.get("member") else name
     where = f" ({request['address']})" if request.get("address") else ""
     waits = "the network" if request.get("stage") == "network" else "the mesh"
     since = render.ago(float(request["since"])) if request.get("since") else "-"

@@ -18,6 +18,7 @@ from meshd.mesh.identity import Identity
 from meshd.mesh.invites import host_port
 from meshd.mesh.peers import Peers
 from meshd.mesh.protocol import PROTOCOL, speaks
+from meshd.mesh.refused import FINAL, WHY, nobody, not_meant, printable, refusal, unusable
 from meshd.wire import Admitted, Ask, AskAnswer, CodeEvent, ConfirmEvent, Joiner, Reveal, StepEvent, Wire
 
 Address = tuple[str, int]
@@ -151,23 +152,8 @@ class _Asking:
 
     def nobody(self, total_s: float) -> MeshError:
         """That nobody said yes in that time."""
-        minutes = f"{total_s / 60:.0f} minutes" if total_s >= 120 else f"{total_s:.0f} seconds"
-        if self._asked:
-            return MeshError(
-                Code.NOT_READY,
-                "cannot join yet",
-                f"nobody approved this node within {minutes}; asked: {', '.join(self._asked)}",
-                f"type {self._again} here, and while it waits on one of those: meshctl approve {self._own.name}",
-            )
-        why = "; ".join(f"{host_port(*address)}: {reason}" for address, reason in self._failed.items())
-        return MeshError(
-            Code.NOT_READY,
-            "cannot join yet",
-            f"nobody approved this node within {minutes}: no member of a mesh was heard of"
-            + (f" ({why[:500]})" if why else ""),
-            "see that meshd runs on a member and is on this network (there: meshctl status); then again:"
-            f" {self._again}",
-        )
+        failed = {host_port(*address): why for address, why in self._failed.items()}
+        return nobody(total_s, self._own.name, self._again, asked=self._asked, failed=failed)
 
     def _all_refused(self) -> bool:
         """Whether nobody is left who may still say yes, and there was time to find others."""
@@ -243,7 +229,7 @@ class _Asking:
             self._busy_with.discard(fingerprint)
 
     async def _note(self, address: Address, exc: MeshError) -> None:
-        why = _WHY.get(exc.code) or _printable(exc.detail) or str(exc.code)
+        why = WHY.get(exc.code) or printable(exc.detail) or str(exc.code)
         where = host_port(*address)
         if self._failed.get(address) != why and where in self._asked:
             await self._say(f"{where} does not answer: {why}; asking it again")
@@ -257,7 +243,7 @@ class _Asking:
         Raises MeshError where it is to be tried again.
         """
         where = host_port(address, port)
-        if where not in self._asked:
+        if not self._asked:  # then codes are on the screen, and another one says the same
             await self._say(f"asking {where} to admit this node")
         try:
             await self._to_the_end(address, port, fingerprint)
@@ -265,8 +251,8 @@ class _Asking:
             await self._refuse(where, fingerprint, exc.error)
         except MeshError as exc:
             heard = self._heard.pop(fingerprint, None)
-            if exc.code in _FINAL:
-                await self._refuse(where, fingerprint, self._refusal(exc.code))
+            if exc.code in FINAL:
+                await self._refuse(where, fingerprint, refusal(exc.code, self._again))
             elif exc.code is Code.NOT_FOUND:
                 await self._say(f"{where} has forgotten the question; asking it again")
             else:
@@ -300,7 +286,7 @@ class _Asking:
             answer = await self._wait(heard)
         del self._heard[fingerprint]
         if answer.state == "denied":
-            raise _RefusedError(self._refusal(Code.DENIED))
+            raise _RefusedError(refusal(Code.DENIED, self._again))
         admitted = self._usable(answer, fingerprint)
         if not answer.here:
             code = ""  # nobody has compared it
@@ -314,15 +300,7 @@ class _Asking:
             if await self._is_right(event):
                 self._admitted.set_result((admitted, how))
                 return
-        raise _RefusedError(
-            MeshError(
-                Code.DENIED,
-                "cannot join",
-                "you said that it is not the member whose code was compared",
-                f"ask the people of the mesh which machine is theirs; there: meshctl forget {self._own.name}; then again:"
-                f" {self._again}",
-            )
-        )
+        raise _RefusedError(not_meant(self._own.name, self._again))
 
     async def _is_right(self, event: ConfirmEvent) -> bool:
         if self._confirm is None:
@@ -332,11 +310,10 @@ class _Asking:
         return await self._confirm(event)
 
     async def _show(self, where: str, code: str) -> None:
-        first = not self._asked
         self._asked[where] = None
         await self._tell(CodeEvent(address=where, code=code))
-        if first:
-            await self._say(f"waiting for a member to type: meshctl approve {self._own.name}")
+        one = "waiting for a member to type" if len(self._asked) == 1 else "waiting for one of them to type"
+        await self._tell(StepEvent(message=f"{one}: meshctl approve {self._own.name}", key="asking"))
 
     async def _wait(self, heard: _Heard) -> AskAnswer:
         """The decision. A member that is away for a moment still knows the question when it comes back."""
@@ -346,7 +323,7 @@ class _Asking:
             try:
                 answer = await self._peers.look(heard.address, heard.port, heard.fingerprint, heard.id)
             except MeshError as exc:
-                gone = exc.code is Code.NOT_FOUND or exc.code in _FINAL
+                gone = exc.code is Code.NOT_FOUND or exc.code in FINAL
                 if gone or self._loop.time() > answered + _PATIENCE_S:
                     raise
                 continue
@@ -360,49 +337,5 @@ class _Asking:
         if admitted is not None:
             why = admission.why_unusable(admitted, self._identity.fingerprint, fingerprint)
         if admitted is None or why:
-            raise _RefusedError(
-                MeshError(
-                    Code.INTERNAL,
-                    "cannot join",
-                    f"the answer of the member that admitted this node cannot be used: {why}",
-                    "see that both machines run a meshd of about the same age: meshctl version",
-                )
-            )
+            raise _RefusedError(unusable(why))
         return admitted
-
-    def _refusal(self, code: Code) -> MeshError:
-        """In this node's own words: those of a stranger are not shown to a person."""
-        detail, hint = _FINAL[code]
-        return MeshError(code, "cannot join", detail, hint.format(again=self._again))
-
-
-_FINAL = {
-    Code.DENIED: (
-        "a member denied this node",
-        "ask the people of the mesh why; ten minutes after that it may ask again: {again}",
-    ),
-    Code.NAME_TAKEN: (
-        "another member has the name of this node",
-        "choose another one: {again} --name NAME",
-    ),
-    Code.FORGOTTEN: (
-        "the mesh has forgotten this node's key for good",
-        "move the state folder of this machine away, start meshd again, and join as a new node: {again}",
-    ),
-    Code.BAD_NAME: (
-        "a member cannot take the name of this node",
-        "choose another one: {again} --name NAME",
-    ),
-    Code.BAD_REQUEST: (
-        "a member does not understand this node",
-        "update meshd on the older of the two machines (meshctl version), then again: {again}",
-    ),
-}
-_WHY = {
-    Code.BUSY: "too many nodes ask it at this moment",
-    Code.NO_MESH: "it is in no mesh",
-}
-
-
-def _printable(text: str) -> str:
-    return "".join(letter if letter.isprintable() else "?" for letter in text[:200])

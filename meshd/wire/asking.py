@@ -60,13 +60,16 @@ class JoinRequestView(Wire):
     """A node that waits to be let in, as a member shows it.
 
     id: what `approve` takes. stage: "network" - it waits to be authorized on the ZeroTier network, and is known by its
-    ZeroTier address `node` only; "mesh" - it asks to join the mesh, and there is a code. since, until: wall clock seconds.
+    ZeroTier address `node`, by the IP address from which ZeroTier reaches this machine, and where its admin page has one
+    by a name; "mesh" - it asks to join the mesh, and there is a code. member: it is a member of the mesh that was taken off
+    the network. since, until: wall clock seconds, 0 where that is not known.
     """
 
     id: str
     stage: Literal["network", "mesh"]
     node: str = ""
     name: str = ""
+    member: bool = False
     address: str = ""
     fingerprint: str = ""
     code: str = ""

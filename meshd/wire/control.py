@@ -40,11 +40,14 @@ class Node(Wire):
 
 
 class Mesh(Wire):
+    """network: id of the ZeroTier network that it is on, "" for another overlay."""
+
     name: str
     id: str
     members: int
     joined: float
     replicas: Replicas
+    network: str = ""
 
 
 class OverlayView(Wire):

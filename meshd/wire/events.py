@@ -11,8 +11,11 @@ from meshd.wire.control import Copy, Entry, Mesh
 
 
 class StepEvent(Wire):
+    """What is done now. key: where there is one, this step takes the place of the one before of the same key."""
+
     event: Literal["step"] = "step"
     message: str
+    key: str = ""
 
 
 class ProgressEvent(Wire):

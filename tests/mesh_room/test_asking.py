@@ -14,7 +14,7 @@ from meshd.mesh.secrets import Secrets
 from meshd.peer.call import Call
 from meshd.peer.server import PeerServer
 from meshd.wire import Ask as AskRequest
-from meshd.wire import AskAnswer, Asked, ConfirmEvent, Hello, Reveal
+from meshd.wire import AskAnswer, Asked, ConfirmEvent, Hello, Reveal, StepEvent
 from tests.mesh_room.nodes import Node, refusal_of
 from tests.mesh_room.strangers import AGAIN, Stranger
 from tests.waiting import until
@@ -103,6 +103,24 @@ async def test_a_person_reads_what_to_type_and_where(attic: Node, stranger: Make
     await attic.server.approval.approve("barn", code)
     await barn.outcome()
     assert barn.said.splitlines()[-1] == f"admitted by {where}, which showed the code {code}"
+
+
+async def test_once_a_code_is_shown_only_codes_are_added_and_what_to_type_is_said_again(
+    pair: Pair, stranger: MakeStranger
+) -> None:
+    """Under one key, so that a terminal keeps it below the codes."""
+    attic, shed = pair
+    cellar = (await stranger("cellar", attic)).begin()
+    await cellar.code()
+    cellar.found.append((shed.listen, shed.port))
+    await cellar.code(2)
+    await until(lambda: "waiting for one of them to type: meshctl approve cellar" in cellar.said)
+    assert cellar.said.count("to admit this node") == 1
+    steps = [event for event in cellar.events if isinstance(event, StepEvent) and event.key]
+    assert [(s.key, s.message) for s in steps] == [
+        ("asking", "waiting for a member to type: meshctl approve cellar"),
+        ("asking", "waiting for one of them to type: meshctl approve cellar"),
+    ]
 
 
 async def test_two_members_approve_at_once(pair: Pair, stranger: MakeStranger) -> None:

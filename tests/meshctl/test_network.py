@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import fcntl
+import re
+import signal
+import struct
+import termios
+import time
 import unicodedata
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from aiohttp import web
 
+from meshctl import steps
 from tests.meshctl.conftest import Meshctl, Result, Terminal
-from tests.meshctl.fake_meshd import Document, FakeMeshd, mesh, peer
+from tests.meshctl.fake_meshd import Document, FakeMeshd, mesh, peer, send, stream
 
 NETWORK, NODE = "8056c2e21c000001", "a1b2c3d4e5"
 CODE = "0844 3547 3343"
@@ -103,6 +113,132 @@ async def test_a_script_gets_each_step_and_the_code(meshctl: Meshctl, meshd: Fak
     assert (await meshctl("join", NETWORK, "--yes", "--json")).documents == [code, joined()]
 
 
+WAITING = {"event": "step", "message": "it is not there yet, for 21 s now", "key": "zerotier-waiting"}
+LATER = WAITING | {"message": "it is not there yet, for 31 s now"}
+TAKES_AWAY = r"\x1b\[1A\r\x1b\[J"
+
+
+async def test_on_a_terminal_what_lasts_is_renewed_in_its_place(
+    meshctl: Meshctl, meshd: FakeMeshd, terminal: Terminal
+) -> None:
+    meshd.streams("POST", "/v1/mesh", WAITING, LATER, {"event": "step", "message": "on it"}, joined())
+    running = await meshctl.start("init", "--network", NETWORK, stderr=terminal.device)
+    assert (await running.result()).code == 0
+    await terminal.shows("To admit the next node")
+    shown = terminal.seen.replace("\r\n", "\n")
+    assert (
+        "  it is not there yet, for 21 s now\n\x1b[1A\r\x1b[J  it is not there yet, for 31 s now\n  on it\n"
+        in shown
+    )
+
+
+async def test_a_line_of_several_rows_is_renewed_as_a_whole(
+    meshctl: Meshctl, meshd: FakeMeshd, terminal: Terminal
+) -> None:
+    fcntl.ioctl(terminal.device, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 40, 0, 0))
+    long = WAITING | {"message": "x" * 78}  # two rows of 40 with the indent
+    meshd.streams("POST", "/v1/mesh", long, long | {"message": "y" * 79}, LATER, joined())
+    running = await meshctl.start("init", "--network", NETWORK, stderr=terminal.device)
+    assert (await running.result()).code == 0
+    await terminal.shows("To admit the next node")
+    assert re.findall(r"\x1b\[(\d)A", terminal.seen) == ["2", "3"]
+
+
+async def test_without_a_terminal_what_lasts_is_told_once_and_again_after_a_minute(
+    meshctl: Meshctl, meshd: FakeMeshd
+) -> None:
+    meshd.streams("POST", "/v1/mesh", WAITING, LATER, *[LATER] * 5, joined())
+    result = await meshctl("init", "--network", NETWORK)
+    assert result.err.count("it is not there yet") == 1
+    assert "\x1b" not in result.err
+
+
+def test_after_a_minute_it_is_told_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("meshctl.steps.time.monotonic", lambda: now)
+
+    def events() -> Iterator[Document]:
+        nonlocal now
+        for _ in range(13):
+            yield WAITING
+            now += 10.0
+
+    steps.follow(events(), as_json=False)
+    assert capsys.readouterr().err.count("it is not there yet") == 3
+
+
+async def test_with_three_members_the_first_code_is_a_block_and_what_to_type_stays_below(
+    meshctl: Meshctl, meshd: FakeMeshd, terminal: Terminal
+) -> None:
+    """Each member shows a code of its own; who reads needs the one beside the address at which he types."""
+    waiting = {
+        "event": "step",
+        "message": "waiting for one of them to type: meshctl approve barn",
+        "key": "asking",
+    }
+    codes = [{"event": "code", "address": f"10.144.0.{n}:4010", "code": f"{n}{CODE[1:]}"} for n in (1, 2, 3)]
+    events = [event for code in codes for event in (code, waiting)]
+    meshd.streams("POST", "/v1/mesh/join", *events, codes[1], waiting, joined())
+    running = await meshctl.start("join", NETWORK, "--yes", stderr=terminal.device)
+    assert (await running.result()).code == 0
+    await terminal.shows("To see how it is")
+    kept: list[str] = []
+    for line in terminal.seen.replace("\r\n", "\n").split("\n"):
+        *gone, left = re.split(TAKES_AWAY, line)
+        del kept[len(kept) - len(gone) :]
+        kept.append(left)
+    assert kept[:7] == [
+        "  the member at 10.144.0.1:4010 must show this code:",
+        f"      1{CODE[1:]}",
+        f"  or, where it is the member at 10.144.0.2:4010: 2{CODE[1:]}",
+        f"  or, where it is the member at 10.144.0.3:4010: 3{CODE[1:]}",
+        f"  the member at 10.144.0.2:4010 must show another code now: 2{CODE[1:]}",
+        "  waiting for one of them to type: meshctl approve barn",
+        "To see how it is: meshctl status",
+    ]
+
+
+@pytest.mark.parametrize("typed", [["init", "--network", NETWORK], ["join", NETWORK, "--yes"]])
+async def test_who_interrupts_it_is_told_how_to_get_off_the_network_again(
+    meshctl: Meshctl, meshd: FakeMeshd, typed: list[str]
+) -> None:
+    """This machine stays on it: with a wrong id that is somebody else's network."""
+    path = "/v1/mesh" if typed[0] == "init" else "/v1/mesh/join"
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def waits(request: web.Request) -> web.StreamResponse:
+        response = await stream(request)
+        await send(response, WAITING)
+        begun.set()
+        await ended.wait()
+        return response
+
+    meshd.does("POST", path, waits)
+    running = await meshctl.start(*typed)
+    await asyncio.wait_for(begun.wait(), 20)
+    running.signal(signal.SIGINT)
+    result = await running.result()
+    ended.set()
+    assert result.code == 130
+    assert result.err.splitlines()[-2:] == [
+        "  try: the same command again goes on; how it stands: meshctl status",
+        f"       if it is not the network that you mean: sudo zerotier-cli leave {NETWORK}",
+    ]
+
+
+async def test_after_init_on_a_network_the_short_way_is_told(meshctl: Meshctl, meshd: FakeMeshd) -> None:
+    meshd.streams("POST", "/v1/mesh", joined() | {"mesh": mesh() | {"network": NETWORK}})
+    result = await meshctl("init", "--network", NETWORK)
+    assert result.err.splitlines() == [
+        f"To admit the next node, type on it: meshctl join {NETWORK}   then here: meshctl requests",
+        "Or make an invite for it: meshctl invite",
+    ]
+    meshd.streams("POST", "/v1/mesh", joined() | {"mesh": mesh() | {"network": ""}})
+    assert (await meshctl("init")).err == "To admit the next node: meshctl invite\n"
+
+
 CONFIRM = {"event": "confirm", "address": "10.144.0.1:4010", "code": CODE, "fingerprint": "ab" * 32}
 ITS_CODE = (
     rf"The member at 10\.144\.0\.1:4010 lets this node into its mesh\.\s+Did somebody there .* is it {CODE}\?"
@@ -168,6 +304,18 @@ async def test_who_asks_is_listed_with_what_he_waits_for_and_his_code(
     assert [c.strip() for c in mesh_row if c][:4] == ["3fa91c", "barn (10.144.0.2)", "the mesh", CODE]
     assert [c.strip() for c in network_row if c] == [NODE, NODE, "the network", "-", "-"]
     assert result.err == "To let one in: meshctl approve ID\n"
+
+
+async def test_machines_that_wait_for_the_network_are_told_apart(meshctl: Meshctl, meshd: FakeMeshd) -> None:
+    """By where they are and since when; and a member that was taken off it by its name."""
+    put_off = on_network(id="b" * 10, node="b" * 10, name="cellar", member=True, since=time.time() - 600)
+    new = on_network(address="203.0.113.7", since=time.time() - 40)
+    meshd.answers("GET", "/v1/requests", {"requests": [new, put_off], "why_no_network": ""})
+    _, first, second = (await meshctl("requests")).out.splitlines()
+    assert first.split("  ")[1] == f"{NODE} (203.0.113.7)"
+    assert first.endswith("40 s ago")
+    assert second.split("  ")[1] == "cellar, a member"
+    assert second.endswith("10 min ago")
 
 
 async def test_that_nobody_asks_is_said(meshctl: Meshctl, meshd: FakeMeshd) -> None:
