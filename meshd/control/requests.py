@@ -15,7 +15,11 @@ from meshd.errors import Code, MeshError
 from meshd.mesh.approval import Approval
 from meshd.mesh.network_admin import NetworkAdmin
 
-HELLO_S = 300.0  # an authorized node asks its controller again within seconds, and then looks for members
+# An authorized node asks its controller again within seconds, and then looks for members, which takes a minute where the
+# first look misses this one.
+HELLO_S = 120.0
+DOUBT_S = 20.0
+BY_HAND_S = 600.0  # where a person authorizes it elsewhere first
 
 
 class RequestsApi:
@@ -32,7 +36,7 @@ class RequestsApi:
         try:
             waiting += await self._on_network({r.node for r in waiting})
         except MeshError as exc:
-            why = str(exc)
+            why = f"{exc}; {exc.hint}"
         return json_answer(wire.JoinRequests(requests=waiting, why_no_network=why))
 
     async def authorize(self, request: web.Request) -> web.StreamResponse:
@@ -78,10 +82,19 @@ class RequestsApi:
         return asking.id if asking else ref
 
     async def _on_network(self, asking: set[str]) -> list[wire.JoinRequestView]:
+        waiting = [m for m in await self._admin.waiting() if m.address not in asking]
+        seen_at = await self._admin.seen_at() if waiting else {}
         return [
-            wire.JoinRequestView(id=m.address, stage="network", node=m.address, name=m.name)
-            for m in await self._admin.waiting()
-            if m.address not in asking
+            wire.JoinRequestView(
+                id=m.address,
+                stage="network",
+                node=m.address,
+                name=self._admin.member(m.address) or m.name,
+                member=bool(self._admin.member(m.address)),
+                address=seen_at.get(m.address, ""),
+                since=m.since,
+            )
+            for m in waiting
         ]
 
     async def _let_onto_network(self, node: str, events: EventStream) -> None:
@@ -90,25 +103,33 @@ class RequestsApi:
             await events.emit(wire.StepEvent(message=f"authorizing {node} on the network {network}"))
             await self._admin.authorize(node)
         else:
-            message = f"this node may not authorize on {network}: authorize {node} in its admin page ({self._admin.page})"
+            elsewhere = self._admin.elsewhere(f"meshctl approve {node}")
+            message = f"this node may not authorize {node} on {network}: {elsewhere}"
             await events.emit(wire.StepEvent(message=message))
 
     async def _until_it_asks(self, node: str, events: EventStream) -> wire.AuthorizedEvent:
         """Its request; or the member, where it is one already, or has an invite and does not ask."""
         if not self._admin.member(node):
             await events.emit(wire.StepEvent(message=f"waiting for {node} to ask to join"))
-        deadline = asyncio.get_running_loop().time() + HELLO_S
+        join = f"meshctl join {self._admin.network}"
+        began, doubted = asyncio.get_running_loop().time(), not self._admin.has_right
+        patience = HELLO_S if self._admin.has_right else BY_HAND_S
         while True:
             if asking := self._asking(node):
                 return wire.AuthorizedEvent(request=asking)
             if member := self._admin.member(node):
                 return wire.AuthorizedEvent(member=member)
-            if asyncio.get_running_loop().time() > deadline:
+            waited = asyncio.get_running_loop().time() - began
+            if waited > DOUBT_S and not doubted:
+                doubted = True
+                message = f"it has not asked yet; see that on that machine this still waits: {join}"
+                await events.emit(wire.StepEvent(message=message))
+            if waited > patience:
                 raise MeshError(
                     Code.NOT_READY,
                     f"cannot approve {node} yet",
-                    f"it has not asked to join within {HELLO_S / 60:.0f} minutes",
-                    f"on that machine type: meshctl join {self._admin.network}; then here again: meshctl approve {node}",
+                    f"it may be on the network, and has not asked to join within {patience / 60:.0f} minutes",
+                    f"on that machine type: {join}; then here again: meshctl approve {node}",
                 )
             await asyncio.sleep(0.2)
 

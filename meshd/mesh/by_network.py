@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
+
+import structlog
 
 from meshd import wire
 from meshd.config import Config
 from meshd.errors import Code, MeshError
-from meshd.model import Condition
+from meshd.model import Condition, OverlayState
+from meshd.overlay.admin import Controller, admin_of, by_hand
 from meshd.overlay.follow import Overlay
 from meshd.overlay.seek import Seeker
 
 WAIT_S = 1800.0  # for a person to authorize this machine
 ALONE_S = 10.0  # members are found, and answer, within a few seconds
+RENEW_S = 10.0  # how often a person is told that nothing has changed, and for how long it lasts
+_LET_IN_S = 10.0  # the service hears of it from its controller within that
 _HOPELESS = {  # seconds; what waiting does not mend is waited for a while, as it may be of the moment
     "zerotier-not-found": 6.0,  # ZeroTier asks the controller each 5 s: it has said it twice by then
     "zerotier-port-error": 15.0,
@@ -22,6 +28,7 @@ _HOPELESS = {  # seconds; what waiting does not mend is waited for a while, as i
     "zerotier-no-address": 15.0,
     "overlay-down": 15.0,
 }
+_LOG = structlog.get_logger(part="mesh")
 
 Emit = Callable[[wire.Wire], Awaitable[None]]
 
@@ -34,11 +41,15 @@ class ByNetwork:
         self._overlay = overlay
 
     @contextlib.asynccontextmanager
-    async def on(self, network: str, emit: Emit, *, again: str) -> AsyncIterator[None]:
+    async def on(
+        self, network: str, emit: Emit, *, again: str, founding: bool = False
+    ) -> AsyncIterator[None]:
         """This machine is on that network, with an address; "" asks for none. again: what to type to go on later.
+        founding: there is no member yet who could let it in.
 
-        A network that turns out not to be there is left again; else the machine stays on it, so that who authorizes it
-        later does not do it in vain. Raises MeshError BAD_CONFIG, NO_OVERLAY (a ZeroTierError among them).
+        Where this machine itself has the right to, it authorizes itself. A network that turns out not to be there is left
+        again; else the machine stays on it, so that who authorizes it later does not do it in vain.
+        Raises MeshError BAD_CONFIG, NO_OVERLAY (a ZeroTierError among them), NOT_FOUND, NOT_READY.
         """
         if not network:
             yield
@@ -57,7 +68,7 @@ class ByNetwork:
             await zerotier.join(network)
         with self._overlay.choosing(network):
             try:
-                await self._until_there(network, emit, again)
+                await self._until_there(_Telling(network, emit, founding=founding), again)
             except MeshError as exc:
                 if joined or exc.code is not Code.NOT_FOUND:
                     raise
@@ -70,31 +81,53 @@ class ByNetwork:
                 ) from exc
             yield
 
-    async def _until_there(self, network: str, emit: Emit, again: str) -> None:
-        loop = asyncio.get_running_loop()
-        began, said, since = loop.time(), "", loop.time()
+    async def _until_there(self, telling: _Telling, again: str) -> None:
+        loop, network = asyncio.get_running_loop(), telling.network
+        began, tried, quiet_until = loop.time(), False, 0.0
         while True:
             state = self._overlay.state
             problem = state.problem if state.network == network else None
             if state.network == network and state.address is not None:
-                await emit(wire.StepEvent(message=f"on {state.why} as {state.address}"))
+                await telling.tell(f"on {state.why} as {state.address}")
                 return
-            if problem is not None and (line := _told(problem)) != said:
-                said, since = line, loop.time()
-                await emit(wire.StepEvent(message=line))
-            if problem is not None and loop.time() - since > _HOPELESS.get(problem.code, WAIT_S):
-                code = Code.NOT_FOUND if problem.code == "zerotier-not-found" else Code.NO_OVERLAY
-                raise MeshError(
-                    code, f"cannot get on the network {network}: {problem.title}", problem.cause, problem.hint
-                )
+            if problem is not None and problem.code == "zerotier-denied" and not tried:
+                tried = True
+                if await self._let_itself_in(state, telling):
+                    quiet_until = loop.time() + _LET_IN_S
+            elif problem is not None and loop.time() > quiet_until:
+                await telling.trouble(problem)
+                if telling.lasts_s > _HOPELESS.get(problem.code, math.inf):
+                    code = Code.NOT_FOUND if problem.code == "zerotier-not-found" else Code.NO_OVERLAY
+                    title = f"cannot get on the network {network}: {problem.title}"
+                    raise MeshError(code, title, problem.cause, problem.hint)
             if loop.time() - began > WAIT_S:
                 raise MeshError(
                     Code.NOT_READY,
                     f"cannot get on the network {network}",
                     f"{problem.title}: {problem.cause}" if problem else "ZeroTier says nothing of it",
-                    f"{problem.hint if problem else 'zerotier-cli info'}; then again: {again}",
+                    f"{problem.hint if problem else 'zerotier-cli info'}; then again: {again}; if it is not the network that"
+                    f" you mean: sudo zerotier-cli leave {network}",
                 )
             await self._overlay.next_look()
+
+    async def _let_itself_in(self, state: OverlayState, telling: _Telling) -> bool:
+        """Whether it did: a machine that may authorize others needs nobody who authorizes it."""
+        network, zerotier = telling.network, self._overlay.zerotier
+        admin = admin_of(self._config.overlay.zerotier.network(network), zerotier, state.node)
+        if admin is None:
+            return False
+        controls = isinstance(admin, Controller)
+        right = "is the network's controller" if controls else "has a token for the network"
+        await telling.tell(f"this machine {right}: authorizing itself, {state.node}")
+        try:
+            await admin.authorize(state.node)
+        except MeshError as exc:
+            await telling.tell(f"it cannot: {exc.detail}")
+            if controls:
+                telling.hint = await asyncio.to_thread(by_hand, zerotier, network, state.node)
+            return False
+        _LOG.info("authorized itself on the network", node=state.node, network=network)
+        return True
 
     def seeker(self, network: str) -> Seeker:
         """Looks for members there while it is entered."""
@@ -104,6 +137,42 @@ class ByNetwork:
             lambda: self._overlay.state,
             self._config.ports.peer,
         )
+
+
+class _Telling:
+    """What one person is told who waits: a trouble when it comes, and now and then how long it lasts."""
+
+    def __init__(self, network: str, emit: Emit, *, founding: bool) -> None:
+        self.network = network
+        self._emit = emit
+        self.hint = "authorize that address in the network's admin page" if founding else ""
+        """What to type, or do, where this machine is not authorized; "" for what the problem says itself."""
+        self._loop = asyncio.get_running_loop()
+        self._said = ("", "", "")  # what it is, whatever the figures in its words
+        self._last = ""
+        self._since = self._told = self._loop.time()
+
+    async def tell(self, message: str) -> None:
+        await self._emit(wire.StepEvent(message=message))
+
+    async def trouble(self, problem: Condition) -> None:
+        now, words = self._loop.time(), self._words(problem)
+        what = (problem.code, str(problem.severity), problem.title)
+        if what != self._said:
+            self._said, self._since = what, now
+        elif now - self._told < RENEW_S or words == self._last:
+            return
+        self._told, self._last = now, words
+        await self._emit(wire.StepEvent(message=words, key=problem.code))
+
+    @property
+    def lasts_s(self) -> float:
+        """For how long the present trouble has been the same."""
+        return self._loop.time() - self._since
+
+    def _words(self, problem: Condition) -> str:
+        own = self.hint if problem.code == "zerotier-denied" else ""
+        return f"{problem.title} ({problem.cause}); {own or problem.hint}"
 
 
 @contextlib.asynccontextmanager
@@ -132,7 +201,3 @@ async def unless_answered(network: str, emit: Emit) -> AsyncIterator[Emit]:
     finally:
         saying.cancel()
         await asyncio.gather(saying, return_exceptions=True)
-
-
-def _told(problem: Condition) -> str:
-    return f"{problem.title} ({problem.cause}); {problem.hint}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shlex
 from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -29,11 +30,16 @@ _MEMBERS_MOST = 200  # of one's own controller, which is asked about each
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A node that has asked to be on the network, by its ZeroTier address. name: what the admin page calls it."""
+    """A node that has asked to be on the network, by its ZeroTier address.
+
+    name: what the admin page calls it. since: when it first asked or was last put off, wall clock seconds; 0 where that
+    is not told.
+    """
 
     address: str
     authorized: bool
     name: str = ""
+    since: float = 0.0
 
 
 class Admin(Protocol):
@@ -60,17 +66,25 @@ class Controller:
         if code != 200 or not isinstance(answer, dict):
             raise _cannot(self._network, "this machine's ZeroTier One is not its controller", "")
         addresses = [a for a in answer if NODE_ADDRESS.fullmatch(a)][:_MEMBERS_MOST]
-        return [Member(address, await self._authorized(address)) for address in addresses]
+        return [await self.member(address) or Member(address, False) for address in addresses]
 
     async def authorize(self, address: str) -> None:
         path = f"/network/{self._network}/member/{address}"
-        await self._zerotier.controller("POST", path, {"authorized": True})
-        if not await self._authorized(address):
+        code, _ = await self._zerotier.controller("POST", path, {"authorized": True})
+        if code != 200:
+            cause = f"this machine's ZeroTier One is not its controller, and {address} is not authorized"
+            raise _cannot(self._network, cause, "")
+        found = await self.member(address)
+        if found is None or not found.authorized:
             raise _cannot(self._network, f"the controller took it and {address} is not authorized", "")
 
-    async def _authorized(self, address: str) -> bool:
-        _, member = await self._zerotier.controller("GET", f"/network/{self._network}/member/{address}")
-        return isinstance(member, dict) and member.get("authorized") is True
+    async def member(self, address: str) -> Member | None:
+        """What the controller has of that node; None where it has nothing, or is not this network's controller."""
+        path = f"/network/{self._network}/member/{address}"
+        code, found = await self._zerotier.controller("GET", path)
+        if code != 200 or not isinstance(found, dict) or "authorized" not in found:
+            return None
+        return Member(address, found["authorized"] is True, since=_since(found))
 
 
 class _Central:
@@ -210,7 +224,14 @@ def _member(document: object) -> Member | None:
         None,
     )
     authorized = config.get("authorized", document.get("authorized"))
-    return Member(address, authorized is True, str(document.get("name") or "")) if address else None
+    name, since = str(document.get("name") or ""), _since(document | config)
+    return Member(address, authorized is True, name, since) if address else None
+
+
+def _since(document: dict[str, Any]) -> float:
+    """The controller and API v1 have both times in milliseconds, 0 for never."""
+    times = [document.get(key) for key in ("lastDeauthorizedTime", "creationTime")]
+    return next((t / 1000 for t in times if isinstance(t, int | float) and 0 < t < 1e15), 0.0)
 
 
 def admin_of(config: Config, zerotier: ZeroTier, node: str) -> Admin | None:
@@ -222,6 +243,14 @@ def admin_of(config: Config, zerotier: ZeroTier, node: str) -> Admin | None:
     if config.admin == "controller" or (node and config.id.startswith(node)):
         return Controller(zerotier, config.id)  # the first ten digits of a network's id are its controller's
     return None
+
+
+def by_hand(zerotier: ZeroTier, network: str, address: str) -> str:
+    """The command that authorizes a node on the controller of this machine. Blocks (reads the port)."""
+    token = shlex.quote(str(zerotier.config.home / "authtoken.secret"))
+    url = f"{zerotier.base_url()}/controller/network/{network}/member/{address}"
+    call = f'curl -H "X-ZT1-Auth: $(cat {token})" -d "{{\\"authorized\\": true}}" {url}'
+    return f"sudo sh -c {shlex.quote(call)}"
 
 
 def _cannot(network: str, cause: str, hint: str) -> MeshError:
