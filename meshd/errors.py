@@ -77,14 +77,16 @@ class MeshError(Exception):
     """What cannot be done, why, and what to type.
 
     title: one line, begins with "cannot". detail: the cause, may be empty. hint: what to type, may be empty.
+    by: between nodes, the fingerprint of who brought it about, where that is another one than who tells it.
     """
 
-    def __init__(self, code: Code, title: str, detail: str = "", hint: str = "") -> None:
+    def __init__(self, code: Code, title: str, detail: str = "", hint: str = "", *, by: str = "") -> None:
         super().__init__(f"{title}: {detail}" if detail else title)
         self.code = code
         self.title = title
         self.detail = detail
         self.hint = hint
+        self.by = by
 
     @property
     def status(self) -> int:
@@ -112,6 +114,7 @@ class MeshError(Exception):
             str(document.get("title", "cannot do that")),
             str(document.get("detail", "")),
             str(document.get("hint", "")),
+            by=str(document.get("by", "")),
         )
 
 

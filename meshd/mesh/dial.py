@@ -84,6 +84,7 @@ class _Problem(BaseModel):
     title: str
     detail: str = ""
     hint: str = ""
+    by: str = ""
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:

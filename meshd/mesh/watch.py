@@ -215,7 +215,7 @@ class Watch:
             except MeshError as exc:
                 watched.problem = str(exc)
                 if exc.code is Code.FORGOTTEN:
-                    await self._forgotten_by(watched.member)
+                    await self._forgotten_by(watched.member, exc.by)
         except Exception as exc:  # noqa: BLE001 -- a mistake in one beat must not end all of them; it is logged
             watched.problem = f"cannot beat it: {type(exc).__name__}"
             _LOG.exception("a beat failed", peer=watched.member.name)
@@ -282,10 +282,12 @@ class Watch:
         else:
             watched.removals_taken = count
 
-    async def _forgotten_by(self, member: Member) -> None:
-        """A member says that the mesh has forgotten this node, which is for good: keep it."""
-        _LOG.warning("the mesh has forgotten this node", told_by=member.name)
-        await self._store.forget(self._store.fingerprint, by=member.fingerprint)
+    async def _forgotten_by(self, member: Member, by: str) -> None:
+        """A member says that the mesh has forgotten this node, which is for good: keep it. by: fingerprint of who had it
+        forgotten, as the roster there says; an older meshd does not tell, and whoever tells it first need not be the one."""
+        known = by if self._store.by_fingerprint(by) is not None else ""
+        _LOG.warning("the mesh has forgotten this node", told_by=member.name, by=self._store.name_of(known))
+        await self._store.forget(self._store.fingerprint, by=known)
 
     def _tell(self, watched: _Watched) -> None:
         reachable = self._reachable(watched)

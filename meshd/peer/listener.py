@@ -35,9 +35,10 @@ _quiet = logging.getLogger("meshd.peer.http")  # what others send wrong is answe
 
 def problem(error: MeshError) -> web.Response:
     """The answer that carries an error."""
+    by = {"by": error.by} if error.by else {}
     return web.Response(
         status=error.status,
-        body=json.dumps(error.problem()).encode(),
+        body=json.dumps(error.problem() | by).encode(),
         content_type="application/problem+json",
         headers={"Server": "meshd"},
     )

@@ -216,6 +216,7 @@ class PeerServer:
                 "cannot answer this node",
                 f"{self._store.name_of(member.forgotten_by)} had the mesh forget it",
                 "type meshctl leave there; then join again with an invite of a member",
+                by=member.forgotten_by,
             )
         if member is None and access == "member":
             raise MeshError(

@@ -10,7 +10,8 @@ import pytest
 from meshd.errors import Code, MeshError
 from meshd.mesh import roster
 from meshd.model import PeerState
-from meshd.wire import Beat, Member, Removal
+from meshd.peer import listener
+from meshd.wire import Beat, Member, Removal, Roster
 from tests.mesh_room.nodes import Clock, Node
 from tests.waiting import until
 
@@ -145,6 +146,39 @@ async def test_the_forgotten_learns_it_and_keeps_it(pair: Pair) -> None:
     assert attic.watch.states() == ()
     await until(lambda: not barn.watch._watched)
     assert not attic.store.forgotten
+
+
+async def test_who_had_it_forgotten_is_told_and_not_who_said_so_first(
+    pair: Pair, make_node: MakeNode
+) -> None:
+    attic, barn = pair
+    cellar = await make_node("cellar").start()
+    await cellar.join(await attic.invite())
+    await attic.store.forget(cellar.fingerprint, by=attic.fingerprint)
+    await barn.store.merge(attic.store.roster())
+    await attic.server.stop()  # barn is the one that cellar hears it from
+    await cellar.store.merge(Roster(members=[cellar.view_of(attic), attic.view_of(barn)]))
+    cellar.begin_watch()
+    await until(lambda: cellar.store.forgotten)
+    assert cellar.store.me().forgotten_by == attic.fingerprint
+
+
+@pytest.mark.parametrize("by", [None, "f" * 64, "nobody"])
+async def test_where_it_is_not_told_who_had_it_forgotten_nobody_is_accused(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, by: str | None
+) -> None:
+    """An older meshd does not say it; and what is no member is not written down."""
+    attic, barn = pair
+    await attic.store.forget(barn.fingerprint, by=attic.fingerprint)
+    problem = listener.problem
+    monkeypatch.setattr(listener, "problem", lambda e: problem(_by(e, by or "")))
+    barn.begin_watch()
+    await until(lambda: barn.store.forgotten)
+    assert barn.store.me().forgotten_by == ""
+
+
+def _by(error: MeshError, by: str) -> MeshError:
+    return MeshError(error.code, error.title, error.detail, error.hint, by=by)
 
 
 async def test_a_frozen_peer_delays_no_other(pair: Pair, make_node: MakeNode) -> None:
