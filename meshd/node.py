@@ -28,6 +28,7 @@ from meshd.health.board import Board
 from meshd.health.examine import Examination
 from meshd.health.facts import Facts
 from meshd.health.notices import Notices
+from meshd.health.programs import Programs
 from meshd.health.telling import Teller
 from meshd.kubo.rpc import Kubo
 from meshd.kubo.service import KuboProgram
@@ -84,7 +85,15 @@ class Node:
         belongings.check(state, self.store.mesh, self.identity.fingerprint, self.secret_store)
         kubo_repo = files.private_directory(state / "kubo")
         cluster_folder = files.private_directory(state / "cluster")
-        self.overlay = Overlay(config.overlay, ZeroTier(config.overlay.zerotier), self._network)
+        zerotier = ZeroTier(config.overlay.zerotier)
+        self.overlay = Overlay(
+            config.overlay,
+            zerotier,
+            self._network,
+            lambda node: self.admin.member(node),
+            lambda: self.store.mesh is not None,
+        )
+        self.admin = NetworkAdmin(config, self.store, self.overlay)
         self.kubo = Kubo(private / "kubo.sock")
         self.cluster = Cluster(private / "cluster.sock")
         self.whereabouts = Whereabouts(state / "addresses.json")
@@ -131,6 +140,7 @@ class Node:
         )
         self.kubo_program = KuboProgram(kubo_repo, self.kubo, config.paths.engines, state)
         self.cluster_program = ClusterProgram(cluster_folder, self.cluster, config.paths.engines, state)
+        self.programs = Programs(self.kubo_program.find, self.cluster_program.find)
         if self.store.mesh is not None and not self.store.forgotten:
             self.secret_store.settle(self.store.mesh.secrets, self._take_secrets_off_the_disk)
         self.turns = Turns(
@@ -157,6 +167,7 @@ class Node:
             self.secret_store,
             self.peers,
             lambda: self.turns.overlay,
+            self.programs.find,
             self._create_engines,
             lambda: self.status.why_not_ready(),
             self.pins.catalogue.count,
@@ -196,7 +207,7 @@ class Node:
             lambda: {"kubo": self.kubo_program.version, "cluster": self.cluster_program.version},
             self.overlay,
         )
-        examination = Examination(
+        self.examination = Examination(
             self.turns.services,
             self._engine_ports(),
             lambda: self.turns.overlay,
@@ -207,6 +218,7 @@ class Node:
             self._kubo_ids,
             self._secret_files,
             self.board,
+            lambda: self.store.mesh is not None,
         )
         self.leaving = Leaving(
             config,
@@ -218,13 +230,12 @@ class Node:
             self.overlay.zerotier,
             self.status.why_not_ready,
         )
-        admin = NetworkAdmin(config, self.store, self.overlay)
         routes = table(
             self.status,
-            MeshApi(self.membership, self.store, self.status, self.leaving, admin, self.seeds),
-            RequestsApi(lambda: self.peer_server.approval, admin),
+            MeshApi(self.membership, self.store, self.status, self.leaving, self.admin, self.seeds),
+            RequestsApi(lambda: self.peer_server.approval, self.admin),
             PinsApi(pins.catalogue, pins.adder, pins.content, pins.remover),
-            DoctorApi(examination),
+            DoctorApi(self.examination),
         )
         keeper = Gatekeeper(config.control, self._child_pids, self._in_childs_group)
         self.control = ControlServer(config.control_socket, routes, keeper)
@@ -370,6 +381,7 @@ class Node:
             self.seeds.run(),
             self.audit.run(),
             self.teller.run(),
+            self.programs.run(lambda: self.store.mesh is None),
             pins.garbage.run(),
             memory.give_back(),
             self.overlay.run(self.turns.set_overlay),
@@ -404,6 +416,8 @@ class Node:
                 moved_from=self.membership.moved_from,
                 services={name: s.state for name, s in self.turns.services.items()},
                 peers=self.watch.states(),
+                off_network=await self.admin.put_off(self.watch.states()),
+                unusable=self.programs.unusable,
                 joined=self.notices.unread(),
                 asking=tuple((r.id, r.name, r.address) for r in self.peer_server.approval.views()),
                 full=pins.storage.full(),

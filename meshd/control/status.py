@@ -219,7 +219,7 @@ class StatusApi:
                 wire.Peer(
                     name=self._store.name_of(m.fingerprint),
                     fingerprint=m.fingerprint,
-                    address=m.address if this else state.address,
+                    address=(self._turns.overlay.address or "") if this else state.address,
                     site=m.site,
                     this_node=this,
                     reachable=this or state.reachable,

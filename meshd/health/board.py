@@ -14,6 +14,7 @@ from meshd.health import (
     members,
     overlay,
     privacy,
+    programs,
     services,
     storage,
     taking_part,
@@ -27,6 +28,7 @@ from meshd.model import Condition, Severity
 
 CHECKS: tuple[Callable[[Facts], Iterator[Condition]], ...] = (
     overlay.check,
+    programs.check,
     services.check,
     unstable.check,
     privacy.check,

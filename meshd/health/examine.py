@@ -24,7 +24,7 @@ _SECRET_KEYS = ("cluster.secret",)
 
 
 class Examination:
-    """places: kubo's and the cluster's for an address; each may raise MeshError."""
+    """places: kubo's and the cluster's for an address; each may raise MeshError. in_mesh: whether this node is in one."""
 
     def __init__(
         self,
@@ -38,6 +38,7 @@ class Examination:
         member_ids: Callable[[], set[str]],
         secret_files: Callable[[], list[Path]],
         board: Board,
+        in_mesh: Callable[[], bool] = lambda: True,
     ) -> None:
         self._services = services
         self._ports = ports
@@ -49,15 +50,19 @@ class Examination:
         self._member_ids = member_ids
         self._secret_files = secret_files
         self._board = board
+        self._in_mesh = in_mesh
 
     async def run(self) -> list[wire.Finding]:
         """All findings, area by area. What cannot be looked at now is `held: null` with the reason."""
         overlay = self._overlay()
         findings = [self._overlay_finding(overlay)]
-        for name, service in self._services.items():
-            findings += await self._about_sockets(name, service, overlay.address)
-        findings += await self._about_kubo(overlay.address)
-        findings += await asyncio.to_thread(lambda: list(self._about_cluster(overlay.address)))
+        if self._in_mesh():
+            for name, service in self._services.items():
+                findings += await self._about_sockets(name, service, overlay.address)
+            findings += await self._about_kubo(overlay.address)
+            findings += await asyncio.to_thread(lambda: list(self._about_cluster(overlay.address)))
+        else:
+            findings.append(_no_mesh())
         findings += await asyncio.to_thread(lambda: list(self._about_secrets()))
         findings += self._about_conditions()
         return findings
@@ -177,6 +182,18 @@ class Examination:
             )
             for c in held
         ]
+
+
+def _no_mesh() -> wire.Finding:
+    """Nothing is to run then, and so most rules have nothing that they are about."""
+    return wire.Finding(
+        area="mesh",
+        rule="this node is in a mesh",
+        why="kubo and the cluster run only then",
+        held=None,
+        found="no mesh yet",
+        hint="meshctl join; or to begin one: meshctl init",
+    )
 
 
 def _setting(area: str, rule: Rule, found: Any, held: bool) -> wire.Finding:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from meshd.errors import MeshError
@@ -11,7 +12,11 @@ from meshd.pins.storage import Room
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """now: wall clock, seconds. joined: (name, who admitted it) of members that nobody has read about yet."""
+    """now: wall clock, seconds. joined: (name, who admitted it, how) of members that nobody has read about yet.
+
+    off_network: fingerprint -> ZeroTier address of members that are not authorized on the network, as far as this node
+    can know. unusable: why an engine's program cannot be run.
+    """
 
     now: float
     in_mesh: bool
@@ -25,7 +30,9 @@ class Facts:
     services: dict[str, ServiceState] = field(default_factory=dict)
     deaths: dict[str, int] = field(default_factory=dict)  # see history.py; the board fills it in
     peers: tuple[PeerState, ...] = ()
-    joined: tuple[tuple[str, str], ...] = ()
+    joined: tuple[tuple[str, str, str], ...] = ()
+    off_network: Mapping[str, str] = field(default_factory=dict)
+    unusable: MeshError | None = None
     asking: tuple[tuple[str, str, str], ...] = ()  # (id, name, address) of nodes that ask to join
     room: Room | None = None
     full: str = ""

@@ -23,9 +23,9 @@ def check(facts: Facts) -> Iterator[Condition]:
             "meshctl leave, then ask a member for: meshctl invite",
         )
         return
-    for name, by in facts.joined:
+    for name, by, how in facts.joined:
         yield Condition(
-            "member-joined", Severity.INFO, f"{name} joined, invited by {by}", "", "meshctl peers", name
+            "member-joined", Severity.INFO, f"{name} joined, {how} by {by}", "", "meshctl peers", name
         )
     for handle, name, address in facts.asking:
         yield Condition(
@@ -49,20 +49,7 @@ def check(facts: Facts) -> Iterator[Condition]:
                 continue
             if is_long(peer, facts.now):
                 continue
-            seen = "not seen since meshd started here"
-            if peer.last_seen:
-                seen = f"last seen {time.strftime('%Y-%m-%d %H:%M', time.localtime(peer.last_seen))}"
-            moved = (
-                "" if peer.seen_at else f"; if it has a new address: meshctl peers set {peer.name} ADDRESS"
-            )
-            yield Condition(
-                "peer-away",
-                Severity.WARNING,
-                f"{peer.name} is away",
-                f"{seen}; {peer.problem or 'it was not asked yet'}",
-                f"start it{moved}; if it never comes back: meshctl forget {peer.name}",
-                peer.name,
-            )
+            yield _away(peer, facts.off_network.get(peer.fingerprint, ""))
         elif peer.problem and not peer.problem.startswith("cannot "):  # who cannot be reached is away soon
             yield Condition(
                 "peer-problem",
@@ -72,6 +59,27 @@ def check(facts: Facts) -> Iterator[Condition]:
                 f"meshctl version, here and on {peer.name}",
                 peer.name,
             )
+
+
+def _away(peer: PeerState, put_off: str) -> Condition:
+    """put_off: its ZeroTier address, where the network's controller says that it is not authorized."""
+    seen = "not seen since meshd started here"
+    if peer.last_seen:
+        seen = f"last seen {time.strftime('%Y-%m-%d %H:%M', time.localtime(peer.last_seen))}"
+    why, helps = peer.problem or "it was not asked yet", "start it"
+    if not peer.seen_at:
+        helps = f"start it; if it has a new address: meshctl peers set {peer.name} ADDRESS"
+    if put_off:
+        why = "it is not authorized on the ZeroTier network, as the controller on this machine says"
+        helps = f"to let it in again: meshctl approve {put_off}"
+    return Condition(
+        "peer-away",
+        Severity.WARNING,
+        f"{peer.name} is away",
+        f"{seen}; {why}",
+        f"{helps}; if it never comes back: meshctl forget {peer.name}",
+        peer.name,
+    )
 
 
 def _at_once(away: list[PeerState]) -> bool:

@@ -1,4 +1,4 @@
-"""`X joined, invited by A`: told in every node's status until somebody has read it there."""
+"""`X joined, approved by A`: told in every node's status until somebody has read it there."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from meshd import files
 from meshd.errors import MeshError
 from meshd.mesh.store import MeshStore
+from meshd.wire import Member
 
 
 class Notices:
@@ -27,13 +28,18 @@ class Notices:
             return set()
         return {str(f) for f in document} if isinstance(document, list) else set()
 
-    def unread(self) -> tuple[tuple[str, str], ...]:
-        """(name, name of who admitted it) of members that joined after this node and were not read about."""
+    def unread(self) -> tuple[tuple[str, str, str], ...]:
+        """(name, name of who admitted it, how) of members that joined after this node and were not read about."""
         mesh = self._store.mesh
         if mesh is None:
             return ()
+        spent = {record.used_by for record in mesh.invites.values()}
         return tuple(
-            (self._store.name_of(m.fingerprint), self._store.name_of(m.admitted_by))
+            (
+                self._store.name_of(m.fingerprint),
+                self._store.name_of(m.admitted_by),
+                _how(m, self._store.fingerprint, spent),
+            )
             for m in self._store.peers()
             if m.fingerprint not in self._read and m.admitted > mesh.joined
         )
@@ -46,3 +52,10 @@ class Notices:
             if shown - self._read:
                 self._read = (self._read | shown) & known.keys()
                 files.write_json(self._path, sorted(self._read))
+
+
+def _how(member: Member, me: str, spent: Collection[str]) -> str:
+    """Only the node that admitted it knows whether it had an invite: the roster says who it was, not how."""
+    if member.admitted_by != me:
+        return "let in"
+    return "invited" if member.fingerprint in spent else "approved"

@@ -35,6 +35,14 @@ _PROFILES = "autoconf-off,unixfs-v1-2025"
 def find_engine(name: str, folder: Path | None) -> Path:
     """The program's absolute path: in `folder`, or on PATH. Raises MeshError ENGINE_MISSING."""
     found = shutil.which(name, path=str(folder) if folder else None)
+    if found is None and folder is not None and os.path.lexists(folder / name):
+        path = folder / name
+        raise MeshError(
+            Code.ENGINE_MISSING,
+            f"cannot run {name}",
+            f"{path} is there, and the user that meshd runs as may not run it",
+            f"see which folder or file forbids it: namei -l {path.resolve()}",
+        )
     if found is None:
         where = f"in {folder}" if folder else "on PATH"
         raise MeshError(

@@ -35,8 +35,9 @@ CreateEngines = Callable[[], Awaitable[tuple[str, str]]]
 
 
 class Membership:
-    """create_engines: makes kubo's and the cluster's folders and returns their peer ids. why_not_ready: what is still
-    missing until this node serves, "" when it does."""
+    """find_engines: raises MeshError ENGINE_MISSING, ENGINE_FAILED where kubo or the cluster cannot be run here.
+    create_engines: makes their folders and returns their peer ids. why_not_ready: what is still missing until this node
+    serves, "" when it does."""
 
     def __init__(
         self,
@@ -46,6 +47,7 @@ class Membership:
         secret_store: SecretStore,
         peers: Peers,
         overlay: Callable[[], OverlayState],
+        find_engines: Callable[[], Awaitable[None]],
         create_engines: CreateEngines,
         why_not_ready: Callable[[], str],
         count_entries: Callable[[], Awaitable[int]],
@@ -57,6 +59,7 @@ class Membership:
         self._secret_store = secret_store
         self._peers = peers
         self._overlay = overlay
+        self._find_engines = find_engines
         self._create_engines = create_engines
         self._why_not_ready = why_not_ready
         self._count_entries = count_entries
@@ -76,6 +79,7 @@ class Membership:
             members=len(self._store.members()),
             joined=state.joined,
             replicas=self._config.pins.replicas,
+            network=state.network,
         )
 
     async def init(self, name: str, network: str, emit: Emit) -> None:
@@ -92,7 +96,7 @@ class Membership:
                 return
             async with (
                 self._attempt("cannot found a mesh"),
-                self._by_network.on(network, emit, again=f"meshctl init --network {network}"),
+                self._by_network.on(network, emit, again=f"meshctl init --network {network}", founding=True),
             ):
                 own = await self._own(self._config.node.name, emit)
                 secrets = await asyncio.to_thread(self._secret_store.founding)
@@ -252,12 +256,16 @@ class Membership:
 
     @contextlib.asynccontextmanager
     async def _attempt(self, title: str) -> AsyncIterator[None]:
-        """What becomes of it is a member, or a folder as it was before. Raises MeshError also for an OSError."""
+        """What becomes of it is a member, or a folder as it was before. Raises MeshError also for an OSError.
+
+        First of all the engines are looked for: nobody is to authorize and approve a machine that cannot run them.
+        """
         try:
             attempt = await asyncio.to_thread(Attempt, self._config.state)
         except OSError as exc:
             raise files.unusable(exc, title) from exc
         try:
+            await self._find_engines()
             yield
         except BaseException as exc:
             await self._store.settled()

@@ -142,7 +142,7 @@ def test_a_node_joins_through_the_second_while_the_first_is_down(make_node: Make
     assert cellar.ready()
     two.start_all()
     assert set(attic.peers()) == {"attic", "barn", "cellar"}
-    until(lambda: "cellar joined, invited by barn" in attic.do("status").out, "the one that was away is told")
+    until(lambda: "cellar joined, let in by barn" in attic.do("status").out, "the one that was away is told")
     entry = cellar.do("pin", "-", "--name", "proof.txt", "--json", stdin=b"joined").document()["entry"]
     assert entry["held"] == 3
     until(lambda: "cellar joined" not in attic.do("status").out, "it is told until it was read")

@@ -47,13 +47,14 @@ def engines(tmp_path: Path) -> Engines:
     return Engines(tmp_path / "engines")
 
 
-def _init_is_refused(node: Node, said: str) -> None:
-    """With exit code 1 and those words; nothing is left of it, and once it is mended `init` works."""
+def _init_is_refused(node: Node, said: str, *, begun: str = "") -> None:
+    """With exit code 1 and those words; nothing is left of it, and once it is mended `init` works. begun: what was told
+    before."""
     node.start()
     before = contents(node.state)
     answer = node.meshctl("init")
     assert (answer.code, answer.out) == (1, "")
-    assert answer.err == f"  preparing kubo and the cluster\nmeshctl: {said}"
+    assert answer.err == f"{begun}meshctl: {said}"
     assert contents(node.state) == before
     assert node.status()["mesh"] is None
 
@@ -111,6 +112,7 @@ def test_a_program_that_cannot_make_its_folder(make_node: MakeNode, engines: Eng
         make_node(engines=engines.folder),
         "cannot found a mesh: cannot run ipfs-cluster-service init: the disk is on fire\n"
         "  try: mend that, then try again; what this machine has is shown by: meshctl status\n",
+        begun="  preparing kubo and the cluster\n",
     )
 
 

@@ -41,6 +41,17 @@ def test_one_that_is_not_installed_is_told_with_where_it_was_looked_for(
     assert "make setup" in caught.value.hint
 
 
+def test_one_that_is_there_and_may_not_be_run_is_not_called_missing(tmp_path: Path) -> None:
+    """A link into a folder that is closed to the user looks the same as one that leads nowhere."""
+    (tmp_path / "ipfs").symlink_to(tmp_path / "closed" / "ipfs")
+    with pytest.raises(MeshError) as caught:
+        find_engine("ipfs", tmp_path)
+    assert caught.value.code is Code.ENGINE_MISSING
+    assert caught.value.title == "cannot run ipfs"
+    assert str(tmp_path / "ipfs") in caught.value.detail
+    assert caught.value.hint.endswith(f"namei -l {tmp_path / 'closed' / 'ipfs'}")
+
+
 @pytest.mark.parametrize("found", ["0.43.0", "0.43.17"])
 def test_a_supported_version_is_taken(found: str) -> None:
     check_version("kubo", found, ("0.43.",))

@@ -46,7 +46,7 @@ TROUBLE: list[tuple[str, str, dict[str, Any]]] = [
     ("swarm-stranger", "12D3x", {"strangers": ("12D3x at /ip4/10.0.0.9/tcp/4001",)}),
     ("secret-readable", "/var/lib/meshd/node.key", {"open_files": ("/var/lib/meshd/node.key",)}),
     ("forgotten", "", {"forgotten_by": "barn", "mesh_name": "archive"}),
-    ("member-joined", "cellar", {"joined": (("cellar", "attic"),)}),
+    ("member-joined", "cellar", {"joined": (("cellar", "attic", "invited"),)}),
     ("peer-away", "barn", {"peers": (AWAY,)}),
     (
         "peer-problem",
@@ -59,6 +59,11 @@ TROUBLE: list[tuple[str, str, dict[str, Any]]] = [
     ("disk-floor", "", {"full": "the disk has 5 bytes free"}),
     ("copies-missing", "", {"short": 3}),
     ("state-unwritable", "", {"unwritable": "Read-only file system"}),
+    (
+        "engine-missing",
+        "",
+        {"in_mesh": False, "unusable": MeshError(Code.ENGINE_MISSING, "cannot find ipfs")},
+    ),
     ("clock-apart", "barn", {"peers": (replace(HERE, ahead_s=-61.0),)}),
 ]
 
@@ -286,6 +291,27 @@ def test_a_leak_stays_told_while_the_service_is_tried_again_and_goes_once_it_is_
     assert heard == [("raised", "service-leak"), ("cleared", "service-leak")]
 
 
+def test_who_was_let_in_by_a_code_was_not_invited() -> None:
+    for how, said in (
+        ("approved", "cellar joined, approved by attic"),
+        ("let in", "cellar joined, let in by attic"),
+    ):
+        (condition,) = told(facts(joined=(("cellar", "attic", how),)))
+        assert condition.title == said
+
+
+def test_who_is_away_as_it_was_taken_off_the_network_is_told_so_with_how_to_let_it_in() -> None:
+    (condition,) = told(facts(peers=(replace(AWAY, last_seen=90.0),), off_network={"f2": "1a2b3c4d5e"}))
+    assert (condition.code, condition.subject) == ("peer-away", "barn")
+    assert "it is not authorized on the ZeroTier network" in condition.cause
+    assert "meshctl approve 1a2b3c4d5e" in condition.hint
+    assert "start it" not in condition.hint
+
+
+def test_in_a_mesh_it_is_the_services_that_say_that_a_program_is_missing() -> None:
+    assert told(facts(unusable=MeshError(Code.ENGINE_MISSING, "cannot find ipfs", "d", "h"))) == []
+
+
 def test_a_node_of_another_protocol_is_told_that_and_not_its_version_too() -> None:
     other = replace(HERE, version="9.9", problem="it speaks protocol 9 and this node 1")
     (condition,) = told(facts(peers=(other,)))
@@ -360,8 +386,8 @@ def test_a_service_that_was_killed_is_told_with_what_kills() -> None:
 def test_the_worst_comes_first_then_the_oldest() -> None:
     board = Board()
     board.update(facts(10.0, full="full"))
-    board.update(facts(20.0, full="full", joined=(("cellar", "attic"),), short=1))
-    board.update(facts(30.0, full="full", joined=(("cellar", "attic"),), short=1, drift=("d",)))
+    board.update(facts(20.0, full="full", joined=(("cellar", "attic", "invited"),), short=1))
+    board.update(facts(30.0, full="full", joined=(("cellar", "attic", "invited"),), short=1, drift=("d",)))
     assert [(c.code, c.since) for c in board.conditions] == [
         ("kubo-config-drift", 30.0),
         ("disk-floor", 10.0),

@@ -93,6 +93,19 @@ async def node() -> AsyncIterator[Node]:
 
 
 @pytest.fixture
+async def alone(tmp_path: Path) -> AsyncIterator[Node]:
+    """In no mesh, without the engines' programs."""
+    with short_folder() as folder:
+        text = f'[paths]\nstate = "{folder}/s"\nrun = "{folder}/r"\nengines = "{tmp_path}"\n'
+        settings = config.parse(text, "the test")
+        files.prepare_folders(settings.state, settings.paths.run, settings.private_sockets)
+        made = Node(settings)
+        yield made
+        for client in (made.peers, made.kubo, made.cluster, made.overlay.zerotier):
+            await client.close()
+
+
+@pytest.fixture
 def admit(node: Node, tmp_path: Path) -> Callable[[str, str], Member]:
     """A member that calls itself `name` and says that it is at `address`."""
 
@@ -156,6 +169,57 @@ async def test_a_migration_is_told_and_systemd_is_asked_to_wait_for_it(
     assert len(asked) == 1
     said = "waiting for kubo: it brings its repository from version 17 to 18, which may take long"
     assert node.status.why_not_ready() == said
+
+
+async def test_a_node_that_has_lost_its_address_does_not_show_itself_at_it(node: Node) -> None:
+    (row,) = await node.status.peers()
+    assert row.address == "10.7.0.1"
+    node.turns.set_overlay(OverlayState())
+    (row,) = await node.status.peers()
+    assert (row.address, row.this_node, row.ready) == ("", True, False)
+
+
+async def test_programs_that_are_missing_are_told_before_there_is_a_mesh(alone: Node) -> None:
+    looking = asyncio.create_task(alone.programs.run(lambda: alone.store.mesh is None))
+    await until(lambda: alone.programs.unusable is not None)
+    looking.cancel()
+    await asyncio.wait([looking])
+    await alone._update_board()
+    (condition,) = [c for c in alone.board.conditions if c.code == "engine-missing"]
+    assert condition.title == "cannot find ipfs"
+    assert "make setup" in condition.hint
+
+
+@pytest.mark.parametrize("way", ["init", "join"])
+async def test_nobody_is_bothered_for_a_machine_that_cannot_run_the_programs(alone: Node, way: str) -> None:
+    """Before it joins a network, on which a person would have to authorize it."""
+    told: list[Wire] = []
+
+    async def tell(event: Wire) -> None:
+        told.append(event)
+
+    member, network = alone.membership, "8056c2e21c000001"
+    asked = (
+        member.init("archive", network, tell) if way == "init" else member.join_network(network, None, tell)
+    )
+    with pytest.raises(MeshError) as caught:
+        await asked
+    assert (caught.value.code, caught.value.title) == (Code.ENGINE_MISSING, "cannot find ipfs")
+    assert told == []
+
+
+async def test_the_doctor_says_that_there_is_no_mesh_and_not_that_kubo_is_ill(alone: Node) -> None:
+    findings = await alone.examination.run()
+    assert not [f for f in findings if f.area in ("kubo", "cluster")]
+    (about,) = [f for f in findings if f.area == "mesh"]
+    assert (about.held, about.found) == (None, "no mesh yet")
+    assert "meshctl join" in about.hint
+
+
+async def test_the_doctor_looks_at_kubo_where_there_is_a_mesh(node: Node) -> None:
+    findings = await node.examination.run()
+    assert {"kubo", "cluster"} <= {f.area for f in findings}
+    assert "mesh" not in {f.area for f in findings}
 
 
 # -- leaving -------------------------------------------------------------------------------------------------------

@@ -101,12 +101,16 @@ def test_a_member_that_is_put_off_the_network_serves_nowhere_until_it_is_let_in_
     said = cellar.do("status").out
     assert "error: this machine is not authorized on the ZeroTier network meshlab" in said
     assert f"its ZeroTier address is {address}" in said
-    assert f"try: on a member type: meshctl approve {address}" in said
+    assert f"try: on attic, the network's controller, type: meshctl approve {address}" in said
     assert not cellar.ready()
+    assert cellar.peers()["cellar"]["address"] == ""
 
     meanwhile = attic.meshctl("pin", random_file(tmp_path, "while-cellar-was-out"))
     assert (meanwhile.code, "2 of 3 copies: attic, barn" in meanwhile.out) == (6, True)
-    assert f"{address}" in attic.do("requests").out
+    assert re.search(rf"{address} +cellar, a member \(\S+\) +the network", attic.do("requests").out)
+    away = attic.holds("peer-away")
+    assert "it is not authorized on the ZeroTier network" in away["cause"]
+    assert f"meshctl approve {address}" in away["hint"]
     approved = attic.do("approve", address)
     assert "cellar is a member, and may be on the network now." in approved.out
     standing.whole()
@@ -221,7 +225,7 @@ def test_of_several_networks_a_person_names_one(standing: Standing) -> None:
     assert standing.network in said
     assert other in said
     assert (
-        "try: begin a mesh on one: meshctl init --network ID; or join the one on it: meshctl join ID" in said
+        "try: join the mesh on one: meshctl join ID; or begin a mesh on it: meshctl init --network ID" in said
     )
     standing.world.authorize(other, standing.spare)
     dairy.do("init", "--network", other)
