@@ -18,7 +18,7 @@ COMMON = {
 }
 AT_THE_TOP = COMMON | {"--version": "print the version"}  # with no verb
 TAKES_FILES = ("pin",)  # its names are paths; the others' are of the mesh
-WORDS = {"logs": meshctl.commands.logs.SERVICES}  # what else can stand behind a verb
+WORDS = {"logs": meshctl.commands.logs.SERVICES, "peers": ("set",)}  # what else can stand behind a verb
 
 
 def verbs() -> dict[str, str]:

@@ -146,6 +146,7 @@ class Seeds:
         """Until it is cancelled."""
         pace = Pace()
         while True:
+            await self._whereabouts.tidy(self._store.peers())
             local, away = self._local_address(), frozenset(m.fingerprint for m in self._away())
             if local is not None and away and pace.due((local, away), time.monotonic()):
                 await self._survive(self.look())

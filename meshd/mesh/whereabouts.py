@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,6 +55,14 @@ class Whereabouts:
         else:
             self._found[member.fingerprint] = _Found(stated, where)
         await self._write()
+
+    async def tidy(self, members: Iterable[Member]) -> None:
+        """Forget what a member has overruled since by its own word, lest it hold again when that one moves back."""
+        stated = {m.fingerprint: (m.address, m.peer_port) for m in members}
+        kept = {key: found for key, found in self._found.items() if stated.get(key) == found.stated}
+        if len(kept) < len(self._found):
+            self._found = kept
+            await self._write()
 
     async def _write(self) -> None:
         if self._file is None:

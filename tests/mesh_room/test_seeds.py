@@ -17,6 +17,7 @@ from meshd.mesh.invites import host_port
 from meshd.mesh.seeds import ASKED_MOST, Pace, Resolver, Seeds, asked, usable
 from meshd.mesh.whereabouts import Whereabouts
 from meshd.model import PeerState
+from meshd.wire import Roster
 from tests.mesh_room.nodes import Node, refusal_of
 from tests.waiting import until
 
@@ -262,10 +263,12 @@ async def test_a_member_is_called_where_a_person_says_and_both_agree_again(pair:
     attic, barn = pair
     await attic.move("127.0.0.11")
     await barn.move("127.0.0.12")
-    barn.begin_watch()
+    attic.watch._interval = 60.0  # what happens does not wait for the next beat
     await _away(attic, barn)
     told = await attic.make_seeds().set_address("barn", _where(barn))
     assert (told.name, told.address, told.port) == ("barn", "127.0.0.12", barn.port)
+    await until(lambda: _of(attic, barn).reachable)
+    barn.begin_watch()
     await until(lambda: _all_see_all(pair))
     assert attic.view_of(barn).address == "127.0.0.12"
     assert barn.view_of(attic).address == "127.0.0.11"
@@ -282,6 +285,20 @@ async def test_what_a_person_said_outlasts_a_restart_and_ends_with_the_member_s_
     assert Whereabouts(file).of(stated) == ("127.0.0.12", barn.port)
     moved = stated.model_copy(update={"address": "127.0.0.13"})
     assert Whereabouts(file).of(moved) == ("127.0.0.13", stated.peer_port)
+
+
+async def test_what_a_member_has_overruled_does_not_hold_again_when_it_moves_back(pair: Pair) -> None:
+    attic, barn = pair
+    at_home = attic.view_of(barn)
+    await barn.server.stop()
+    await barn.server.start("127.0.0.12", 0)
+    async with _running(attic.make_seeds()):
+        await attic.make_seeds().set_address("barn", f"127.0.0.12:{barn.port}")
+        assert attic.whereabouts.of(at_home) == ("127.0.0.12", barn.port)
+        away = at_home.model_copy(update={"address": "127.0.0.12", "stamp": at_home.stamp + 1})
+        await attic.store.merge(Roster(members=[away]))
+        await until(lambda: attic.whereabouts.of(at_home) == (at_home.address, at_home.peer_port))
+        await until(lambda: Whereabouts(attic.folder / "addresses.json").of(at_home)[0] == at_home.address)
 
 
 @pytest.mark.parametrize(
