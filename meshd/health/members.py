@@ -38,9 +38,8 @@ def check(facts: Facts) -> Iterator[Condition]:
         )
     if facts.overlay.address is None:
         return  # everybody is away then, and the cause is told already
-    away = [p for p in facts.peers if not p.reachable]
-    if facts.settled and len(away) == len(facts.peers) > 1 and (_at_once(away) or _none_since(facts, away)):
-        yield _cut_off(facts, away)
+    if cut_off(facts):
+        yield _cut_off(facts)
         return
     for peer in facts.peers:
         if not peer.reachable:
@@ -59,6 +58,13 @@ def check(facts: Facts) -> Iterator[Condition]:
                 f"meshctl version, here and on {peer.name}",
                 peer.name,
             )
+
+
+def cut_off(facts: Facts) -> bool:
+    """Whether nobody can be reached, for a reason that is rather this machine's, the network's or all addresses'."""
+    away = [p for p in facts.peers if not p.reachable]
+    all_away = facts.settled and len(away) == len(facts.peers) > 1
+    return all_away and (_at_once(away) or _none_since(facts, away))
 
 
 def _away(peer: PeerState, put_off: str) -> Condition:
@@ -94,9 +100,8 @@ def _none_since(facts: Facts, away: list[PeerState]) -> bool:
     return all(p.problem and not p.seen_at and not is_long(p, facts.now) for p in away)
 
 
-def _cut_off(facts: Facts, away: list[PeerState]) -> Condition:
-    """All at once: then it is rather this machine, the network or all addresses, than each of them."""
-    last = max(away, key=lambda p: p.last_seen)
+def _cut_off(facts: Facts) -> Condition:
+    last = max(facts.peers, key=lambda p: p.last_seen)
     seen = "none was seen since meshd started here"
     if last.last_seen:
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(last.last_seen))
@@ -111,7 +116,7 @@ def _cut_off(facts: Facts, away: list[PeerState]) -> Condition:
     return Condition(
         "cut-off",
         Severity.ERROR,
-        f"none of the {len(away)} other nodes can be reached",
+        f"none of the {len(facts.peers)} other nodes can be reached",
         f"{seen}; {last.problem or 'it was not asked yet'}",
         f"see first whether this machine is on the private network: {look}; then whether they are on: meshctl peers; if"
         " they have new addresses: meshctl peers set NAME ADDRESS; to have them found by name the next time: [mesh] seeds",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from meshd.health import members
 from meshd.health.facts import Facts
 from meshd.model import Condition, Severity
 
@@ -22,7 +23,9 @@ def check(facts: Facts) -> Iterator[Condition]:
             facts.full,
             f"{helps}; meshctl trash shows what waits to go",
         )
-    if facts.lost:
+    if (
+        facts.lost and facts.settled and not members.cut_off(facts)
+    ):  # nothing is given up for who may be there
         names = ", ".join(facts.lost[:_SHOWN]) + (" and more" if len(facts.lost) > _SHOWN else "")
         yield Condition(
             "content-gone",

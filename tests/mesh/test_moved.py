@@ -67,6 +67,7 @@ def test_all_at_new_addresses_without_seeds_are_told_where_one_is(
     shown = attic.do("status").out
     assert "meshctl peers set NAME ADDRESS" in shown
     assert "[mesh] seeds" in shown
+    assert "meshctl rm" not in shown, "nothing is given up for nodes that have moved"
 
     wrong = attic.meshctl("peers", "set", "barn", cellar.address)
     assert wrong.code == 1
