@@ -39,7 +39,7 @@ class MetricsServer:
             lambda _: _ANYBODY,
             head_s=head_s,
         )
-        app = web.Application(middlewares=[self._listener.middleware, self._only_local])
+        app = web.Application(middlewares=[self._only_local])
         for path, handler in handlers.items():
             app.router.add_get(path, handler)
         self._runner = web.AppRunner(app, access_log=None, **listener.HEAD_LIMITS)
@@ -48,6 +48,8 @@ class MetricsServer:
     async def start(self) -> None:
         """Listen. Raises MeshError BUSY."""
         await self._runner.setup()
+        assert self._runner.server is not None  # noqa: S101 - it is set up
+        self._listener.guard(self._runner.server)
         try:
             sock = self._bound()
             self._listener.start(sock)

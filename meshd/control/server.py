@@ -123,9 +123,7 @@ class ControlServer:
         self._listener = listener.Listener(
             lambda: self._protocol(), limits, self._origin, full=_too_many, head_s=head_s
         )
-        self._app = web.Application(
-            client_max_size=_BODY_MOST, middlewares=[self._listener.middleware, self._seam]
-        )
+        self._app = web.Application(client_max_size=_BODY_MOST, middlewares=[self._seam])
         for route in routes:
             self._app.router.add_route(route.method, route.path, self._guarded(route))
 
@@ -140,6 +138,8 @@ class ControlServer:
             **listener.HEAD_LIMITS,
         )
         await self._runner.setup()
+        assert self._runner.server is not None  # noqa: S101 - it is set up
+        self._listener.guard(self._runner.server)
         new = self._socket.with_suffix(".new")
         new.unlink(missing_ok=True)
         self._listener.start(listener.unix_socket(str(new)))

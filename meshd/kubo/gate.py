@@ -92,12 +92,14 @@ class Gate:
 
     async def start(self) -> None:
         """Listen. Raises OSError."""
-        app = web.Application(middlewares=[self._listener.middleware])
+        app = web.Application()
         app.router.add_post("/api/v0/{command:.*}", self._answer)
         self._runner = web.AppRunner(
             app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0, **listener.HEAD_LIMITS
         )
         await self._runner.setup()
+        assert self._runner.server is not None  # noqa: S101 - it is set up
+        self._listener.guard(self._runner.server)
         self.socket.unlink(missing_ok=True)
         self._listener.start(listener.unix_socket(str(self.socket)))
 

@@ -119,13 +119,8 @@ class PeerServer:
         self._context = tls.server_context(self._identity, [])
         self._trusted = set()
         self._trust_members()
-
-        async def answer(request: web.BaseRequest) -> web.StreamResponse:
-            with accepts.answering(request.protocol):
-                return await self._dispatch(request)
-
-        self._connections = connections = listener.Connections(answer)
-        self._listener = accepts = Listener(
+        self._connections = connections = listener.Connections(self._dispatch)
+        self._listener = Listener(
             connections,
             self._limits,
             self._origin,
@@ -134,6 +129,7 @@ class PeerServer:
             grace_s=self._grace_s,
             tls=Tls(self._context, self._handshake_s, _GOODBYE_S),
         )
+        self._listener.guard(connections)
         self._listener.start(sock)
 
     async def stop(self) -> None:

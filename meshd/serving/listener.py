@@ -13,11 +13,11 @@ import json
 import socket
 import ssl
 import struct
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import structlog
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from meshd.errors import MeshError
 from meshd.serving.limiter import Limit, Limiter, Origin, Slot
@@ -28,13 +28,12 @@ BODY_S = 30.0
 """Seconds for a small body to come whole. Uploads have as long as they need."""
 HEAD_LIMITS: dict[str, Any] = {"max_line_size": 8190, "max_field_size": 8190, "max_headers": 64}
 """What aiohttp's parser takes of a request's head: bytes of a line and of a header, and how many headers."""
+_CONTINUE = "100-continue"
 _BACKLOG = 512
 _ACCEPTS = 4  # in one turn of the loop: a flood holds up nobody, and who speaks at once is heard before it makes room
 _NO_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _PAUSE_S = 1.0  # before the next try where no file can be opened; a listening socket stays readable meanwhile
 _LOG = structlog.get_logger(part="serving")
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Tls(NamedTuple):
@@ -149,11 +148,20 @@ class Listener:
         finally:
             connection.silent(self._idle_s)
 
-    @web.middleware
-    async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """`answering`, for an aiohttp application. It belongs outermost."""
-        with self.answering(request.protocol):
-            return await handler(request)
+    def guard(self, server: web.Server) -> None:
+        """`answering` for all that an aiohttp server is asked. Call it before `start`.
+
+        An Expect that nobody can fulfil is refused here: aiohttp quotes it, and breaks where it is no text.
+        """
+        inner = server.request_handler
+
+        async def handle(request: web.BaseRequest) -> web.StreamResponse:
+            if request.headers.get(hdrs.EXPECT, _CONTINUE).lower() != _CONTINUE:
+                return web.Response(status=417, text="cannot do what Expect asks for\n")
+            with self.answering(request.protocol):
+                return await inner(request)
+
+        server.request_handler = handle
 
     # -- from the kernel to the protocol ---------------------------------------------------------------------------
 

@@ -193,6 +193,17 @@ async def test_a_head_that_is_too_long_is_refused(connect: Connect, line: bytes)
     assert (await ends(reader)).startswith(b"HTTP/1.0 400 ")
 
 
+@pytest.mark.usefixtures("api")
+@pytest.mark.parametrize("path", [b"/now", b"/nowhere"])
+async def test_an_expectation_that_is_no_text_is_refused_and_no_news(connect: Connect, path: bytes) -> None:
+    with capture_logs() as logs:
+        reader, _ = await connect(
+            b"GET %b HTTP/1.1\r\nHost: m\r\nExpect: \xff\xfe\r\nConnection: close\r\n\r\n" % path
+        )
+        assert (await ends(reader)).startswith(b"HTTP/1.1 417 ")
+    assert logs == []
+
+
 # -- number --------------------------------------------------------------------------------------------------------
 
 
