@@ -38,7 +38,7 @@ _SIZE_FOR_S = 10.0
 _FEW = 8
 _PASSED_ON = ("id", "pin/ls")
 _CLUSTER = Origin("cluster", "cluster")
-_CONNECTIONS_MOST = 128
+_CONNECTIONS_MOST = 256  # it pins 50 at once (meshd/cluster/config.py), and asks meanwhile
 _IDLE_S = 3600.0  # Go's client keeps a pool, and connects ahead: it loses a request where we end one first
 _LOG = structlog.get_logger(part="gate")
 

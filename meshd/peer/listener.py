@@ -23,12 +23,13 @@ STRANGER_BODY_MOST = 64 * 1024
 MEMBER, NEIGHBOUR, STRANGER = "member", "neighbour", "stranger"
 _STRANGER_S = 30.0  # seconds that a connection without a certificate may last
 LIMITS = {
-    MEMBER: Limit(16, 512),
-    NEIGHBOUR: Limit(8, 128, _STRANGER_S),
+    MEMBER: Limit(32, 512),
+    NEIGHBOUR: Limit(32, 256, _STRANGER_S),
     STRANGER: Limit(8, 32, _STRANGER_S),
 }
 """Connections at one time: of a member, by its certificate; before that is seen and without one, of an IP address: of
-those in the roster, and of all others. A TLS handshake takes about 0.3 MB (measured on 3.11)."""
+those in the roster, and of all others. A member's client opens up to 16 at once (meshd/mesh/dial.py), and where it was
+cut off, the old ones may still count. A TLS handshake takes about 0.3 MB (measured on 3.11)."""
 _LOG = structlog.get_logger(part="peer-api")
 _quiet = logging.getLogger("meshd.peer.http")  # what others send wrong is answered, and is no news here
 

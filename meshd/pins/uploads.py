@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
 import secrets
 from collections import Counter
@@ -54,7 +55,9 @@ class _Seen:
     """What kubo told while it took the body."""
 
     tops: dict[str, str] = field(default_factory=dict)  # name of a top-level entry -> its CID
-    sizes: dict[str, int] = field(default_factory=dict)  # path -> content bytes
+    sizes: dict[bytes, int] = field(
+        default_factory=dict
+    )  # digest of a path, which may be long -> content bytes
     error: MeshError | None = None
 
 
@@ -178,9 +181,9 @@ class Uploads:
                 )
             path = event.get("Name", "")
             if not event.get("Hash"):  # progress of a file; a count of zero bytes is left out of the line
-                count = event.get("Bytes", 0)
-                total += count - seen.sizes.get(path, 0)
-                seen.sizes[path] = count
+                count, digest = event.get("Bytes", 0), _digest(path)
+                total += count - seen.sizes.get(digest, 0)
+                seen.sizes[digest] = count
                 await on_bytes(total)
             elif "/" not in path:
                 seen.tops[path] = event["Hash"]
@@ -247,6 +250,10 @@ class Uploads:
                 Code.UPLOAD_CUT_OFF, "cannot pin that upload", f"it was cut off; {NOTHING_KEPT}", AGAIN
             )
             raise seen.error from exc
+
+
+def _digest(path: str) -> bytes:
+    return hashlib.blake2b(path.encode(errors="surrogatepass"), digest_size=16).digest()
 
 
 async def _feed(form: Form, chunk: bytes) -> None:
