@@ -108,6 +108,19 @@ def test_a_public_overlay_address_is_refused(make_node: MakeNode) -> None:
     assert "not private" in said
 
 
+def test_what_a_killed_daemon_was_writing_is_removed_at_the_next_start(make_node: MakeNode) -> None:
+    """It may be half a secret, and nobody would ever look at it again."""
+    node = make_node("attic")
+    folder = node.state / "secrets"
+    folder.mkdir(parents=True, mode=0o700)
+    node.state.chmod(0o700)
+    dead = 4194305  # over the highest process id that Linux gives out
+    left = folder / f".swarm.key.{dead}.0123456789abcdef.tmp"
+    left.write_text("half a k")
+    node.start()
+    assert not left.exists()
+
+
 def test_after_an_orderly_stop_nothing_runs_and_no_socket_is_left(make_node: MakeNode) -> None:
     node = make_node("attic").start()
     node.do("init")
