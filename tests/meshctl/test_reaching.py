@@ -6,6 +6,12 @@ import socket
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from meshctl import client
+from meshctl.errors import MeshctlError
+from meshd.errors import Code, MeshError
+from meshd.serving import listener
 from tests.meshctl.conftest import Meshctl
 from tests.meshctl.fake_meshd import VERSION, FakeMeshd
 from tests.waiting import until
@@ -110,6 +116,18 @@ async def test_what_the_daemon_refuses_is_shown_with_its_hint_and_its_exit_code(
         assert result.code == exit_code, code
         assert result.err == "meshctl: cannot list: so it is\n  try: this\n"
         assert result.out == ""
+
+
+def test_a_daemon_that_refuses_before_it_reads_anything_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has too many connections, answers, and closes; what is sent to it then breaks."""
+    ours, theirs = socket.socketpair()
+    monkeypatch.setattr(client, "connect", lambda _: ours)
+    with theirs:
+        error = MeshError(Code.BUSY, "cannot answer", "too many connections", "ss -xp")
+        theirs.sendall(listener.refusal(error))
+    with pytest.raises(MeshctlError) as caught:
+        client.Client("meshd.sock").call("GET", "/v1/status")
+    assert (caught.value.title, caught.value.hint) == ("cannot answer", "ss -xp")
 
 
 async def test_with_json_the_problem_is_the_last_line_of_stdout_too(
