@@ -116,12 +116,14 @@ class ControlServer:
         *,
         limits: Mapping[str, Limit] = LIMITS,
         head_s: float = listener.HEAD_S,
+        grace_s: float = 1.0,
     ) -> None:
+        """limits: of connections, by OWN, KNOWN and OTHERS. head_s, grace_s: see Listener."""
         self._socket = socket
         self._gatekeeper = gatekeeper
         self._runner: web.AppRunner | None = None
         self._listener = listener.Listener(
-            lambda: self._protocol(), limits, self._origin, full=_too_many, head_s=head_s
+            lambda: self._protocol(), limits, self._origin, full=_too_many, head_s=head_s, grace_s=grace_s
         )
         self._app = web.Application(client_max_size=_BODY_MOST, middlewares=[self._seam])
         for route in routes:

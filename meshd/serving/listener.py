@@ -29,8 +29,9 @@ BODY_S = 30.0
 HEAD_LIMITS: dict[str, Any] = {"max_line_size": 8190, "max_field_size": 8190, "max_headers": 64}
 """What aiohttp's parser takes of a request's head: bytes of a line and of a header, and how many headers."""
 _CONTINUE = "100-continue"
-_BACKLOG = 512
-_ACCEPTS = 4  # in one turn of the loop: a flood holds up nobody, and who speaks at once is heard before it makes room
+_BACKLOG = 1024
+_ADMITS = 4  # in one turn of the loop: a flood holds up nobody, and who speaks at once is heard before it makes room
+_ACCEPTS = 64  # in one turn, of which most are refused
 _NO_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _PAUSE_S = 1.0  # before the next try where no file can be opened; a listening socket stays readable meanwhile
 _LOG = structlog.get_logger(part="serving")
@@ -167,6 +168,7 @@ class Listener:
 
     def _accept(self) -> None:
         assert self._sock is not None  # noqa: S101 - its reader is removed with it
+        admitted = 0
         for _ in range(_ACCEPTS):
             try:
                 connection, _ = self._sock.accept()
@@ -178,9 +180,11 @@ class Listener:
                     return
                 continue  # it was gone before it was accepted
             try:
-                self._admit(connection)
+                admitted += self._admit(connection)
             except OSError:
                 connection.close()  # its other end is gone
+            if admitted >= _ADMITS:
+                return
 
     def _pause(self, exc: OSError) -> None:
         assert self._sock is not None  # noqa: S101 - see _accept
@@ -189,12 +193,12 @@ class Listener:
         loop.remove_reader(self._sock)
         self._paused = loop.call_later(_PAUSE_S, loop.add_reader, self._sock, self._accept)
 
-    def _admit(self, connection: socket.socket) -> None:
+    def _admit(self, connection: socket.socket) -> bool:
         connection.setblocking(False)
         origin = self._origin(connection)
         if origin is None:
             connection.close()
-            return
+            return False
         protocol = _Connection(self)
         task: asyncio.Task[None] | None = None
 
@@ -215,10 +219,11 @@ class Listener:
         if slot is None:
             with contextlib.suppress(OSError), connection:
                 connection.send(self._full(origin))
-            return
+            return False
         task = asyncio.get_running_loop().create_task(self._begin(connection, protocol, slot))
         self._beginning.add(task)
         task.add_done_callback(ended)
+        return True
 
     async def _begin(self, connection: socket.socket, protocol: _Connection, slot: Slot) -> None:
         protocol.begin(slot)

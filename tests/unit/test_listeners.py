@@ -74,7 +74,9 @@ def folder() -> Iterator[Path]:
 async def serving(folder: Path, head_s: float) -> AsyncIterator[Api]:
     made = Api()
     keeper = Gatekeeper(Control(admin_group="", read_group=""), list)
-    server = ControlServer(folder / "meshd.sock", made.routes, keeper, limits=LIMITS, head_s=head_s)
+    server = ControlServer(
+        folder / "meshd.sock", made.routes, keeper, limits=LIMITS, head_s=head_s, grace_s=0.0
+    )
     await server.start()
     yield made
     made.more.set()
