@@ -135,16 +135,20 @@ class Adder:
             await self._kubo.pin(cid, name, timeout=_PIN_S)
             await self._disk.sync()
         except BaseException:
-            self._pending.end(cid)
             await asyncio.shield(self._unpin(cid))
             raise
         return dataclasses.replace(draft, cid=cid)
 
     async def _unpin(self, cid: str) -> None:
+        """Take the pin of an entry that is not kept away. Its record stays until that is done, here or by a sweep: it has the
+        name that a person gave it, so nothing else tells it from what is kept."""
         try:
             await self._kubo.unpin(cid)
-        except MeshError as exc:  # the sweep after the next start finds it by its name
-            _LOG.warning("cannot unpin what is not kept", cid=cid, error=str(exc))
+        except MeshError as exc:
+            _LOG.warning("cannot unpin what is not kept; the next sweep does", cid=cid, error=str(exc))
+            self._pending.give_up(cid)
+        else:
+            self._pending.end(cid)
 
     async def _abandon(self, cid: str) -> None:
         """The caller is told that it failed, so it must not be kept: out of the pinset if it got there, then here."""
@@ -153,9 +157,9 @@ class Adder:
                 await self._cluster.unpin(cid)
         except MeshError as exc:
             _LOG.warning("cannot see whether the entry got into the pinset", cid=cid, error=str(exc))
-            return  # it may be there: its content stays, and the sweep after the next start decides
+            self._pending.give_up(cid)  # it may be there: its content stays, and the next sweep decides
+            return
         await self._unpin(cid)
-        self._pending.end(cid)
 
     async def _keep(
         self, pin: Pin, replicas: Replicas | None, emit: Emit, *, new: bool, detach: bool
@@ -243,10 +247,11 @@ class Adder:
     async def sweep(self, pinset: Collection[str], local: Mapping[str, str]) -> None:
         """What an upload that was never acknowledged left pinned goes. pinset: entries; local: kubo's pins, CID -> name.
 
-        An entry of a previous run that is not in the pinset and was not removed from it never got there.
+        An entry of a previous run, or one that was given up, that is not in the pinset and was not removed from it never got
+        there. Both lists were read a while ago, and it may have been pinned and given up since: so each is looked at again.
         """
         for cid in list(self._pending.left):
-            if cid not in pinset and cid in local and not self._removed(cid):
+            if not self._removed(cid) and await self._cluster.allocation(cid) is None:
                 _LOG.info("an entry that was not acknowledged goes", cid=cid)
                 await self._kubo.unpin(cid)
             self._pending.end(cid)

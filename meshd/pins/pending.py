@@ -11,10 +11,12 @@ from pathlib import Path
 
 from meshd import files
 from meshd.errors import MeshError
+from meshd.pins.entries import is_cid
 
 
 class Pending:
-    """`left` are those of a previous run; somebody must look whether they got into the pinset."""
+    """`left` are those of a previous run, and those that were given up in this one; the sweep looks whether they got into the
+    pinset."""
 
     def __init__(self, path: Path) -> None:
         """Blocks: reads the file. A damaged one is as good as none: at worst content stays that nobody asked for."""
@@ -26,7 +28,7 @@ class Pending:
         except (FileNotFoundError, MeshError):
             document = []
         if isinstance(document, list):
-            self.left = {str(cid) for cid in document}
+            self.left = {cid for cid in document if isinstance(cid, str) and is_cid(cid)}
 
     def __contains__(self, cid: str) -> bool:
         return cid in self._open or cid in self.left
@@ -42,6 +44,12 @@ class Pending:
             self._open.discard(cid)
             self.left.discard(cid)
             self._write()
+
+    def give_up(self, cid: str) -> None:
+        """Whoever made it could not see to its end: the sweep does, in this run or after the next start."""
+        if cid in self._open:
+            self._open.discard(cid)
+            self.left.add(cid)  # the file has it already
 
     def _write(self) -> None:
         files.write_atomically(self._path, json.dumps(sorted(self._open | self.left)))
