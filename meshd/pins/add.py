@@ -87,7 +87,7 @@ class Adder:
             added = await self._uploads.add(body, content_type, declared, _throttled(emit))
             try:
                 await emit(wire.AddedEvent(root=added.root, size=added.size, files=added.files))
-                pin = await self._make_entry(declared.name, added, replicas)
+                pin = await self._make_entry(declared.name, added, replicas, emit)
             finally:
                 await asyncio.shield(self._uploads.release(added.root))
         finally:
@@ -107,7 +107,8 @@ class Adder:
             stat = await self._kubo.stat(f"/ipfs/{cid}")
             self._storage.check(stat.cumulative)
             size = stat.cumulative if stat.directory else stat.size
-            pin = await self._make_entry(name, Added(stat.cid, size, 1, stat.directory), replicas)
+            added = Added(stat.cid, size, 1, stat.directory)
+            pin = await self._make_entry(name, added, replicas, emit)
         finally:
             leave()
         await self._keep(pin, replicas, emit, new=True, detach=detach)
@@ -116,8 +117,12 @@ class Adder:
         """See an entry's copies made: after a restore (recommit: put it back into the pinset first), or to recover."""
         await self._keep(pin, None, emit, new=recommit, detach=False)
 
-    async def _make_entry(self, name: str, added: Added, replicas: Replicas | None) -> Pin:
-        """Make the entry, pinned and durable on this node. After an error it is not pinned."""
+    async def _make_entry(self, name: str, added: Added, replicas: Replicas | None, emit: Emit) -> Pin:
+        """Make the entry, pinned and durable on this node. After an error it is not pinned.
+
+        The caller is among the open uploads, so no collection of garbage begins; one that runs is waited for, as it would
+        take the entry's block before it is pinned: kubo's dag/put waits for none.
+        """
         draft = Pin(
             cid="",
             name=name,
@@ -129,6 +134,9 @@ class Adder:
             directory=added.directory,
             files=added.files,
         )
+        if self._uploads.collecting:
+            await emit(wire.StepEvent(message="waiting for kubo, which collects garbage"))
+            await self._uploads.wait_collected()
         cid = await self._kubo.put_entry(entries.to_node(draft))
         self._pending.begin(cid)
         try:

@@ -1,4 +1,4 @@
-"""Collects kubo's garbage when something was let go, and only while no upload is open."""
+"""Collects kubo's garbage when something was let go, and only while no upload is open and no entry is being made."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class Garbage:
         """For as long as the daemon lives."""
         while True:
             await self._wanted.wait()
-            await self._uploads.wait_idle()
-            self._wanted.clear()
             try:
-                count = await self._kubo.collect_garbage()
+                async with self._uploads.collection():
+                    self._wanted.clear()
+                    count = await self._kubo.collect_garbage()
                 _LOG.info("garbage collected", blocks=count)
             except (MeshError, ValueError) as exc:
                 _LOG.warning("cannot collect garbage", error=str(exc))

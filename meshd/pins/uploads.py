@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import re
 import secrets
@@ -20,6 +21,7 @@ from meshd.pins.storage import Storage
 
 ADDING = "meshd:adding:"
 """Prefix of the name of a kubo pin that protects an upload which is no entry yet."""
+COLLECTION_S = 900.0  # so long an entry waits for a collection of garbage; on a slow disk one takes minutes
 _CHECK_EVERY = 16 * 1024 * 1024  # bytes between two looks at the disk
 _PIECE = 32 * 1024  # bytes of the form that are read at once
 _NAMES_AT_ONCE = 1000  # of paths in it; each takes some microseconds
@@ -73,6 +75,8 @@ class Uploads:
         self._roots: Counter[str] = Counter()  # roots that open uploads still need
         self._idle = asyncio.Event()
         self._idle.set()
+        self._collected = asyncio.Event()  # no garbage is being collected
+        self._collected.set()
 
     @property
     def count(self) -> int:
@@ -81,6 +85,39 @@ class Uploads:
     async def wait_idle(self) -> None:
         """Return when no upload is open: garbage may be collected then."""
         await self._idle.wait()
+
+    @contextlib.asynccontextmanager
+    async def collection(self) -> AsyncIterator[None]:
+        """Readers and a writer: garbage is collected inside, which begins once no upload is open. Whoever enters meanwhile
+        is not held up here but at `wait_collected`."""
+        while self._tasks:  # one may have come between the event and this step
+            await self.wait_idle()
+        self._collected.clear()
+        try:
+            yield
+        finally:
+            self._collected.set()
+
+    @property
+    def collecting(self) -> bool:
+        """Whether garbage is being collected now."""
+        return not self._collected.is_set()
+
+    async def wait_collected(self) -> None:
+        """Return when no garbage is being collected. Who has entered is safe from the next one until it leaves.
+
+        Raises MeshError BUSY after COLLECTION_S.
+        """
+        try:
+            async with asyncio.timeout(COLLECTION_S):
+                await self._collected.wait()
+        except TimeoutError:
+            raise MeshError(
+                Code.BUSY,
+                "cannot pin that now",
+                f"kubo has been collecting garbage for more than {COLLECTION_S / 60:.0f} minutes; {NOTHING_KEPT}",
+                "meshctl logs kubo; then try again",
+            ) from None
 
     async def abort_all(self) -> None:
         """End every open upload; nothing of them stays pinned."""
