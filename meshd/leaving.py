@@ -21,7 +21,10 @@ from meshd.turns import Turns
 
 _STOP_S = 60.0
 _LOOKS = 5  # at who holds what, where others begin to leave meanwhile
-_FILES = ("trash.json", "notices.json", "pending.json", "seen.json", "addresses.json")
+_FILES = (
+    *("trash.db", "trash.db-wal", "trash.db-shm"),
+    *("trash.json", "notices.json", "pending.json", "seen.json", "addresses.json"),
+)
 
 _LOG = structlog.get_logger(part="leaving")
 
@@ -162,6 +165,7 @@ class Leaving:
         """The content first: a mesh that is joined later must not be served from it."""
         for folder in ("kubo", "cluster"):
             files.empty(self._config.state / folder)
+        self._pins.journal.close()
         for name in _FILES:
             (self._config.state / name).unlink(missing_ok=True)
 

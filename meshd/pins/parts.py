@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +60,7 @@ class Pins:
         self._kubo = kubo
         self._store = store
         self.disk = disk = files.Disk(*out.content)
-        self.journal = Journal(config.state / "trash.json")
+        self.journal = Journal(config.state / "trash.db")
         self.pending = Pending(config.state / "pending.json")
         self.storage = Storage(out.content[0], reserve=config.storage.reserve, offer=config.storage.offer)
         self.gate = Gate(config.private_sockets / "gate.sock", kubo, disk, self._gate_rules())
@@ -145,4 +146,5 @@ class Pins:
             await self.journal.keep_time(at_once=True)
         except MeshError as exc:  # the trash then ages from the last time that was written
             _LOG.warning("cannot write down how old the trash is", error=str(exc))
+        await asyncio.to_thread(self.journal.close)
         await self.copies.stop()

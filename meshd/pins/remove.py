@@ -203,10 +203,14 @@ class Remover:
 
     async def let_go(self, cid: str) -> None:
         """Unpin and forget. The caller has made sure that it may."""
+        await self.unpin(cid)
+        await self._journal.mark_gone(cid)
+
+    async def unpin(self, cid: str) -> None:
+        """`let_go` without its record, which the caller makes: cut off before that, it is let go once more."""
         await self._kubo.unpin(cid)
         self._gate.forget(cid)
         self._garbage.request()  # before the record: a full disk may refuse to take that
-        await self._journal.mark_gone(cid)
         _LOG.info("let go", cid=cid)
 
     async def entry(self, cid: str) -> Pin | None:

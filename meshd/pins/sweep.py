@@ -11,6 +11,7 @@ from collections.abc import Collection
 
 import structlog
 
+from meshd import wire
 from meshd.cluster.rest import Cluster
 from meshd.errors import MeshError
 from meshd.kubo.rpc import Kubo
@@ -26,6 +27,7 @@ from meshd.pins.storage import Storage
 from meshd.pins.trash import Journal
 
 _MOVED_AT_ONCE = 200
+_DUE_AT_ONCE = 100  # entries that go before it is recorded that they did
 _SETTLED_S = 1.0
 _LOG = structlog.get_logger(part="sweep")
 
@@ -124,13 +126,27 @@ class Sweeper:
 
     async def _empty_trash(self) -> None:
         pressure = bool(self._storage.full())
-        for removal in trash.due(self._journal.lying(), self._window_s, pressure=pressure):
-            if await self._cluster.allocation(removal.cid) is not None:
-                continue  # it was put back a moment ago
-            _LOG.info("its time in the trash is over", name=removal.name, cid=removal.cid, pressure=pressure)
-            await self._remover.let_go(removal.cid)
+        due = trash.due(self._journal.lying(), self._window_s, pressure=pressure)
+        # The first one alone: on a disk that takes no record, no more than that one goes without.
+        for part in (due[:1], *(due[n : n + _DUE_AT_ONCE] for n in range(1, len(due), _DUE_AT_ONCE))):
+            await self._let_due_go(part, pressure=pressure)
         await self._journal.purge(2 * self._window_s + 30 * 86400)
         await self._journal.keep_time()
+
+    async def _let_due_go(self, due: list[wire.Removal], *, pressure: bool) -> None:
+        """These go, with one record for all that went."""
+        gone: list[str] = []
+        try:
+            for removal in due:
+                if await self._cluster.allocation(removal.cid) is not None:
+                    continue  # it was put back a moment ago
+                _LOG.info(
+                    "its time in the trash is over", name=removal.name, cid=removal.cid, pressure=pressure
+                )
+                await self._remover.unpin(removal.cid)
+                gone.append(removal.cid)
+        finally:
+            await self._journal.mark_gone(*gone)
 
     async def _let_moved_go(self, moved: list[Pin]) -> None:
         """Copies that are allocated elsewhere go once every one of the nodes that shall hold them does."""

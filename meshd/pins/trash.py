@@ -13,12 +13,10 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ValidationError
-
-from meshd import files, wire
-from meshd.errors import Code, MeshError
+from meshd import db, wire
+from meshd.errors import MeshError
 from meshd.model import Pin
-from meshd.pins import entries, running
+from meshd.pins import entries, journal_json, running
 
 _KEEP_TIME_S = 3600.0  # so much ageing a machine that loses power may lose
 
@@ -31,50 +29,112 @@ class Lying:
     age_s: float
 
 
-class _Numbered(BaseModel):
+@dataclass(slots=True)
+class _Record:
+    """at: what the journal's clock showed when it was recorded. gone: let go here; the record stays for a while, so that
+    others do not tell it as news."""
+
     number: int
     removal: wire.Removal
-    at: float = 0.0  # what the clock of this file showed when it was recorded
-    gone: bool = False  # let go here; the record stays for a while, so that others do not tell it as news
+    at: float = 0.0
+    gone: bool = False
 
 
-class _File(BaseModel):
-    """clock: seconds (see `running`), as it was in the run `boot` of the machine when that was `uptime` seconds old."""
+@dataclass(frozen=True, slots=True)
+class _Clock:
+    """last: the highest number that was ever given. seconds: see `running`, as shown at `since`."""
 
-    version: int = 1
     last: int = 0
-    clock: float = 0.0
-    boot: str = ""
-    uptime: float = 0.0
-    removals: list[_Numbered] = []
+    seconds: float = 0.0
+    since: running.Moment | None = None
+
+
+_SCHEMA = db.Schema(
+    what="a journal of removals",
+    application=0x6D736874,
+    version=1,
+    create="""
+    CREATE TABLE removals (
+        cid TEXT PRIMARY KEY, number INTEGER NOT NULL UNIQUE, at REAL NOT NULL, gone INTEGER NOT NULL, removal TEXT NOT NULL
+    );
+    CREATE TABLE clock (
+        one INTEGER PRIMARY KEY CHECK (one = 1), last INTEGER NOT NULL, seconds REAL NOT NULL, boot TEXT NOT NULL,
+        uptime REAL NOT NULL
+    )
+    """,
+    lost="what was removed then stays on this node until it is removed again",
+)
+_PUT = """
+    INSERT INTO removals (cid, number, at, gone, removal) VALUES (?, ?, ?, ?, ?) ON CONFLICT (cid) DO UPDATE SET
+    number = excluded.number, at = excluded.at, gone = excluded.gone, removal = excluded.removal
+"""
+_DROP = "DELETE FROM removals WHERE cid = ?"
+_SET_CLOCK = "INSERT OR REPLACE INTO clock (one, last, seconds, boot, uptime) VALUES (1, ?, ?, ?, ?)"
+_DOING = "cannot record what was removed"
 
 
 class Journal:
-    """Removals that this node knows of, durable in one file. Numbers rise and are never used again."""
+    """Removals that this node knows of, durable in one SQLite file. Numbers rise and are never used again.
+
+    All of them are in memory, in the order of their numbers; a change writes its own rows only.
+    """
 
     def __init__(self, path: Path, read: Callable[[], running.Moment] = running.moment) -> None:
-        self._path = path
-        self._file = self._load()
-        since = running.Moment(self._file.boot, self._file.uptime)
-        self._clock = running.RunClock(self._file.clock, since, read)
-        self._by_cid = {n.removal.cid: n for n in self._file.removals}
+        """Blocks: reads the file, and takes over what meshd 0.1 left beside it. Raises MeshError BAD_STATE, DISK_FLOOR, BUSY."""
+        self._db = db.Database(path, _SCHEMA)
+        old = journal_json.path_beside(path)
+        before = journal_json.read(old)
+        self._by_cid, clock = self._load()
+        if before is not None and not self._by_cid and clock == _Clock():
+            clock = _Clock(seconds=before.clock, since=running.Moment(before.boot, before.uptime))
+        self._clock = running.RunClock(clock.seconds, clock.since, read)
+        self._kept_at = clock.seconds  # what the file says that the clock showed
+        self._last = clock.last
+        self._changed: set[str] = set()  # records that the file does not have as they are here
         self._writing = asyncio.Lock()
-        self._written = self._file.last
-        self._dirty = False
+        if before is not None:
+            self._take_over(before, read)
+            journal_json.remove(old)
+        self._written = self._last
 
-    def _load(self) -> _File:
-        hint = f"move {self._path} away: what was removed then stays on this node until it is removed again"
+    def _load(self) -> tuple[dict[str, _Record], _Clock]:
         try:
-            return _File.model_validate(files.read_json(self._path, hint=hint))
-        except FileNotFoundError:
-            return _File()
-        except ValidationError as exc:
-            raise MeshError(
-                Code.BAD_STATE,
-                f"cannot use {self._path}",
-                "it is not a journal of removals",
-                hint,
-            ) from exc
+            found = self._db.rows("SELECT number, at, gone, removal FROM removals ORDER BY number")
+            clocks = self._db.rows("SELECT last, seconds, boot, uptime FROM clock")
+            records = [
+                _Record(int(number), wire.Removal.model_validate_json(removal), float(at), bool(gone))
+                for number, at, gone, removal in found
+            ]
+            clock = _Clock()
+            for last, seconds, boot, uptime in clocks:
+                clock = _Clock(int(last), float(seconds), running.Moment(str(boot), float(uptime)))
+        except (ValueError, TypeError) as exc:  # pydantic's error is a ValueError
+            self._db.close()
+            raise self._db.damaged(f"it is not {_SCHEMA.what}") from exc
+        except MeshError:
+            self._db.close()
+            raise
+        return {r.removal.cid: r for r in records}, clock
+
+    def _take_over(self, before: journal_json.File, read: Callable[[], running.Moment]) -> None:
+        """All of an old file in one transaction. Cut off after it, the next start finds nothing new in the old file."""
+        then, _ = running.RunClock(before.clock, running.Moment(before.boot, before.uptime), read).now()
+        now, _ = self._clock.now()
+        shift, first = now - then, self._last
+        for n in sorted(before.removals, key=lambda n: n.number):
+            known = self._by_cid.get(n.removal.cid)
+            if known is None or _says_more(n.removal, known.removal):
+                self._put(_Record(first + n.number, n.removal, n.at + shift, n.gone))
+        if self._changed or not first:
+            self._last = first + max([before.last, *(n.number for n in before.removals)])
+        changes = self._changes(self._changed)
+        if not self._db.write(changes, _DOING):
+            self._db.create(changes, _DOING)
+        self._changed.clear()
+
+    def close(self) -> None:
+        """Blocks. All is in the one file then; a change after that opens it again."""
+        self._db.close()
 
     @property
     def last(self) -> int:
@@ -101,43 +161,51 @@ class Journal:
 
     def after(self, number: int, *, most: int = 1000) -> wire.Removals:
         """The oldest `most` records that are newer than `number`; total: the number to ask after next."""
-        newer = sorted(
-            (n for n in self._by_cid.values() if number < n.number <= self._written), key=lambda n: n.number
-        )
+        newer = [n for n in self._by_cid.values() if number < n.number <= self._written]
         part = newer[:most]
         total = part[-1].number if len(part) < len(newer) else self._written
         return wire.Removals(removals=[n.removal for n in part], total=total)
 
     async def record(self, removals: Iterable[wire.Removal]) -> list[wire.Removal]:
-        """Write down those that are new, and return them once they are durable. Raises MeshError DISK_FLOOR, BAD_STATE."""
+        """Write down those that are new, and return them once they are durable.
+
+        Raises MeshError DISK_FLOOR, BAD_STATE, BUSY.
+        """
         new = []
         now, _ = self._clock.now()
         for removal in removals:
             known = self._by_cid.get(removal.cid)
             if known is not None and not _says_more(removal, known.removal):
                 continue
-            self._file.last += 1
-            self._by_cid[removal.cid] = _Numbered(number=self._file.last, removal=removal, at=now)
-            self._dirty = True
+            self._last += 1
+            self._put(_Record(self._last, removal, now))
             new.append(removal)
         await self._flush()
         return new
 
+    def _put(self, record: _Record) -> None:
+        cid = record.removal.cid
+        self._by_cid.pop(cid, None)  # the newest number is the last one
+        self._by_cid[cid] = record
+        self._changed.add(cid)
+
     async def drop(self, cids: Iterable[str]) -> None:
         """Forget records: the entry is back, or its content went."""
         for cid in cids:
-            self._dirty |= self._by_cid.pop(cid, None) is not None
+            if self._by_cid.pop(cid, None) is not None:
+                self._changed.add(cid)
         await self._flush()
 
     async def drop_kept(self, pinset: Collection[str], number: int) -> None:
         """Forget records up to `number` of what is in the pinset: it was put back. Later ones are newer than the list."""
         await self.drop([c for c, n in self._by_cid.items() if c in pinset and n.number <= number])
 
-    async def mark_gone(self, cid: str) -> None:
-        """This node let the content go."""
-        if (found := self._by_cid.get(cid)) is not None:
-            found.gone = True
-            self._dirty = True
+    async def mark_gone(self, *cids: str) -> None:
+        """This node let the content of these go. One transaction."""
+        for cid in cids:
+            if (found := self._by_cid.get(cid)) is not None and not found.gone:
+                found.gone = True
+                self._changed.add(cid)
         await self._flush()
 
     async def purge(self, older_s: float) -> None:
@@ -148,32 +216,46 @@ class Journal:
     async def keep_time(self, *, at_once: bool = False) -> None:
         """Write down how old everything is, if that was not done for an hour: a restart of the machine goes on there.
 
-        Not where the file was moved away, as `leave` does. Raises MeshError DISK_FLOOR, BAD_STATE.
+        Not where the file was moved away, as `leave` does. Raises MeshError DISK_FLOOR, BAD_STATE, BUSY.
         """
         now, _ = self._clock.now()
-        if self._by_cid and (at_once or now - self._file.clock > _KEEP_TIME_S) and self._path.exists():
-            self._dirty = True
-            await self._flush()
+        if self._by_cid and (at_once or now - self._kept_at > _KEEP_TIME_S) and self._db.path.exists():
+            await self._flush(clock=True)
 
-    async def _flush(self) -> None:
-        """Durable when it returns; many callers at once share a write."""
+    async def _flush(self, *, clock: bool = False) -> None:
+        """Durable when it returns; many callers at once share a transaction. clock: also where nothing changed."""
         async with self._writing:
-            if not self._dirty:
+            if not self._changed and not clock:
                 return
-            self._dirty = False
-            last = self._file.last
-            self._file.removals = list(self._by_cid.values())
-            self._file.clock, at = self._clock.now()
-            self._file.boot, self._file.uptime = at.boot, at.uptime
-            text = self._file.model_dump_json(indent=1)
+            changed, self._changed = self._changed, set()
+            last, kept_at = self._last, self._clock.now()[0]
             try:
-                await asyncio.to_thread(files.write_durably, self._path, text)
-            except BaseException as exc:
-                self._dirty = True
-                if isinstance(exc, OSError):
-                    raise files.unusable(exc, "cannot record what was removed") from exc
+                if not await asyncio.to_thread(self._db.write, self._changes(changed), _DOING):
+                    await asyncio.to_thread(self._create, list(self._by_cid))
+            except BaseException:
+                self._changed |= changed
                 raise
-            self._written = last
+            self._written, self._kept_at = last, kept_at
+
+    def _create(self, cids: list[str]) -> None:
+        self._db.create(self._changes(cids), _DOING)
+
+    def _changes(self, cids: Iterable[str]) -> list[db.Change]:
+        """What makes the file say of these what is known here."""
+        known = [(cid, self._by_cid.get(cid)) for cid in cids]
+        seconds, at = self._clock.now()
+        return [
+            (_DROP, [(cid,) for cid, record in known if record is None]),
+            (
+                _PUT,
+                [
+                    (cid, r.number, r.at, int(r.gone), r.removal.model_dump_json())
+                    for cid, r in known
+                    if r is not None
+                ],
+            ),
+            (_SET_CLOCK, [(self._last, seconds, at.boot, at.uptime)]),
+        ]
 
 
 def _says_more(new: wire.Removal, old: wire.Removal) -> bool:

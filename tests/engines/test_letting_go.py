@@ -139,9 +139,9 @@ async def test_on_a_disk_that_takes_no_record_what_is_due_goes_all_the_same_one_
     for pin in due:
         await pins.journal.record([removal_of(pin, BARN)])
     await until(lambda: all(t.age_s > 1 for t in pins.journal.lying()))
-    journal = tmp_path / "trash.json"
+    journal = tmp_path / "trash.db"
     journal.unlink()
-    journal.mkdir()  # nothing can be renamed over a folder
+    journal.mkdir()  # a folder is no database
     with pytest.raises(MeshError, match="cannot record what was removed"):
         await pins.sweeper.sweep()
     assert await node.kubo.pinned([p.cid for p in due]) == {due[1].cid}, "the oldest went"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -145,6 +146,8 @@ def test_a_pin_with_fewer_copies_is_nobody_s_removal(mesh: Mesh, tmp_path: Path)
 
 def _removed(node: Node) -> set[str]:
     """What its journal has, also what `trash` does not list because it is kept."""
-    journal = node.state / "trash.json"
-    records = json.loads(journal.read_text())["removals"] if journal.exists() else []
-    return {record["removal"]["cid"] for record in records}
+    journal = node.state / "trash.db"
+    if not journal.exists():
+        return set()
+    with contextlib.closing(sqlite3.connect(journal)) as opened:
+        return {cid for (cid,) in opened.execute("SELECT cid FROM removals")}

@@ -145,6 +145,7 @@ class FakeCluster(_Server):
 
     def __init__(self, socket: Path, rooms: tuple[str, ...] = ()) -> None:
         super().__init__(socket)
+        self.fails_for: set[str] = set()  # CIDs
         self.pinset: dict[str, dict[str, Any]] = {}
         self.rooms = rooms
 
@@ -155,6 +156,8 @@ class FakeCluster(_Server):
 
     async def answer(self, command: str, request: web.Request) -> web.StreamResponse:
         cid = request.path.rpartition("/")[2]
+        if cid in self.fails_for:
+            return web.json_response({"code": 500, "message": "it fails"}, status=500)
         if command == "GET allocations":
             if not self.pinset:
                 return web.Response(status=204)

@@ -5,7 +5,9 @@ Above all it never begins with a fresh identity over an old one: the mesh would 
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -147,9 +149,26 @@ def test_a_damaged_configuration_of_the_cluster_can_be_made_anew(attic: Node) ->
     assert contents(attic.state)["cluster/identity.json"] == identity
 
 
-@pytest.mark.parametrize("text", ["", '{"version": 1, "removals": [', "[1, 2]"])
-def test_a_damaged_journal_of_removals(attic: Node, text: str) -> None:
+@pytest.mark.parametrize("damage", ["empty", "truncated", "foreign"])
+def test_a_damaged_journal_of_removals(attic: Node, damage: str) -> None:
     """Moved away alone, it costs nothing but the memory of what was removed."""
+    path = attic.state / "trash.db"
+    with contextlib.closing(sqlite3.connect(path)) as other, other:
+        other.execute("CREATE TABLE notes (text)")
+    if damage != "foreign":
+        path.write_bytes(b"" if damage == "empty" else path.read_bytes()[:40])
+    cause = {
+        "empty": "the file is empty",
+        "truncated": "the file is damaged",
+        "foreign": "it is not a journal of removals",
+    }
+    _refuses(attic, f"cannot use {path}\n  {cause[damage]}", f"\n  try: move {path} away")
+    path.unlink()
+    attic.start().wait_ready().stop()
+
+
+@pytest.mark.parametrize("text", ["", '{"version": 1, "removals": [', "[1, 2]"])
+def test_a_damaged_journal_of_an_older_meshd(attic: Node, text: str) -> None:
     path = attic.state / "trash.json"
     path.write_text(text)
     _refuses(attic, f"cannot use {path}\n", "\n  try: ")

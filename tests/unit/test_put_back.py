@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -15,18 +16,21 @@ def removal(cid: str) -> Removal:
 
 
 @pytest.fixture
-async def journal(tmp_path: Path) -> Journal:
+async def journal(tmp_path: Path) -> AsyncIterator[Journal]:
     """Three removals, numbered 1 to 3."""
-    made = Journal(tmp_path / "trash.json")
+    made = Journal(tmp_path / "trash.db")
     for cid in ("c1", "c2", "c3"):
         await made.record([removal(cid)])
-    return made
+    yield made
+    made.close()
 
 
 async def test_what_is_in_the_pinset_again_is_forgotten_durably(journal: Journal, tmp_path: Path) -> None:
     await journal.drop_kept({"c1", "c3", "never-removed"}, journal.last)
     assert [r.cid for r in journal.all()] == ["c2"]
-    assert [r.cid for r in Journal(tmp_path / "trash.json").all()] == ["c2"]
+    again = Journal(tmp_path / "trash.db")
+    assert [r.cid for r in again.all()] == ["c2"]
+    again.close()
 
 
 async def test_a_removal_after_the_pinset_was_read_stays(journal: Journal) -> None:

@@ -1,0 +1,235 @@
+"""State that grows: one SQLite file for each subject, written in transactions that are durable when they return.
+
+A change writes what changed, and not all that there is. The file is in WAL mode with synchronous=FULL: a commit is in
+`NAME-wal`, synced, before it returns, and goes into the file itself later. So the two belong together (sqlite.org/wal.html).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from meshd import files
+from meshd.errors import Code, MeshError
+
+BUSY_S = 5.0  # so long another program may hold the file
+_WAL_KEPT = 4 * 1024 * 1024  # bytes that NAME-wal may keep once all of it is in the file
+
+_SHORTEST = 512  # bytes of the smallest page
+
+Row = tuple[Any, ...]
+Change = tuple[str, Iterable[Row]]
+"""One SQL statement, and the parameters of each time that it is done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """What a file is. what: as a person calls it, "a journal of removals". application: marks the file as this one's (PRAGMA
+    application_id). version: of `create`; a file of a newer one is refused. lost: what it costs to go on without it."""
+
+    what: str
+    application: int
+    version: int
+    create: str
+    lost: str
+
+
+class Database:
+    """One file, for threads: each call blocks, and one waits for the other. `close` it; the next call opens it again.
+
+    It is made only when there is something to write. Whoever moves it away while it is open has it made anew, whole.
+    """
+
+    def __init__(self, path: Path, schema: Schema) -> None:
+        self.path = path
+        self._schema = schema
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+        self._file: tuple[int, int] = (0, 0)  # device and inode of what is open
+
+    def rows(self, sql: str, parameters: Row = ()) -> list[Row]:
+        """What a query finds; nothing where there is no file. Raises MeshError BAD_STATE, BUSY."""
+        with self._lock, self._told(f"cannot use {self.path}"):
+            connection = self._opened()
+            return [] if connection is None else connection.execute(sql, parameters).fetchall()
+
+    def write(self, changes: Iterable[Change], doing: str) -> bool:
+        """One transaction. False where there is no file: then nothing is written, see `create`.
+
+        doing: "cannot ...", for the error. Raises MeshError DISK_FLOOR, BAD_STATE, BUSY; then nothing of it was done.
+        """
+        with self._lock, self._told(doing):
+            connection = self._opened()
+            if connection is None:
+                return False
+            with _transaction(connection):
+                for sql, each in changes:
+                    connection.executemany(sql, each)
+            return True
+
+    def create(self, changes: Iterable[Change], doing: str) -> None:
+        """Make the file with all that it shall hold; cut off anywhere there is none. Raises as `write`."""
+        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+        with self._lock, self._told(doing):
+            files.remove_unfinished(self.path)
+            try:
+                self._build(temporary, changes)
+                for end in ("-wal", "-shm"):  # of one that was moved away: they would be taken for this one's
+                    self.path.with_name(self.path.name + end).unlink(missing_ok=True)
+                files.sync_directory(self.path.parent)
+                temporary.rename(self.path)
+            finally:
+                temporary.unlink(missing_ok=True)
+            files.sync_directory(self.path.parent)
+            self._opened()
+
+    def close(self) -> None:
+        """Everything is in the one file then, unless another program has it open."""
+        with self._lock:
+            self._let_go()
+
+    def _build(self, temporary: Path, changes: Iterable[Change]) -> None:
+        fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        os.close(fd)
+        with contextlib.closing(_connect(temporary)) as connection:
+            connection.execute("PRAGMA journal_mode=OFF")  # who looks sees it only once it is whole
+            connection.execute("PRAGMA synchronous=OFF")
+            connection.execute(f"PRAGMA application_id={self._schema.application}")
+            connection.execute(f"PRAGMA user_version={self._schema.version}")
+            with _transaction(connection):
+                for statement in filter(str.strip, self._schema.create.split(";")):
+                    connection.execute(statement)
+                for sql, each in changes:
+                    connection.executemany(sql, each)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+
+    def _opened(self) -> sqlite3.Connection | None:
+        try:
+            stat = self.path.stat()
+        except FileNotFoundError:
+            self._let_go()
+            return None
+        if self._connection is not None and self._file == (stat.st_dev, stat.st_ino):
+            return self._connection
+        self._let_go()
+        if stat.st_size == 0:  # SQLite would take it for a new one
+            raise self.damaged("the file is empty")
+        if stat.st_size < _SHORTEST and self.path.is_file():  # and what is missing for zeros
+            raise self.damaged("the file is damaged (it is cut off)")
+        connection = _connect(self.path)
+        try:
+            self._check(connection)
+            [[mode]] = connection.execute("PRAGMA journal_mode=WAL").fetchall()
+            # Where the filesystem has no shared memory it stays with a journal, whose removal must be synced as well.
+            connection.execute(f"PRAGMA synchronous={'FULL' if mode == 'wal' else 'EXTRA'}")
+            connection.execute(f"PRAGMA journal_size_limit={_WAL_KEPT}")
+        except BaseException:
+            connection.close()
+            raise
+        self._connection, self._file = connection, (stat.st_dev, stat.st_ino)
+        return connection
+
+    def _check(self, connection: sqlite3.Connection) -> None:
+        """Raises MeshError BAD_STATE for a file of something else, and for a damaged one."""
+        [[application]] = connection.execute("PRAGMA application_id").fetchall()
+        if application != self._schema.application:
+            raise self.damaged(f"it is not {self._schema.what}")
+        [[version]] = connection.execute("PRAGMA user_version").fetchall()
+        if version > self._schema.version:
+            raise MeshError(
+                Code.BAD_STATE,
+                f"cannot use {self.path}",
+                f"a newer meshd wrote it (format {version}; this one reads {self._schema.version})",
+                "install the meshd that this machine had before, or a newer one",
+            )
+        [[found]] = connection.execute("PRAGMA quick_check(1)").fetchall()
+        if found != "ok":
+            raise self.damaged(f"the file is damaged ({' '.join(str(found).split())})")
+
+    def _let_go(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def damaged(self, cause: str) -> MeshError:
+        """The error that says what the file lacks, and how to go on without it."""
+        hint = f"move {self.path} away, and {self.path.name}-wal with it if there is one: {self._schema.lost}"
+        return MeshError(Code.BAD_STATE, f"cannot use {self.path}", cause, hint)
+
+    @contextlib.contextmanager
+    def _told(self, doing: str) -> Iterator[None]:
+        """What SQLite and the kernel refuse, as an error for a person."""
+        try:
+            yield
+        except sqlite3.Error as exc:
+            raise self._refused(exc, doing) from exc
+        except OSError as exc:
+            raise files.unusable(exc, doing) from exc
+
+    def _refused(self, exc: sqlite3.Error, doing: str) -> MeshError:
+        code, folder = (
+            getattr(exc, "sqlite_errorcode", 0) & 0xFF,
+            self.path.parent,
+        )  # the rest says more of it
+        if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+            return self.damaged(f"the file is damaged ({exc})")
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            return MeshError(
+                Code.BUSY,
+                doing,
+                f"another program holds {self.path} ({exc})",
+                f"end it, then try again; fuser {self.path} shows its number",
+            )
+        if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and _is_full(folder)):
+            return MeshError(
+                Code.DISK_FLOOR,
+                doing,
+                f"there is no room for {self.path} ({exc})",
+                f"make room, then try again: df -h {folder}; df -i {folder}",
+            )
+        return MeshError(
+            Code.BAD_STATE,
+            doing,
+            f"{self.path} cannot be read or written ({exc})",
+            f"see what is wrong with it, then try again: ls -la {folder}; sudo dmesg | tail",
+        )
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    """An existing file. Transactions are begun by hand."""
+    return sqlite3.connect(
+        f"file:{quote(str(path))}?mode=rw",
+        uri=True,
+        timeout=BUSY_S,
+        isolation_level=None,
+        check_same_thread=False,  # one lock serves all threads
+    )
+
+
+@contextlib.contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        with contextlib.suppress(sqlite3.Error):  # the first error is the one to tell
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+        raise
+
+
+def _is_full(folder: Path) -> bool:
+    try:
+        stat = os.statvfs(folder)
+    except OSError:
+        return False
+    return stat.f_bavail == 0 or (stat.f_files > 0 and stat.f_favail == 0)
