@@ -202,7 +202,6 @@ class Node:
             self.notices,
             pins,
             self.kubo,
-            self.cluster,
             self.watch.states,
             lambda: {"kubo": self.kubo_program.version, "cluster": self.cluster_program.version},
             self.overlay,

@@ -6,14 +6,14 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
 from meshd.errors import Code, MeshError
-from meshd.kubo.rpc import json_lines
+from meshd.kubo.rpc import json_lines, raw_lines
 from meshd.model import REPLICAS_MOST, Pin, parse_wanted
 
 PATIENCE_S = 15.0
@@ -23,10 +23,14 @@ _LIST = aiohttp.ClientTimeout(total=120)
 
 
 class Cluster:
-    """One ipfs-cluster node behind one socket. `close` it."""
+    """One ipfs-cluster node behind one socket. `close` it.
+
+    listeners: told of each look at one record: the CID, what was found, and when it was asked on the monotonic clock.
+    """
 
     def __init__(self, socket: Path) -> None:
         self.socket = socket
+        self.listeners: list[Callable[[str, Pin | None, float], None]] = []
         self._session: aiohttp.ClientSession | None = None
 
     async def close(self) -> None:
@@ -147,7 +151,9 @@ class Cluster:
 
     async def unpin(self, cid: str) -> bool:
         """Take an entry out of the pinset; False where it was not in it."""
+        asked = time.monotonic()
         async with self._call("DELETE", f"/pins/{cid}") as response:
+            self._tell(cid, None, asked)
             return response.status != 404
 
     async def allocation(self, cid: str) -> Pin | None:
@@ -157,15 +163,27 @@ class Cluster:
         """
         if not cid.isalnum():
             raise MeshError(Code.BAD_REQUEST, "cannot look that up", f"not a CID: {cid[:80]!a}")
+        asked = time.monotonic()
         async with self._call("GET", f"/allocations/{cid}") as response:
-            return None if response.status == 404 else parse_pin(json.loads(await response.read()))
+            found = None if response.status == 404 else parse_pin(json.loads(await response.read()))
+        self._tell(cid, found, asked)
+        return found
+
+    def _tell(self, cid: str, pin: Pin | None, asked: float) -> None:
+        for listener in self.listeners:
+            listener(cid, pin, asked)
 
     async def allocations(self) -> list[Pin]:
         """The whole pinset as this node knows it. 10,000 take 0.2 s."""
+        return [parse_pin(json.loads(line)) async for line in self.records()]
+
+    async def records(self) -> AsyncGenerator[bytes, None]:
+        """The same, as JSON documents to `parse_pin`."""
         async with self._call("GET", "/allocations", timeout=_LIST) as response:
             if response.status == 204:
-                return []
-            return [parse_pin(document) async for document in json_lines(response.content)]
+                return
+            async for line in raw_lines(response.content):
+                yield line
 
     async def recover(self, cid: str | None = None) -> None:
         """Try again here what failed here: kill -9 of kubo leaves `pin_error` for minutes otherwise."""

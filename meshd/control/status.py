@@ -10,7 +10,6 @@ from typing import Literal
 from aiohttp import web
 
 from meshd import __version__, wire
-from meshd.cluster.rest import Cluster
 from meshd.config import Config
 from meshd.control import query
 from meshd.control.server import json_answer
@@ -31,6 +30,7 @@ Happened = Literal["condition-raised", "condition-cleared"]
 LINES, LINES_MOST = 100, 500  # of a log
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
+_COUNTS_S = 60.0  # so old the counts of entries may be
 _ENGINE_S = 2.0  # who asks what is wrong is not kept waiting for an engine that is frozen
 
 
@@ -46,7 +46,6 @@ class StatusApi:
         notices: Notices,
         pins: Pins,
         kubo: Kubo,
-        cluster: Cluster,
         peer_states: Callable[[], tuple[PeerState, ...]],
         versions: Callable[[], dict[str, str]],
         overlay: Overlay,
@@ -62,7 +61,6 @@ class StatusApi:
         self._storage = pins.storage
         self._journal = pins.journal
         self._kubo = kubo
-        self._cluster = cluster
         self._peer_states = peer_states
         self._versions = versions
         self._overlay = overlay
@@ -177,14 +175,17 @@ class StatusApi:
             return None
         try:
             async with asyncio.timeout(_ENGINE_S):
-                pins = await self._cluster.allocations()
+                pins = await self._pins.pinset.read()
         except (MeshError, TimeoutError):
-            return None
+            last = self._pins.pinset.last(_COUNTS_S)  # a large list takes longer, and is still being read
+            if last is None:
+                return None
+            pins = last
         trash = self._journal.all()
         return wire.PinCounts(
             entries=len(pins),
-            size=sum(p.size for p in pins),
-            here=sum(not p.allocations or self._store.me().cluster_id in p.allocations for p in pins),
+            size=pins.size,
+            here=pins.here(self._store.me().cluster_id),
             short=self._pins.replicator.short,
             trash=len(trash),
             trash_size=sum(r.size for r in trash),

@@ -290,16 +290,22 @@ class Kubo:
 
 async def json_lines(stream: aiohttp.StreamReader) -> AsyncIterator[Any]:
     """JSON documents, one a line. Raises ValueError on a line over 4 MiB or one that is not JSON."""
+    async for line in raw_lines(stream):
+        yield json.loads(line)
+
+
+async def raw_lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    """Lines that are not blank, as they came. Raises ValueError on one over 4 MiB."""
     rest = b""
     async for chunk in stream.iter_any():
         *lines, rest = (rest + chunk).split(b"\n")
         for line in lines:
             if line.strip():
-                yield json.loads(line)
+                yield line
         if len(rest) > _LINE_MAX:
             raise ValueError("a line is too long")
     if rest.strip():
-        yield json.loads(rest)
+        yield rest
 
 
 def _message(body: str) -> str:

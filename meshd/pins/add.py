@@ -265,7 +265,9 @@ class Adder:
             self._pending.end(cid)
         for cid, name in local.items():
             # The block of no bytes keeps its pin, and with it the name of the upload that last brought it.
-            if self._uploads.left_over(name, cid) and cid not in pinset and cid != EMPTY_BLOCK:
+            if not self._uploads.left_over(name, cid) or cid in pinset or cid == EMPTY_BLOCK:
+                continue
+            if await self._cluster.allocation(cid) is None:
                 _LOG.info("an upload that was not acknowledged goes", cid=cid)
                 await self._kubo.unpin(cid)
 

@@ -123,6 +123,12 @@ def number(pins: Iterable[Pin]) -> list[NumberedPin]:
     return result
 
 
+def names_meant(reference: str) -> tuple[str, ...]:
+    """The names that a reference may mean: itself, and what stands before an `@2`."""
+    match = _VERSIONED.fullmatch(reference)
+    return (reference, match["name"]) if match else (reference,)
+
+
 def resolve(
     reference: str, pins: Iterable[Pin], *, where: str = "the mesh", listed_by: str = "meshctl ls"
 ) -> NumberedPin:

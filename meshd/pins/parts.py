@@ -28,6 +28,7 @@ from meshd.pins.duties import Duties
 from meshd.pins.garbage import Garbage
 from meshd.pins.keep import Keeper
 from meshd.pins.pending import Pending
+from meshd.pins.pinset import Pinset
 from meshd.pins.remove import Remover
 from meshd.pins.replicate import Replicator
 from meshd.pins.storage import Storage
@@ -67,7 +68,8 @@ class Pins:
         self.copies = Copies(self.gate, store, out.peers)
         self.uploads = Uploads(kubo, self.storage)
         self.garbage = Garbage(kubo, self.uploads)
-        self.catalogue = Catalogue(cluster, store, self.copies, out.peer_states)
+        self.pinset = Pinset(cluster)
+        self.catalogue = Catalogue(self.pinset, store, self.copies, out.peer_states)
         self.content = Content(kubo, self.catalogue)
         keeper = Keeper(cluster, store, self.copies, disk, self.storage, out.peer_states)
         self.adder = Adder(
@@ -101,6 +103,7 @@ class Pins:
         self.sweeper = Sweeper(
             kubo=kubo,
             cluster=cluster,
+            pinset=self.pinset,
             store=store,
             copies=self.copies,
             keeper=keeper,
@@ -112,7 +115,7 @@ class Pins:
             pending=self.pending,
             window_s=config.pins.trash,
         )
-        self.replicator = Replicator(cluster, store, keeper, out.peer_states, config.pins.heal_after)
+        self.replicator = Replicator(self.pinset, store, keeper, out.peer_states, config.pins.heal_after)
         self.departure = Departure(cluster, store, self.copies, keeper)
         self.duties = Duties(
             store, out.peers, self.copies, self.journal, self.remover, self.storage, out.ready
@@ -142,6 +145,7 @@ class Pins:
         """End what goes on in the background; what is committed is seen to after the next start."""
         await self.replicator.stop()
         await self.adder.stop()
+        await self.pinset.stop()
         try:
             await self.journal.keep_time(at_once=True)
         except MeshError as exc:  # the trash then ages from the last time that was written

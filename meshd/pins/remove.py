@@ -112,7 +112,7 @@ class Remover:
     async def _check_not_last(self, numbered: entries.NumberedPin, *, now: bool) -> None:
         pin, reference = numbered.pin, quoted(numbered.reference)
         if now:
-            if not any(p.root == pin.root and p.cid != pin.cid for p in await self._catalogue.all()):
+            if not await self._is_kept_otherwise(pin):
                 raise MeshError(
                     Code.LAST_COPY,
                     f"cannot let {numbered.reference} go at once",
@@ -127,9 +127,18 @@ class Remover:
                 f"start a node that had it; or: meshctl rm --force {reference}",
             )
 
+    async def _is_kept_otherwise(self, pin: Pin) -> bool:
+        """Whether another entry keeps the same content, now."""
+        every = (await self._catalogue.all()).pins.values()
+        others = [p.cid for p in every if p.root == pin.root and p.cid != pin.cid]
+        for cid in others:
+            if await self._catalogue.exists(cid):
+                return True
+        return False
+
     async def _to_remove(self, reference: str, *, now: bool) -> entries.NumberedPin:
         try:
-            return await self._catalogue.find(reference)
+            return await self._catalogue.find(reference, anew=not entries.is_cid(reference))
         except MeshError as exc:
             if exc.code is not Code.NOT_FOUND or not now:
                 raise
@@ -314,6 +323,6 @@ class Remover:
         """What was removed and can still be restored; what another node has put back meanwhile is left out."""
         removed = self._journal.lying()
         if removed:
-            kept = {pin.cid for pin in await self._catalogue.all()}
+            kept = (await self._catalogue.all()).pins
             removed = [t for t in removed if t.removal.cid not in kept]
         return wire.Trash(entries=trash.view(removed, self._window_s, self._store.name_of))

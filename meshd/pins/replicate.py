@@ -12,12 +12,12 @@ from functools import partial
 import structlog
 
 from meshd import wire
-from meshd.cluster.rest import Cluster
 from meshd.errors import MeshError
 from meshd.mesh.store import MeshStore
 from meshd.model import PeerState, Pin
 from meshd.pins import place
 from meshd.pins.keep import Keeper
+from meshd.pins.pinset import Pinset
 
 UNDER_WAY_MOST = 100  # entries whose copies are made and waited for at once
 _AT_ONCE = 20  # of which so many are being committed
@@ -36,13 +36,13 @@ class Replicator:
 
     def __init__(
         self,
-        cluster: Cluster,
+        pinset: Pinset,
         store: MeshStore,
         keeper: Keeper,
         peer_states: Callable[[], Iterable[PeerState]],
         heal_after_s: float,
     ) -> None:
-        self._cluster = cluster
+        self._pinset = pinset
         self._store = store
         self._keeper = keeper
         self._peer_states = peer_states
@@ -61,7 +61,7 @@ class Replicator:
         candidates = self._keeper.candidates()
         changes: list[tuple[Pin, place.Change]] = []
         lost = []
-        for count, pin in enumerate(await self._cluster.allocations()):
+        for count, pin in enumerate(await self._pinset.allocations()):
             if count % _STEP == _STEP - 1:
                 await asyncio.sleep(0)
             if place.lost(pin.allocations, candidates, heal_after_s=self._heal_after_s):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import structlog
 
@@ -22,6 +22,7 @@ from meshd.pins.add import Adder
 from meshd.pins.copies import Copies
 from meshd.pins.keep import Keeper
 from meshd.pins.pending import Pending
+from meshd.pins.pinset import Pinset
 from meshd.pins.remove import Remover
 from meshd.pins.storage import Storage
 from meshd.pins.trash import Journal
@@ -29,6 +30,7 @@ from meshd.pins.trash import Journal
 _MOVED_AT_ONCE = 200
 _DUE_AT_ONCE = 100  # entries that go before it is recorded that they did
 _SETTLED_S = 1.0
+_STEP = 2000  # entries that are looked at before others have their turn in the event loop
 _LOG = structlog.get_logger(part="sweep")
 
 
@@ -39,6 +41,7 @@ class Sweeper:
         self,
         kubo: Kubo,
         cluster: Cluster,
+        pinset: Pinset,
         store: MeshStore,
         copies: Copies,
         keeper: Keeper,
@@ -52,6 +55,7 @@ class Sweeper:
     ) -> None:
         self._kubo = kubo
         self._cluster = cluster
+        self._pinset = pinset
         self._store = store
         self._copies = copies
         self._keeper = keeper
@@ -95,24 +99,33 @@ class Sweeper:
     async def sweep(self) -> None:
         """Raises MeshError where kubo or the cluster cannot be asked; the next sweep goes on."""
         known = self._journal.last
-        pinset = {p.cid: p for p in await self._cluster.allocations()}
+        pinset = (await self._pinset.read(anew=True)).pins
         local = {p.cid: p.name for p in await self._kubo.pins()}
         await self._adder.sweep(pinset, local)
-        me = self._store.me()
-        mine = [p for p in pinset.values() if not p.allocations or me.cluster_id in p.allocations]
-        foreign = {p.cid: p.size for p in mine if p.owner != me.fingerprint}
+        foreign, moved = await self._sort_out(pinset, local)
         self._storage.recount(sum(foreign.values()), foreign, self._fetching)
         await self._journal.drop_kept(await self._put_back(pinset), known)
         await self._remover.take_all_early(pinset)
         await self._empty_trash()
-        moved = [
-            p
-            for p in pinset.values()
-            if p.cid in local and p.allocations and me.cluster_id not in p.allocations
-            and p.cid not in self._pending
-        ]  # fmt: skip
         if moved:
             await self._let_moved_go(moved[:_MOVED_AT_ONCE])
+
+    async def _sort_out(
+        self, pinset: Mapping[str, Pin], local: Collection[str]
+    ) -> tuple[dict[str, int], list[Pin]]:
+        """What others have here, with its bytes; and what is here and is allocated elsewhere."""
+        me = self._store.me()
+        foreign: dict[str, int] = {}
+        moved: list[Pin] = []
+        for count, (cid, pin) in enumerate(pinset.items(), 1):
+            if count % _STEP == 0:
+                await asyncio.sleep(0)
+            if not pin.allocations or me.cluster_id in pin.allocations:
+                if pin.owner != me.fingerprint:
+                    foreign[cid] = pin.size
+            elif cid in local and cid not in self._pending:
+                moved.append(pin)
+        return foreign, moved
 
     async def _put_back(self, pinset: Collection[str]) -> set[str]:
         """What is recorded as removed and kept all the same. `pinset` was read a while ago, and a removal is recorded

@@ -196,6 +196,8 @@ class Entry(Wire):
 
 
 class Entries(Wire):
+    """One page. total: of all pages. next: where the next one begins, to be handed back as `after`; it means nothing else."""
+
     entries: list[Entry]
     total: int
     next: str | None = None

@@ -20,6 +20,7 @@ from meshd.pins.catalogue import Catalogue
 from meshd.pins.content import Content
 from meshd.pins.copies import Copies
 from meshd.pins.entries import to_node
+from meshd.pins.pinset import Pinset
 from meshd.wire import Joiner
 from tests.engines.machine import Machine, Part, directory, noise, symlink
 from tests.waiting import until
@@ -40,7 +41,7 @@ class Library:
         self.store = MeshStore(own, self.identity.fingerprint)
         self.peers = Peers(self.identity, lambda: node.address)
         self.copies = Copies(node.gate, self.store, self.peers)
-        self.catalogue = Catalogue(node.cluster, self.store, self.copies, lambda: ())
+        self.catalogue = Catalogue(Pinset(node.cluster), self.store, self.copies, lambda: ())
         self.content = Content(node.kubo, self.catalogue)
 
     async def found(self) -> None:

@@ -1,0 +1,346 @@
+"""One reader of the pinset: few readings, and yet nobody is told what is no longer so where that matters."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given
+
+from meshd import wire
+from meshd.cluster.rest import parse_pin
+from meshd.errors import Code, MeshError
+from meshd.mesh.store import MeshStore
+from meshd.model import Pin
+from meshd.pins import entries, pinset
+from meshd.pins.parts import Pins
+from meshd.pins.pinset import Pinset, Snapshot, allowed_age, key_of
+from tests.pins_room.conftest import CLUSTER_ID, Told
+from tests.pins_room.engines import FakeCluster, FakeKubo, cid_of, record_of
+
+LIST = "GET allocations"
+
+
+def record(
+    name: str, *, number: int = 0, root: str = "r", owner: str = "f1", when: float = 1.0
+) -> dict[str, Any]:
+    asked = {"name": name, "meta-root": root, "meta-owner": owner, "meta-time": repr(when), "meta-size": "5"}
+    asked |= {"meta-wanted": "3", "user-allocations": CLUSTER_ID}
+    return record_of(cid_of(f"{name}-{number}-{when}".encode()), asked)
+
+
+def keep(cluster: FakeCluster, name: str, **facts: Any) -> str:
+    """Another node pins it; its CID."""
+    made = record(name, **facts)
+    cluster.pinset[made["cid"]] = made
+    return str(made["cid"])
+
+
+def names(page: wire.Entries) -> list[str]:
+    return [e.name for e in page.entries]
+
+
+@pytest.fixture
+def large(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Ten entries of a list that counts as large: what was read may be an hour old. Their CIDs."""
+    monkeypatch.setattr(pinset, "allowed_age", lambda count, took_s: 3600.0)
+    return [keep(cluster, f"name-{n}") for n in range(10)]
+
+
+# -- how often it is read ------------------------------------------------------------------------------------------
+
+
+def test_a_small_list_is_read_each_time_and_reading_a_large_one_takes_a_tenth_of_the_time() -> None:
+    assert allowed_age(1000, 0.5) == 0.0
+    assert allowed_age(1001, 0.1) == pytest.approx(1.0)
+    assert allowed_age(100_000, 3.0) == 10.0
+
+
+async def test_in_a_small_list_what_another_node_did_is_seen_at_once(
+    pins: Pins, cluster: FakeCluster
+) -> None:
+    keep(cluster, "a")
+    assert names(await pins.catalogue.page()) == ["a"]
+    keep(cluster, "b")
+    assert names(await pins.catalogue.page()) == ["a", "b"]
+    cluster.pinset.clear()
+    assert names(await pins.catalogue.page()) == []
+
+
+async def test_all_who_ask_about_a_large_list_share_one_reading(
+    pins: Pins, cluster: FakeCluster, large: list[str]
+) -> None:
+    for _ in range(3):
+        await pins.catalogue.page(limit=2)
+        await pins.catalogue.page(name="name-3")
+        await pins.catalogue.find("name-4")
+        await pins.catalogue.find(large[5])
+        await pins.catalogue.count()
+        await pins.replicator.turn()
+    assert cluster.asked.count(LIST) == 1
+
+
+async def test_many_at_once_share_the_reading_that_is_under_way_or_the_next_one(
+    pins: Pins, cluster: FakeCluster
+) -> None:
+    hold = cluster.hold(LIST)
+    keep(cluster, "a")
+    first = asyncio.create_task(pins.catalogue.page())
+    await cluster.began[LIST].wait()
+    later = [asyncio.create_task(pins.catalogue.page()) for _ in range(20)]
+    given_up = later.pop()
+    await asyncio.sleep(0)
+    given_up.cancel()
+    hold.set()
+    for page in await asyncio.gather(first, *later):
+        assert names(page) == ["a"]
+    assert cluster.asked.count(LIST) == 2, "those that came later need one that began later"
+
+
+async def test_a_reading_that_fails_is_told_to_all_and_the_next_one_works(
+    pins: Pins, cluster: FakeCluster
+) -> None:
+    cluster.fails = {LIST}
+    for answer in await asyncio.gather(*(pins.pinset.read() for _ in range(3)), return_exceptions=True):
+        assert isinstance(answer, MeshError)
+        assert answer.code is Code.ENGINE_FAILED
+    cluster.fails = set()
+    assert len(await pins.pinset.read()) == 0
+
+
+async def test_a_reading_takes_over_what_changed(pins: Pins, cluster: FakeCluster) -> None:
+    """More than is put into the old list one by one, and less."""
+    for count in (300, 5, 1, 0, 400):
+        for n in range(count):
+            keep(cluster, f"{count}-{n}", number=n)
+        for cid in list(cluster.pinset)[: count // 2]:
+            del cluster.pinset[cid]
+        for cid in list(cluster.pinset)[: count // 3]:
+            cluster.pinset[cid]["allocations"] = ["another"]
+        await matches(pins.pinset, cluster)
+
+
+async def matches(read: Pinset, cluster: FakeCluster) -> None:
+    pins = [parse_pin(r) for r in cluster.pinset.values()]
+    snapshot = await read.read()
+    assert [snapshot.numbered(key) for key in snapshot.keys()] == entries.number(pins)  # noqa: SIM118 - no dict
+    assert (snapshot.size, len(snapshot)) == (sum(p.size for p in pins), len(pins))
+    here = sum(not p.allocations or CLUSTER_ID in p.allocations for p in pins)
+    assert snapshot.here(CLUSTER_ID) == here
+
+
+# -- what was done here is seen at once ----------------------------------------------------------------------------
+
+
+async def test_what_was_pinned_here_is_listed_at_once_and_what_was_removed_is_not(
+    pins: Pins, kubo: FakeKubo, cluster: FakeCluster, large: list[str], told: Told
+) -> None:
+    await pins.catalogue.page()
+    await pins.adder.existing(cid_of(b"content"), "a-new-one", 1, told)
+    page = await pins.catalogue.page()
+    assert names(page)[0] == "a-new-one"
+    assert (await pins.pinset.read()).here(CLUSTER_ID) == 11
+    assert cluster.asked.count(LIST) == 1
+    await pins.remover.remove(page.entries[0].cid)
+    assert "a-new-one" not in names(await pins.catalogue.page())
+    assert cluster.asked.count(LIST) == 1
+
+
+async def test_what_was_pinned_here_while_the_list_was_being_read_is_listed(
+    pins: Pins, cluster: FakeCluster, large: list[str], told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = cluster.answer
+    begun, go = asyncio.Event(), asyncio.Event()
+
+    async def as_it_was_when_asked(command: str, request: Any) -> Any:
+        made = await answer(command, request)
+        if command == LIST:
+            begun.set()
+            await go.wait()
+        return made
+
+    monkeypatch.setattr(cluster, "answer", as_it_was_when_asked)
+    reading = asyncio.create_task(pins.catalogue.page())
+    await begun.wait()
+    await pins.adder.existing(cid_of(b"content"), "a-new-one", 1, told)
+    go.set()
+    assert names(await reading)[0] == "a-new-one"
+
+
+# -- what deletes does not go by what is old -----------------------------------------------------------------------
+
+
+async def test_what_another_node_pinned_since_is_found(
+    pins: Pins, cluster: FakeCluster, large: list[str]
+) -> None:
+    await pins.catalogue.page()
+    cid = keep(cluster, "fresh")
+    assert (await pins.catalogue.find("fresh")).pin.cid == cid
+    assert (await pins.catalogue.find(cid)).pin.name == "fresh"
+
+
+async def test_what_another_node_removed_since_is_not_found(
+    pins: Pins, cluster: FakeCluster, large: list[str]
+) -> None:
+    await pins.catalogue.page()
+    del cluster.pinset[large[3]]
+    for reference in ("name-3", large[3]):
+        with pytest.raises(MeshError) as caught:
+            await pins.catalogue.find(reference)
+        assert caught.value.code is Code.NOT_FOUND
+
+
+async def test_rm_by_name_removes_the_newest_as_it_is_now(
+    pins: Pins, cluster: FakeCluster, large: list[str]
+) -> None:
+    """Another node pinned a newer one after the list was read: the older one must not go in its place."""
+    await pins.catalogue.page()
+    newer = keep(cluster, "name-3", when=2.0)
+    await pins.remover.remove("name-3", force=True)
+    assert large[3] in cluster.pinset
+    assert newer not in cluster.pinset
+
+
+async def test_the_last_entry_of_a_content_is_known_as_such_although_the_list_has_another(
+    pins: Pins, cluster: FakeCluster, store: MeshStore, large: list[str]
+) -> None:
+    one = keep(cluster, "one", root="same", owner=store.fingerprint)
+    other = keep(cluster, "other", root="same", owner=store.fingerprint)
+    await pins.catalogue.page()
+    del cluster.pinset[other]  # by another node
+    with pytest.raises(MeshError) as caught:
+        await pins.remover.remove(one, now=True)
+    assert caught.value.code is Code.LAST_COPY
+    assert one in cluster.pinset
+
+
+async def test_a_sweep_sees_what_was_put_back_since(
+    pins: Pins, kubo: FakeKubo, cluster: FakeCluster, large: list[str]
+) -> None:
+    await pins.catalogue.page()
+    cid = keep(cluster, "back")
+    kubo.pins[cid] = "back"
+    await pins.journal.record([wire.Removal(cid=cid, time=time.time(), by="f1")])
+    await pins.sweeper.sweep()
+    assert pins.journal.all() == []
+    assert cid in kubo.pins
+
+
+# -- pages ---------------------------------------------------------------------------------------------------------
+
+
+async def test_the_next_page_goes_on_where_its_predecessor_ended_also_when_that_entry_was_removed(
+    pins: Pins, cluster: FakeCluster
+) -> None:
+    for n in range(7):
+        keep(cluster, f"name-{n}")
+    seen, after = [], ""
+    while True:
+        page = await pins.catalogue.page(limit=2, after=after)
+        seen += names(page)
+        assert len(seen) <= 7, "it began anew"
+        if page.next is None:
+            break
+        after = page.next
+        del cluster.pinset[page.entries[-1].cid]
+    assert seen == [f"name-{n}" for n in range(7)]
+
+
+@pytest.mark.parametrize(
+    "query", [{"name": "A-NAME"}, {"owner": "attic"}, {"name": "name", "owner": "attic"}]
+)
+async def test_pages_of_a_selection_go_on_too(
+    query: Any, pins: Pins, cluster: FakeCluster, store: MeshStore
+) -> None:
+    for n in range(5):
+        keep(cluster, "a-name", owner=store.fingerprint, when=float(n))
+        keep(cluster, f"other-{n}")
+    page = await pins.catalogue.page(limit=3, **query)
+    assert (page.total, [e.version for e in page.entries]) == (5, [1, 2, 3])
+    assert page.next
+    del cluster.pinset[page.entries[-1].cid]
+    page = await pins.catalogue.page(limit=3, after=page.next, **query)
+    assert (page.total, [e.version for e in page.entries], page.next) == (4, [3, 4], None)
+
+
+async def test_an_older_clients_cursor_is_still_good(pins: Pins, cluster: FakeCluster) -> None:
+    cids = [keep(cluster, f"name-{n}") for n in range(4)]
+    assert names(await pins.catalogue.page(after=cids[1])) == ["name-2", "name-3"]
+
+
+@pytest.mark.parametrize("after", ["x", "W10=", "bnVsbA==", cid_of(b"unknown"), "é", "W1tdLCJ4IiwxXQ=="])
+async def test_a_cursor_that_is_none_is_refused(after: str, pins: Pins, cluster: FakeCluster) -> None:
+    keep(cluster, "a")
+    with pytest.raises(MeshError) as caught:
+        await pins.catalogue.page(after=after)
+    assert caught.value.code is Code.BAD_REQUEST
+
+
+async def test_names_of_owners_are_looked_up_once_for_each_owner(
+    pins: Pins, cluster: FakeCluster, store: MeshStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for n in range(300):
+        keep(cluster, f"name-{n}", owner=("f1", "f2", store.fingerprint, "")[n % 4])
+    asked: list[str] = []
+    name_of = store.name_of
+
+    def counting(fingerprint: str) -> str:
+        asked.append(fingerprint)
+        return name_of(fingerprint)
+
+    monkeypatch.setattr(store, "name_of", counting)
+    page = await pins.catalogue.page(owner="attic")
+    assert page.total == 75
+    assert {e.owner for e in (await pins.catalogue.page()).entries} == {"f1", "f2", "attic", "unknown"}
+    assert len(asked) <= 8
+
+
+# -- the list itself -----------------------------------------------------------------------------------------------
+
+PINS = st.builds(
+    Pin,
+    cid=st.sampled_from([f"c{n}" for n in range(12)]),
+    name=st.sampled_from(["a", "a@2", "ab", "b", "c1"]),
+    owner=st.sampled_from(["f1", "f2"]),
+    root=st.just("r"),
+    size=st.integers(0, 9),
+    time=st.sampled_from([0.0, 1.0, 2.5]),
+    wanted=st.just(3),
+    allocations=st.sampled_from([(), ("n1",), ("n1", "n2")]),
+)
+
+
+@given(st.lists(st.lists(PINS | st.sampled_from([f"c{n}" for n in range(12)]), max_size=8), max_size=6))
+def test_a_list_that_was_changed_is_as_one_that_was_made_anew(rounds: list[list[Pin | str]]) -> None:
+    """A Pin is put in or in place of another one; a CID goes."""
+    pins: dict[str, Pin] = {}
+    snapshot = Snapshot({}, [], 0.0)
+    for changed in rounds:
+        changes = {c if isinstance(c, str) else c.cid: None if isinstance(c, str) else c for c in changed}
+        snapshot = snapshot.patched(changes, 1.0)
+        pins |= {cid: pin for cid, pin in changes.items() if pin is not None}
+        for cid in [cid for cid, pin in changes.items() if pin is None]:
+            pins.pop(cid, None)
+        numbered = entries.number(pins.values())
+        assert [snapshot.numbered(key_of(n.pin)) for n in numbered] == numbered
+        assert len(list(snapshot.keys())) == len(snapshot) == len(pins)
+        assert snapshot.size == sum(p.size for p in pins.values())
+        assert snapshot.here("n2") == sum(not p.allocations or "n2" in p.allocations for p in pins.values())
+        for reference in ("a", "a@2", "a@3", "b", "c1", "c5", "none"):
+            assert meant(snapshot.resolve, reference) == meant(partial(resolve_all, pins), reference)
+
+
+def resolve_all(pins: dict[str, Pin], reference: str) -> entries.NumberedPin:
+    return entries.resolve(reference, pins.values())
+
+
+def meant(resolve: Callable[[str], object], reference: str) -> tuple[object, ...]:
+    try:
+        return (resolve(reference),)
+    except MeshError as exc:
+        return (exc.code, exc.title, exc.detail, exc.hint)
