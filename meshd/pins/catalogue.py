@@ -15,7 +15,7 @@ from meshd.mesh.store import MeshStore
 from meshd.model import PeerState
 from meshd.pins import entries
 from meshd.pins.copies import Copies
-from meshd.pins.pinset import Key, Pinset, Snapshot, key_of
+from meshd.pins.pinset import Key, Pinset, PinsetSnapshot, key_of
 
 PAGE_MOST = 500
 _STEP = 2000  # entries that are looked at before others have their turn in the event loop
@@ -36,7 +36,7 @@ class Catalogue:
         self._copies = copies
         self._peer_states = peer_states
 
-    async def all(self) -> Snapshot:
+    async def all(self) -> PinsetSnapshot:
         """Every entry. Raises MeshError NO_MESH, NOT_READY."""
         self.need_mesh()
         return await self._pinset.read()
@@ -159,7 +159,7 @@ def _cursor(key: Key) -> str:
     return base64.urlsafe_b64encode(text.encode()).decode()
 
 
-def _key(cursor: str, snapshot: Snapshot) -> Key:
+def _key(cursor: str, snapshot: PinsetSnapshot) -> Key:
     """Where the page before ended. Raises MeshError BAD_REQUEST."""
     if entries.is_cid(cursor) and (pin := snapshot.pins.get(cursor)) is not None:
         return key_of(pin)  # what meshd 0.1 gave out

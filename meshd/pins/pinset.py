@@ -43,7 +43,7 @@ def allowed_age(count: int, took_s: float) -> float:
     return 0.0 if count <= SMALL else min(_OLDEST_S, 10 * took_s)
 
 
-class Snapshot:
+class PinsetSnapshot:
     """The pinset at one moment, never changed. pins: by CID. at: when reading it began, on the monotonic clock. size: bytes of all
     entries. owners: how many entries each fingerprint has. size, owners and `here` cost nothing."""
 
@@ -68,13 +68,13 @@ class Snapshot:
             for peer in pin.allocations or ("",):
                 self._allocated[peer] += sign
 
-    def patched(self, changes: dict[str, Pin | None], at: float) -> Snapshot:
+    def patched(self, changes: dict[str, Pin | None], at: float) -> PinsetSnapshot:
         """The same, as of `at`, with these entries as they are given, or without them."""
         if not changes:
             pins, keys = self.pins, self._keys
         else:
             pins, keys = dict(self.pins), list(self._keys)
-        new = Snapshot(pins, keys, at)
+        new = PinsetSnapshot(pins, keys, at)
         new.size, new.owners, new._allocated = self.size, self.owners.copy(), self._allocated.copy()
         for cid, pin in changes.items():
             old = pins.pop(cid, None)
@@ -124,13 +124,13 @@ class Pinset:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         cluster.listeners.append(self._seen)
-        self._snapshot: Snapshot | None = None
+        self._snapshot: PinsetSnapshot | None = None
         self._took = 0.0
         self._lines: dict[bytes, Pin] = {}  # digest of a record as it came -> what it says
         self._reading: asyncio.Task[None] | None = None
         self._looks: dict[str, tuple[float, Pin | None]] = {}  # cid -> when it was asked, what was said
 
-    async def read(self, *, anew: bool = False) -> Snapshot:
+    async def read(self, *, anew: bool = False) -> PinsetSnapshot:
         """Every entry. anew: as it is now, also where the list is large. Many callers share one reading.
 
         Raises MeshError NOT_READY, ENGINE_FAILED.
@@ -143,7 +143,7 @@ class Pinset:
             await asyncio.shield(self._reading)
         return found
 
-    def last(self, age_s: float) -> Snapshot | None:
+    def last(self, age_s: float) -> PinsetSnapshot | None:
         """What was read last, if that is no older than so many seconds."""
         return self._fit(age_s, time.monotonic())
 
@@ -161,7 +161,7 @@ class Pinset:
             task.cancel()
             await asyncio.wait([task])
 
-    def _fit(self, age_s: float | None, asked: float) -> Snapshot | None:
+    def _fit(self, age_s: float | None, asked: float) -> PinsetSnapshot | None:
         """The list with all that was seen since; None where it is too old, or too much was seen."""
         snapshot = self._snapshot
         if snapshot is None:
@@ -192,7 +192,7 @@ class Pinset:
 
     async def _refresh(self) -> None:
         """Read the list. A record that came before just so is not parsed again, nor is the list sorted anew for a few changes."""
-        at, before = time.monotonic(), self._snapshot or Snapshot({}, [], 0.0)
+        at, before = time.monotonic(), self._snapshot or PinsetSnapshot({}, [], 0.0)
         pins: dict[str, Pin] = {}
         lines: dict[bytes, Pin] = {}
         changes: dict[str, Pin | None] = {}
@@ -230,12 +230,12 @@ def _shared(pin: Pin, same: dict[str, str]) -> Pin:
     )
 
 
-async def _sorted(pins: dict[str, Pin], at: float) -> Snapshot:
+async def _sorted(pins: dict[str, Pin], at: float) -> PinsetSnapshot:
     """A list of these, made in steps: one sort of 100,000 keys would hold up the event loop, in a thread too."""
     every = list(pins.values())
     runs: list[list[Key]] = []
     parts = [every[n : n + _STEP] for n in range(0, len(every), _STEP)]
-    snapshot = Snapshot(pins, [], at)
+    snapshot = PinsetSnapshot(pins, [], at)
     for part in parts:
         runs.append(sorted(key_of(pin) for pin in part))
         snapshot.count(part)

@@ -19,7 +19,7 @@ from meshd.mesh.store import MeshStore
 from meshd.model import Pin
 from meshd.pins import entries, pinset
 from meshd.pins.parts import Pins
-from meshd.pins.pinset import Pinset, Snapshot, allowed_age, key_of
+from meshd.pins.pinset import Pinset, PinsetSnapshot, allowed_age, key_of
 from tests.pins_room.conftest import CLUSTER_ID, Told
 from tests.pins_room.engines import FakeCluster, FakeKubo, cid_of, record_of
 
@@ -319,7 +319,7 @@ PINS = st.builds(
 def test_a_list_that_was_changed_is_as_one_that_was_made_anew(rounds: list[list[Pin | str]]) -> None:
     """A Pin is put in or in place of another one; a CID goes."""
     pins: dict[str, Pin] = {}
-    snapshot = Snapshot({}, [], 0.0)
+    snapshot = PinsetSnapshot({}, [], 0.0)
     for changed in rounds:
         changes = {c if isinstance(c, str) else c.cid: None if isinstance(c, str) else c for c in changed}
         snapshot = snapshot.patched(changes, 1.0)
