@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import functools
 import itertools
 import json
 import time
@@ -90,7 +91,7 @@ class Catalogue:
         return await self._pinset.look(cid) is not None
 
     def view(self, numbered: entries.NumberedPin, owner_name: str | None = None) -> wire.Entry:
-        """owner_name: where it is known already; finding it takes long in a large mesh."""
+        """owner_name: where it is known already."""
         owner = numbered.pin.owner
         if owner_name is None:
             owner_name = self._owner_name(owner)
@@ -114,13 +115,16 @@ class Catalogue:
         """
         snapshot = await self.all()
         start = _key(after, snapshot) if after else None
-        names = {owner: self._owner_name(owner) for owner in snapshot.owners}
+        name_of = functools.cache(self._owner_name)  # which takes long in a large mesh
         size = max(1, min(limit, PAGE_MOST))
         if not name and not owner:
             total, chosen = len(snapshot), list(itertools.islice(snapshot.keys(start), size + 1))
         else:
             total, chosen = 0, []
-            wanted, owners = name.casefold(), {o for o, called in names.items() if o and called == owner}
+            wanted, owners = (
+                name.casefold(),
+                {o for o in snapshot.owners if owner and o and name_of(o) == owner},
+            )
             for count, key in enumerate(snapshot.keys(), 1):
                 if count % _STEP == 0:
                     await asyncio.sleep(0)
@@ -130,7 +134,7 @@ class Catalogue:
                         chosen.append(key)
         shown = chosen[:size]
         numbered = [snapshot.numbered(key) for key in shown]
-        views = [self.view(n, names[n.pin.owner]) for n in numbered]
+        views = [self.view(n, name_of(n.pin.owner)) for n in numbered]
         if copies:
             await self.fill_copies(views)
         more = len(chosen) > len(shown)
