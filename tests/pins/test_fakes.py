@@ -1,0 +1,145 @@
+"""The fake engines of this folder answer as the real ones do: both are asked the same, through meshd's own clients."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import AsyncIterator
+from typing import NamedTuple
+
+import pytest
+import pytest_asyncio
+
+from meshd.cluster.rest import Cluster
+from meshd.errors import MeshError
+from meshd.kubo.rpc import Kubo, KuboError
+from meshd.model import Pin
+from meshd.pins import entries
+from tests.engines.machine import Machine, short_folder
+from tests.pins.fake_engines import FakeCluster, FakeKubo
+from tests.waiting import until
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+NOWHERE = "bafyreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy"
+
+
+class Engines(NamedTuple):
+    kubo: Kubo
+    cluster: Cluster
+    peer: str  # the cluster's id of this node
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["fake", "real"])
+async def engines(request: pytest.FixtureRequest) -> AsyncIterator[Engines]:
+    with short_folder() as folder:
+        if request.param == "real":
+            machine = Machine(folder)
+            try:
+                await machine.start_kubo()
+                await machine.start_cluster()
+                yield Engines(machine.kubo, machine.cluster, (await machine.cluster.id())["id"])
+            finally:
+                await machine.stop()
+            return
+        fakes = FakeKubo(folder / "kubo.sock"), FakeCluster(folder / "cluster.sock")
+        fakes[1].with_room = {"clusterattic"}
+        made = Engines(Kubo(fakes[0].socket), Cluster(fakes[1].socket), "clusterattic")
+        for server in fakes:
+            await server.start()
+        yield made
+        for client in made[:2]:
+            await client.close()
+        for server in fakes:
+            await server.stop()
+
+
+async def an_entry(engines: Engines, name: str) -> Pin:
+    """Here, and neither pinned nor in the pinset."""
+    draft = Pin("", name, "f1" * 32, NOWHERE, 50, 1700000000.125, 2, allocations=(engines.peer,), files=3)
+    node = entries.to_node(draft)
+    node["root"] = "none"  # a link would be followed to nowhere
+    return dataclasses.replace(draft, cid=await engines.kubo.put_entry(node))
+
+
+async def test_an_entry_is_read_back_and_has_the_usual_spelling(engines: Engines) -> None:
+    pin = await an_entry(engines, "minutes")
+    assert entries.is_cid(pin.cid)
+    assert (await engines.kubo.get_node(pin.cid, offline=True))["name"] == "minutes"
+    assert await engines.kubo.has(pin.cid)
+
+
+async def test_what_is_not_here_is_not_found(engines: Engines) -> None:
+    assert not await engines.kubo.has(NOWHERE)
+    with pytest.raises(KuboError) as caught:
+        await engines.kubo.get_node(NOWHERE, offline=True)
+    assert "not found" in caught.value.message
+
+
+async def test_a_pin_is_made_listed_with_its_name_and_taken_away(engines: Engines) -> None:
+    pin, other = await an_entry(engines, "a"), await an_entry(engines, "b")
+    await engines.kubo.pin(pin.cid, "name ä")
+    assert await engines.kubo.pinned([pin.cid]) == {pin.cid}
+    assert await engines.kubo.pinned([pin.cid, other.cid]) == {pin.cid}
+    assert {p.cid: p.name for p in await engines.kubo.pins()}[pin.cid] == "name ä"
+    assert await engines.kubo.unpin(pin.cid)
+    assert not await engines.kubo.unpin(pin.cid), "there is none any more"
+    assert await engines.kubo.pinned([pin.cid]) == set()
+    assert await engines.kubo.has(pin.cid), "until garbage is collected"
+
+
+async def test_garbage_is_what_no_pin_reaches(engines: Engines) -> None:
+    kept, gone = await an_entry(engines, "kept"), await an_entry(engines, "gone")
+    await engines.kubo.pin(kept.cid)
+    assert await engines.kubo.collect_garbage() >= 1
+    assert (await engines.kubo.has(kept.cid), await engines.kubo.has(gone.cid)) == (True, False)
+
+
+async def committed(engines: Engines, pin: Pin) -> None:
+    async def taken() -> bool:  # a real one refuses for some seconds, until it knows its own room
+        try:
+            await engines.cluster.pin(pin)
+        except MeshError as error:
+            if "not enough peers" not in error.detail:
+                raise
+            return False
+        return True
+
+    async def there() -> bool:
+        return await engines.cluster.allocation(pin.cid) is not None
+
+    await until(taken, 20)
+    await until(there)
+
+
+async def test_a_record_is_read_back_whole_replaced_and_taken_out(engines: Engines) -> None:
+    pin = await an_entry(engines, "50% & more? +ü")
+    await committed(engines, pin)
+    assert await engines.cluster.with_room() == {engines.peer}
+    assert await engines.cluster.allocation(pin.cid) == pin
+    assert [p for p in await engines.cluster.allocations() if p.cid == pin.cid] == [pin]
+    for_all = dataclasses.replace(pin, wanted="all", allocations=())
+    await engines.cluster.pin(for_all)
+
+    async def replaced() -> bool:
+        return await engines.cluster.allocation(pin.cid) == for_all
+
+    async def out() -> bool:
+        return await engines.cluster.allocation(pin.cid) is None
+
+    await until(replaced)
+    assert await engines.cluster.unpin(pin.cid)
+    await until(out)
+    assert not await engines.cluster.unpin(pin.cid)
+
+
+async def test_a_node_of_which_no_room_is_known_is_not_allocated_to(engines: Engines) -> None:
+    elsewhere = "12D3KooWGRUcbkqPbVXu1KfRjP4yoKMt4aP4Z8cZcPYFMvPkBJV4"
+    pin = dataclasses.replace(await an_entry(engines, "far"), allocations=(engines.peer, elsewhere))
+    with pytest.raises(MeshError) as caught:
+        await engines.cluster.pin(pin)
+    assert "not enough peers" in caught.value.detail
+    assert await engines.cluster.allocation(pin.cid) is None
+
+
+async def test_what_is_not_in_the_pinset_is_none(engines: Engines) -> None:
+    assert await engines.cluster.allocation(NOWHERE) is None
