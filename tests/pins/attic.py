@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import time
 from pathlib import Path
+from typing import Any
 
 from meshd import config, files, wire
 from meshd.cluster.rest import Cluster
@@ -31,10 +32,13 @@ class Attic:
         self.fake_kubo = FakeKubo(folder / "kubo.sock")
         self.fake_cluster = FakeCluster(folder / "cluster.sock")
         self.fake_cluster.with_room = {m.cluster_id for m in self.store.members()}
+        self.fake_cluster.pinned = self._fetched
+        self.fetch = True  # the others have at once what is allocated to them
         self.kubo = Kubo(self.fake_kubo.socket)
         self.cluster = Cluster(self.fake_cluster.socket)
         self.states = {o.fingerprint: self._state(o) for o in others}
-        self.strangers: list[PeerState] = []  # more states than the roster has members
+        self.more: list[PeerState] = []  # others that the beat tells of
+        self.ready = True
         lines = [f'{key} = "{value}"' for key, value in ({"trash": "1h"} | settings).items()]
         text = f'[paths]\nstate = "{folder}"\nrun = "{folder}"\n[storage]\nreserve = "0B"\n[pins]\n'
         self.config = config.parse(text + "\n".join(lines), "the test")
@@ -47,8 +51,8 @@ class Attic:
                 kubo=self.kubo,
                 cluster=self.cluster,
                 content=(folder,),
-                peer_states=lambda: (*self.states.values(), *self.strangers),
-                ready=lambda: True,
+                peer_states=lambda: (*self.states.values(), *self.more),
+                ready=lambda: self.ready,
             )
         )
 
@@ -77,12 +81,25 @@ class Attic:
             seen_at=time.monotonic(),
         )
 
+    def _fetched(self, record: dict[str, Any]) -> None:
+        for other in self.others:
+            if self.fetch and f"cluster{other.name}" in record["allocations"]:
+                other.holder.held.add(record["cid"])
+
+    async def time_passes(self) -> None:
+        """Whatever was begun in the background and needs nobody else has asked the cluster by now."""
+        for _ in range(20):
+            await self.cluster.allocations()
+
+    def state(self, other: Node, **changes: object) -> None:
+        """What the beat tells of it."""
+        old = self.states[other.fingerprint]
+        self.states[other.fingerprint] = dataclasses.replace(old, **changes)  # type: ignore[arg-type]
+
     def is_away(self, other: Node, seconds: float) -> None:
         """The beat has not reached it for so long."""
         seen = time.monotonic() - seconds
-        self.states[other.fingerprint] = dataclasses.replace(
-            self.states[other.fingerprint], reachable=False, seen_at=seen, problem="it does not answer"
-        )
+        self.state(other, reachable=False, seen_at=seen, problem="it does not answer")
 
     def entry(
         self,

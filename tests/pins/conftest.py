@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 
 import pytest
 
+from meshd.mesh.identity import Identity
 from tests.engines.machine import short_folder
 from tests.mesh_room.conftest import clock, make_node
 from tests.mesh_room.nodes import Node
@@ -17,9 +19,14 @@ MakeAttic = Callable[..., Awaitable[Attic]]
 
 
 @pytest.fixture
-async def nodes(make_node: Callable[..., Node]) -> tuple[Node, Node, Node]:
-    """attic, barn and cellar, in one mesh; each knows the others."""
-    attic, barn, cellar = made = make_node("attic"), make_node("barn"), make_node("cellar")
+async def nodes(make_node: Callable[..., Node], tmp_path: Path) -> tuple[Node, Node, Node]:
+    """attic, barn and cellar, in one mesh; each knows the others. Of all who can be reached attic is elected."""
+    folders = [tmp_path / f"machine{number}" for number in range(3)]
+    for folder in folders:
+        folder.mkdir()
+    folders.sort(key=lambda folder: Identity.load_or_create(folder).fingerprint)
+    names = ("attic", "barn", "cellar")
+    attic, barn, cellar = made = tuple(make_node(*each) for each in zip(names, folders, strict=True))
     for node in made:
         await node.start()
     await attic.found()

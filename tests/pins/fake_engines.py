@@ -163,8 +163,9 @@ class FakeKubo(_Server):
 class FakeCluster(_Server):
     """records: the pinset, CID -> the cluster's own document of it. with_room: who can be allocated to.
 
-    commits: whether what it takes gets into the pinset. posted: the CIDs it was told to pin, each time.
-    listed: called after the pinset was read by somebody, who then goes on with what is old.
+    commits: whether what it takes gets into the pinset. refuses: what each pin is answered with, as an error.
+    posted: the CIDs it was told to pin, each time. pinned: called with each new record. listed: called once, after the
+    pinset was read by somebody, who then goes on with what is old.
     """
 
     def __init__(self, socket: Path) -> None:
@@ -172,7 +173,9 @@ class FakeCluster(_Server):
         self.records: dict[str, dict[str, Any]] = {}
         self.with_room: set[str] = set()
         self.commits = True
+        self.refuses = ""
         self.posted: list[str] = []
+        self.pinned: Callable[[dict[str, Any]], None] = lambda record: None
         self.listed: Hook = _nothing
 
     def _app(self) -> web.Application:
@@ -200,8 +203,8 @@ class FakeCluster(_Server):
         cid, query = request.match_info["cid"], request.query
         self.posted.append(cid)
         allocations = [a for a in query.get("user-allocations", "").split(",") if a]
-        if not self.with_room.issuperset(allocations):
-            text = "not enough peers to allocate CID"
+        if self.refuses or not self.with_room.issuperset(allocations):
+            text = self.refuses or "not enough peers to allocate CID"
             return web.json_response({"code": 500, "message": text}, status=500)
         record = {
             "cid": cid,
@@ -214,6 +217,7 @@ class FakeCluster(_Server):
         }
         if self.commits:
             self.records[cid] = record
+            self.pinned(record)
         return web.json_response(record)
 
     async def _unpin(self, request: web.Request) -> web.StreamResponse:

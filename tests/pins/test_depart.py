@@ -1,0 +1,131 @@
+"""Before a node leaves or is forgotten: what only it holds is told, or copied away."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from meshd import wire
+from meshd.errors import Code, MeshError
+from meshd.wire import Confirmed
+from tests.mesh_room.nodes import Node
+from tests.pins.attic import Attic
+
+SOON_S = 20.0
+
+
+async def leave(attic: Attic) -> None:
+    async def nobody(_: wire.Wire) -> None:
+        """Nobody reads what is told."""
+
+    async with asyncio.timeout(SOON_S):
+        await attic.pins.departure.drain(nobody)
+
+
+async def refusal(attic: Attic) -> str:
+    """Why it may not leave."""
+    with pytest.raises(MeshError) as caught:
+        await leave(attic)
+    assert caught.value.code is Code.LAST_COPY
+    return caught.value.detail
+
+
+def held_by_others(attic: Attic, cid: str) -> bool:
+    return any(cid in other.holder.held for other in attic.others)
+
+
+async def test_what_only_it_holds_is_copied_to_another_node_first(attic: Attic) -> None:
+    pin = attic.entry(attic.node)
+    await leave(attic)
+    assert held_by_others(attic, pin.cid)
+    assert "attic" in attic.allocated(pin), "it stays a source until the copy is there"
+
+
+async def test_what_another_node_holds_is_left_as_it_is(attic: Attic, barn: Node) -> None:
+    attic.entry(attic.node, barn)
+    await leave(attic)
+    assert attic.fake_cluster.posted == []
+
+
+async def test_what_another_node_shall_hold_and_does_not_is_copied(attic: Attic, barn: Node) -> None:
+    pin = attic.entry(attic.node, barn, wanted=3)
+    barn.holder.held.clear()
+    await leave(attic)
+    assert held_by_others(attic, pin.cid)
+
+
+async def test_a_copy_on_a_node_that_does_not_answer_does_not_count(
+    attic: Attic, barn: Node, cellar: Node
+) -> None:
+    pin = attic.entry(attic.node, barn)
+    await barn.server.stop()
+    attic.is_away(barn, 60.0)
+    await leave(attic)
+    assert pin.cid in cellar.holder.held
+
+
+async def test_of_what_is_wanted_once_the_copy_is_made_elsewhere_also_where_there_is_less_room(
+    attic: Attic, barn: Node, cellar: Node
+) -> None:
+    pin = attic.entry(attic.node, wanted=1)
+    for other in (barn, cellar):
+        attic.state(other, free_bytes=1000)
+    await leave(attic)
+    assert held_by_others(attic, pin.cid)
+
+
+async def test_where_no_other_node_takes_it_leaving_is_refused(
+    attic: Attic, barn: Node, cellar: Node
+) -> None:
+    pin = attic.entry(attic.node)
+    for other in (barn, cellar):
+        attic.state(other, accepts=False)
+    assert await refusal(attic) == f"no other node that can be reached holds {pin.name}"
+
+
+async def test_where_those_that_were_chosen_refuse_it_leaving_is_refused(
+    attic: Attic, barn: Node, cellar: Node
+) -> None:
+    async def refuses(cids: list[str]) -> Confirmed:
+        return Confirmed(states=dict.fromkeys(cids, "refused"))
+
+    pin = attic.entry(attic.node)
+    for other in (barn, cellar):
+        other.holder.confirm = refuses  # type: ignore[method-assign]
+    assert pin.name in await refusal(attic)
+
+
+async def test_what_comes_while_it_copies_is_copied_too(attic: Attic) -> None:
+    pin = attic.entry(attic.node)
+    late: list[Any] = []
+    fetched = attic.fake_cluster.pinned
+
+    def meanwhile(record: dict[str, Any]) -> None:
+        fetched(record)
+        if not late:
+            late.append(attic.entry(attic.node))
+
+    attic.fake_cluster.pinned = meanwhile
+    await leave(attic)
+    assert held_by_others(attic, pin.cid)
+    assert held_by_others(attic, late[0].cid)
+
+
+async def test_a_node_that_alone_holds_something_is_not_forgotten(attic: Attic, barn: Node) -> None:
+    pin = attic.entry(barn, here=False)
+    with pytest.raises(MeshError) as caught:
+        await attic.pins.departure.check_forget("barn")
+    assert caught.value.code is Code.LAST_COPY
+    assert pin.name in caught.value.detail
+    assert "--force" in caught.value.hint
+
+
+async def test_a_node_whose_content_others_hold_may_be_forgotten(
+    attic: Attic, barn: Node, cellar: Node
+) -> None:
+    attic.entry(barn, cellar, here=False)
+    attic.entry(attic.node, barn)
+    await attic.pins.departure.check_forget("barn")
+    await attic.pins.departure.check_forget("nobody")
