@@ -25,15 +25,16 @@ async def nodes(make_node: Callable[..., Node], tmp_path: Path) -> tuple[Node, N
     for folder in folders:
         folder.mkdir()
     folders.sort(key=lambda folder: Identity.load_or_create(folder).fingerprint)
-    names = ("attic", "barn", "cellar")
-    attic, barn, cellar = made = tuple(make_node(*each) for each in zip(names, folders, strict=True))
-    for node in made:
+    attic, barn, cellar = (
+        make_node(*each) for each in zip(("attic", "barn", "cellar"), folders, strict=True)
+    )
+    for node in (attic, barn, cellar):
         await node.start()
     await attic.found()
     await barn.join(await attic.invite())
     await cellar.join(await attic.invite())
     await barn.store.merge(attic.store.roster())
-    return made
+    return attic, barn, cellar
 
 
 @pytest.fixture

@@ -192,7 +192,7 @@ async def test_a_member_that_was_set_up_anew_is_asked_from_the_beginning(attic: 
 async def test_a_member_that_has_fewer_than_it_says_is_not_asked_for_ever(
     attic: Attic, barn: Node, answer: Callable[[int], Removals]
 ) -> None:
-    barn.holder.removals = answer  # type: ignore[method-assign]
+    barn.holder.removals = answer  # type: ignore[method-assign, assignment]
     async with asyncio.timeout(10):
         await attic.pins.duties.fetch_removals(attic.node.view_of(barn), 5)
 

@@ -223,3 +223,17 @@ async def test_a_removal_is_recorded_though_the_entry_cannot_be_read(attic: Atti
     await attic.pins.sweeper.removed(pin.cid)
     assert attic.says(pin) == "lying"
     assert attic.has(pin)
+
+
+async def test_a_removal_that_is_under_way_is_not_taken_for_one_that_was_put_back(
+    attic: Attic, barn: Node
+) -> None:
+    """It is recorded first, and in the pinset for a moment still."""
+    pin = attic.entry(attic.node, barn)
+    await attic.pins.journal.record([attic.removal(pin)])
+    attic.pins.remover.under_way.add(pin.cid)
+    await attic.pins.sweeper.sweep()
+    assert attic.says(pin) == "lying"
+    attic.pins.remover.under_way.clear()
+    await attic.pins.sweeper.sweep()
+    assert attic.says(pin) == "", "and afterwards it is"
