@@ -51,7 +51,8 @@ class _Server:
 class FakeKubo(_Server):
     """blocks: what is here, CID -> dag-json. elsewhere: what other nodes have. pins: CID -> name.
 
-    asked: the commands that came. fails: command -> what it is answered with, as an error.
+    asked: the commands that came. fails: command -> what it is answered with, as an error. settings: its config.
+    peers: to whom it is connected, peer id -> multiaddr.
     """
 
     def __init__(self, socket: Path) -> None:
@@ -61,6 +62,8 @@ class FakeKubo(_Server):
         self.pins: dict[str, str] = {}
         self.asked: list[str] = []
         self.fails: dict[str, str] = {}
+        self.settings: dict[str, Any] = {"Addresses": {"Gateway": []}}
+        self.peers: dict[str, str] = {}
 
     def _app(self) -> web.Application:
         app = web.Application()
@@ -88,6 +91,8 @@ class FakeKubo(_Server):
             "files/stat": self._files_stat,
             "repo/gc": self._gc,
             "repo/stat": self._repo_stat,
+            "config/show": self._config,
+            "swarm/peers": self._peers,
         }
         if command not in commands:
             return web.Response(status=404, text="404 page not found")
@@ -155,6 +160,13 @@ class FakeKubo(_Server):
         for cid in gone:
             del self.blocks[cid]
         return _lines([{"Key": {"/": cid}} for cid in gone])
+
+    async def _config(self, _: web.Request) -> web.StreamResponse:
+        return web.json_response(self.settings)
+
+    async def _peers(self, _: web.Request) -> web.StreamResponse:
+        found = [{"Addr": where, "Peer": peer} for peer, where in self.peers.items()]
+        return web.json_response({"Peers": found or None})
 
     async def _repo_stat(self, _: web.Request) -> web.StreamResponse:
         return web.json_response({"RepoSize": 1000, "NumObjects": len(self.blocks)})

@@ -94,6 +94,11 @@ async def test_garbage_is_what_no_pin_reaches(engines: Engines) -> None:
     assert (await engines.kubo.has(kept.cid), await engines.kubo.has(gone.cid)) == (True, False)
 
 
+async def test_what_it_is_set_to_and_whom_it_is_connected_to_can_be_asked(engines: Engines) -> None:
+    assert (await engines.kubo.config())["Addresses"]["Gateway"] == []
+    assert await engines.kubo.swarm_peers() == {}
+
+
 async def committed(engines: Engines, pin: Pin) -> None:
     async def taken() -> bool:  # a real one refuses for some seconds, until it knows its own room
         try:
