@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from meshd import files
 from meshd.errors import Code, MeshError
 from meshd.mesh import certificate
 from meshd.mesh.identity import Identity, discard, fingerprint_of, grouped, verify
@@ -45,8 +46,7 @@ def test_signs_and_verifies(tmp_path: Path) -> None:
 
 def test_the_key_does_not_show(tmp_path: Path) -> None:
     mine = Identity.load_or_create(tmp_path)
-    secret = (tmp_path / "node.key").read_text().splitlines()[1]
-    assert secret not in repr(mine) + str(mine)
+    assert repr(mine) == str(mine) == f"Identity({mine.fingerprint})"
 
 
 @pytest.mark.parametrize("name", ["node.key", "node.crt"])
@@ -73,7 +73,18 @@ def test_a_damaged_identity_is_never_replaced(tmp_path: Path, name: str, damage:
     assert mine.fingerprint not in {"", None}
 
 
-@pytest.mark.parametrize("rest", ["mesh.json", "secrets/swarm.key"])
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "mesh.json",
+        "secrets/swarm.key",
+        "secrets/cluster.secret",
+        "secrets/swarm.key.encrypted",
+        "kubo/swarm.key",
+        "cluster/identity.json",
+        "node.crt",
+    ],
+)
 def test_no_new_identity_over_an_old_mesh(tmp_path: Path, rest: str) -> None:
     (tmp_path / rest).parent.mkdir(exist_ok=True)
     (tmp_path / rest).write_text("{}")
@@ -81,6 +92,28 @@ def test_no_new_identity_over_an_old_mesh(tmp_path: Path, rest: str) -> None:
         Identity.load_or_create(tmp_path)
     assert caught.value.code is Code.BAD_STATE
     assert not (tmp_path / "node.key").exists()
+
+
+def test_a_link_that_leads_nowhere_says_that_there_was_a_mesh_too(tmp_path: Path) -> None:
+    """As kubo's swarm.key does, where the secrets are in a unit's memory and the unit does not have them."""
+    (tmp_path / "kubo").mkdir()
+    (tmp_path / "kubo" / "swarm.key").symlink_to("/nowhere/swarm.key")
+    with pytest.raises(MeshError):
+        Identity.load_or_create(tmp_path)
+    assert not (tmp_path / "node.key").exists()
+
+
+def test_the_key_is_private_from_its_first_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    modes: list[int] = []
+    written = files.write_durably
+
+    def looks(path: Path, data: bytes | str, **options: int) -> None:
+        written(path, data, **options)
+        modes.append(path.stat().st_mode & 0o777)
+
+    monkeypatch.setattr(files, "write_durably", looks)
+    Identity.load_or_create(tmp_path)
+    assert modes == [0o600, 0o600]
 
 
 def test_a_first_start_that_was_cut_off_is_finished(tmp_path: Path) -> None:

@@ -229,19 +229,13 @@ async def test_where_it_is_sent_on_to_nobody_goes(pair: Pair, make_node: MakeNod
     assert asked == []
 
 
-async def test_an_answer_without_end_is_not_read_to_its_end(pair: Pair, make_node: MakeNode) -> None:
+async def test_an_answer_that_is_too_long_is_not_read_to_its_end(
+    pair: Pair, make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _, barn = pair
-
-    async def endless(request: web.BaseRequest) -> web.StreamResponse:
-        response = web.StreamResponse()
-        await response.prepare(request)
-        with contextlib.suppress(ConnectionError):
-            while True:
-                await response.write(b" " * 65536)
-        return response
-
+    monkeypatch.setattr("meshd.mesh.dial.ANSWER_MOST", 100_000)
     async with lying(make_node("rogue")) as rogue:
-        rogue.say = endless
+        rogue.say = lambda _: web.Response(body=b" " * 100_001)
         refusal = await refusal_of(
             barn.peers.challenge(rogue.node.listen, rogue.port, rogue.node.fingerprint)
         )

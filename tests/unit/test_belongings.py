@@ -50,9 +50,8 @@ class Folder:
         before = self.names()
         mesh = (store or self.store).mesh
         try:
-            belongings.check(
-                self.path, mesh, self.identity.fingerprint, SecretStore(self.path, self.path, {}.get)
-            )
+            secrets = SecretStore(self.path, self.path, lambda _: None)
+            belongings.check(self.path, mesh, self.identity.fingerprint, secrets)
         except MeshError as exc:
             return f"{exc.title}: {exc.detail}" if exc.code is Code.BAD_STATE else str(exc.code)
         finally:
