@@ -23,7 +23,7 @@ def candidate(draw: st.DrawFn, number: int) -> Candidate:
         fingerprint=f"f{number}",
         cluster_id=f"c{number}",
         site=draw(st.sampled_from(["", "home", "office"])),
-        free=draw(st.sampled_from([100, 10_000] if able else [0, 99])),
+        free=draw(st.sampled_from([100, 10_000] if able else [0, 99, 10_000])),
         accepts=able or draw(st.booleans()),
         reachable=reachable,
         away_s=0.0 if reachable else draw(st.sampled_from([1.0, HEAL - 1, HEAL, HEAL * 9])),
@@ -76,6 +76,15 @@ def test_only_nodes_that_are_there_and_have_room_are_added(
     by_id = {c.cluster_id: c for c in roster}
     for added in set(choose(count, "cid", 100, roster, keep=keep)) - set(keep):
         assert fits(by_id[added])
+
+
+def test_who_is_away_or_takes_nothing_gets_no_copy_however_much_room_it_has() -> None:
+    here = Candidate("f0", "c0", free=100)
+    away = Candidate("f1", "c1", free=10**12, reachable=False, away_s=1.0)
+    closed = Candidate("f2", "c2", free=10**12, accepts=False)
+    small = Candidate("f3", "c3", free=99)
+    assert choose(4, "cid", 100, [here, away, closed, small]) == ("c0",)
+    assert choose(4, "cid", 100, [away, closed, small], first="f1") == ()
 
 
 @given(COUNTS, rosters(), KEPT)
