@@ -210,3 +210,25 @@ async def test_a_node_whose_engines_do_not_run_takes_no_copies(attic: Attic) -> 
 async def test_a_node_whose_disk_takes_nothing_takes_no_copies(attic: Attic) -> None:
     attic.pins.storage.broken = lambda: "Input/output error"
     assert not (await attic.pins.duties.beat()).accepts
+
+
+# -- what is no CID ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/ipfs/{}", "{}/", "{}/root", "", "."])
+async def test_a_path_where_a_cid_is_meant_is_neither_let_go_nor_recorded(
+    attic: Attic, barn: Node, path: str
+) -> None:
+    """kubo takes paths: by one, what is in the pinset could be named as if it were not."""
+    pin = attic.entry(attic.node, barn, owner=barn.fingerprint)
+    named = path.format(pin.cid)
+    attic.fake_kubo.blocks[named] = attic.fake_kubo.blocks[pin.cid]
+    attic.fake_kubo.pins[named] = "as kubo understands it"
+    with pytest.raises(MeshError) as caught:
+        await attic.pins.duties.release(named, barn.fingerprint)
+    assert (caught.value.code, caught.value.title) == (Code.BAD_REQUEST, "cannot let that go")
+    told = attic.removal(pin, by=barn.fingerprint, now=True).model_copy(update={"cid": named})
+    await attic.pins.duties.take_removals([told], barn.fingerprint)
+    assert attic.pins.journal.all() == []
+    assert attic.has(pin)
+    assert named in attic.fake_kubo.pins
