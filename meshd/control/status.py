@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Literal
 
+import structlog
 from aiohttp import web
 
 from meshd import __version__, wire
@@ -32,6 +33,8 @@ METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _COUNTS_S = 60.0  # so old the counts of entries may be
 _ENGINE_S = 2.0  # who asks what is wrong is not kept waiting for an engine that is frozen
+
+_LOG = structlog.get_logger(part="control")
 
 
 class StatusApi:
@@ -115,7 +118,10 @@ class StatusApi:
             return json_answer(document)
         shown = [c.subject for c in document.conditions if c.code == "member-joined"]
         if shown:
-            await asyncio.to_thread(self._notices.mark_read, shown)
+            try:
+                await asyncio.to_thread(self._notices.mark_read, shown)
+            except OSError as exc:  # a full disk: it is a condition of its own, and news stays news
+                _LOG.warning("cannot write down what was read", error=str(exc))
         return json_answer(document)
 
     async def document(self) -> wire.Status:

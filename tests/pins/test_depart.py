@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
 
 from meshd import wire
 from meshd.errors import Code, MeshError
-from meshd.wire import Confirmed
+from meshd.wire import Confirmed, Member
 from tests.mesh_room.nodes import Node
 from tests.pins.attic import Attic
 
 SOON_S = 20.0
+
+
+async def everybody(members: Iterable[Member]) -> set[str]:
+    """Each of them hears of it."""
+    return {m.fingerprint for m in members}
 
 
 async def leave(attic: Attic) -> None:
@@ -21,7 +27,7 @@ async def leave(attic: Attic) -> None:
         """Nobody reads what is told."""
 
     async with asyncio.timeout(SOON_S):
-        await attic.pins.departure.drain(nobody)
+        await attic.pins.departure.drain(nobody, everybody)
 
 
 async def refusal(attic: Attic) -> str:
@@ -44,7 +50,7 @@ async def test_what_only_it_holds_is_copied_to_another_node_first(attic: Attic) 
 
 
 async def test_what_another_node_holds_is_left_as_it_is(attic: Attic, barn: Node) -> None:
-    attic.entry(attic.node, barn)
+    attic.entry(attic.node, barn, wanted=1)
     await leave(attic)
     assert attic.fake_cluster.posted == []
 
@@ -62,8 +68,11 @@ async def test_a_copy_on_a_node_that_does_not_answer_does_not_count(
     pin = attic.entry(attic.node, barn)
     await barn.server.stop()
     attic.is_away(barn, 60.0)
-    await leave(attic)
+    with pytest.raises(MeshError) as caught:
+        await leave(attic)
     assert pin.cid in cellar.holder.held
+    assert caught.value.code is Code.FEWER_COPIES, "two are wanted, and one was seen"
+    assert "barn: nothing listens there" in caught.value.detail
 
 
 async def test_of_what_is_wanted_once_the_copy_is_made_elsewhere_also_where_there_is_less_room(
@@ -82,7 +91,9 @@ async def test_where_no_other_node_takes_it_leaving_is_refused(
     pin = attic.entry(attic.node)
     for other in (barn, cellar):
         attic.state(other, accepts=False)
-    assert await refusal(attic) == f"no other node that can be reached holds {pin.name}"
+    assert await refusal(attic) == (
+        f"no other node that stays holds {pin.name}; barn: it takes nothing now; cellar: it takes nothing now"
+    )
 
 
 async def test_where_those_that_were_chosen_refuse_it_leaving_is_refused(
@@ -116,7 +127,7 @@ async def test_what_comes_while_it_copies_is_copied_too(attic: Attic) -> None:
 async def test_a_node_that_alone_holds_something_is_not_forgotten(attic: Attic, barn: Node) -> None:
     pin = attic.entry(barn, here=False)
     with pytest.raises(MeshError) as caught:
-        await attic.pins.departure.check_forget("barn")
+        await attic.pins.departure.check_forget("barn", everybody)
     assert caught.value.code is Code.LAST_COPY
     assert pin.name in caught.value.detail
     assert "--force" in caught.value.hint
@@ -127,5 +138,5 @@ async def test_a_node_whose_content_others_hold_may_be_forgotten(
 ) -> None:
     attic.entry(barn, cellar, here=False)
     attic.entry(attic.node, barn)
-    await attic.pins.departure.check_forget("barn")
-    await attic.pins.departure.check_forget("nobody")
+    await attic.pins.departure.check_forget("barn", everybody)
+    await attic.pins.departure.check_forget("nobody", everybody)

@@ -60,6 +60,7 @@ WHO_MAY: dict[tuple[str, str], Access] = {
     ("GET", "/v1/pins/{ref}/content"): "read",
     ("POST", "/v1/pins/{ref}/recover"): "admin",
     ("DELETE", "/v1/pins/{ref}"): "admin",
+    ("PUT", "/v1/peers/{name}/address"): "admin",
     ("GET", "/v1/trash"): "read",
     ("POST", "/v1/trash/{ref}/restore"): "admin",
     ("GET", "/healthz"): "read",
