@@ -111,6 +111,7 @@ class PeerState:
     reachable: bool = False
     last_seen: float = 0.0
     seen_at: float = 0.0  # monotonic
+    away_since: float = 0.0  # monotonic: when it was last reached; one that never was, since it is looked for
     rtt_s: float | None = None
     ready: bool = False  # its services answer
     accepts: bool = True  # has room for more content

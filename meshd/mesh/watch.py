@@ -36,9 +36,10 @@ OnRemovals = Callable[[Member, int], Awaitable[None]]
 
 @dataclass(slots=True)
 class _Watched:
-    """What is known of one peer. seen_at, exchanged_at: monotonic seconds."""
+    """What is known of one peer. since (looked for), seen_at, exchanged_at: monotonic seconds."""
 
     member: Member
+    since: float = 0.0
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     last_seen: float = 0.0
     seen_at: float | None = None
@@ -134,6 +135,7 @@ class Watch:
             member.site,
             admitted=member.admitted,
             leaving=bool(member.leaving),
+            away_since=self._monotonic(),
         )
         watched = self._watched.get(member.fingerprint)
         if watched is None:
@@ -143,6 +145,7 @@ class Watch:
             reachable=self._reachable(watched),
             last_seen=watched.last_seen,
             seen_at=watched.seen_at or 0.0,
+            away_since=watched.since if watched.seen_at is None else watched.seen_at,
             rtt_s=watched.rtt_s,
             problem=watched.problem,
         )
@@ -177,7 +180,7 @@ class Watch:
                     self._watched.pop(gone, None)
                 self._peers.keep_only(peers)
                 for fingerprint, member in peers.items():
-                    known = _Watched(member, last_seen=self._seen.get(fingerprint, 0.0))
+                    known = _Watched(member, self._monotonic(), last_seen=self._seen.get(fingerprint, 0.0))
                     watched = self._watched.setdefault(fingerprint, known)
                     watched.member = member
                     watched.wake.set()

@@ -79,7 +79,7 @@ class Keeper:
                     )
                 )
             elif (s := states.get(m.fingerprint)) is not None:
-                away = 0.0 if s.reachable else now - s.seen_at
+                away = 0.0 if s.reachable else now - s.away_since
                 result.append(
                     place.Candidate(
                         m.fingerprint,

@@ -137,9 +137,9 @@ class Pinset:
         """
         asked = time.monotonic()
         while (found := self._fit(0.0 if anew else None, asked)) is None:
-            if self._reading is None:
+            if self._reading is None or self._reading.done():  # awaiting that one would go round for ever
                 self._reading = asyncio.create_task(self._refresh(), name="read-pinset")
-                self._reading.add_done_callback(self._ended)
+                self._reading.add_done_callback(_retrieve)
             await asyncio.shield(self._reading)
         return found
 
@@ -156,10 +156,9 @@ class Pinset:
         return list((await self.read()).pins.values())
 
     async def stop(self) -> None:
-        task = self._reading
-        if task is not None:
-            task.cancel()
-            await asyncio.wait([task])
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.wait([self._reading])
 
     def _fit(self, age_s: float | None, asked: float) -> PinsetSnapshot | None:
         """The list with all that was seen since; None where it is too old, or too much was seen."""
@@ -185,11 +184,6 @@ class Pinset:
         if asked >= self._looks.get(cid, (0.0, None))[0]:
             self._looks[cid] = (asked, pin)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._reading = None
-        if not task.cancelled():
-            task.exception()  # whoever waits has it, and maybe nobody does any more
-
     async def _refresh(self) -> None:
         """Read the list. A record that came before just so is not parsed again, nor is the list sorted anew for a few changes."""
         at, before = time.monotonic(), self._snapshot or PinsetSnapshot({}, [], 0.0)
@@ -212,6 +206,12 @@ class Pinset:
             snapshot = await _sorted(pins, at)
         self._lines, self._snapshot, self._took = lines, snapshot, time.monotonic() - at
         self._looks = {c: look for c, look in self._looks.items() if look[0] >= at}
+
+
+def _retrieve(task: asyncio.Task[None]) -> None:
+    """Whoever waits has the task's error, and maybe nobody does any more."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _shared(pin: Pin, same: dict[str, str]) -> Pin:

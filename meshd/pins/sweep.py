@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import structlog
 
@@ -16,7 +16,7 @@ from meshd.cluster.rest import Cluster
 from meshd.errors import MeshError
 from meshd.kubo.rpc import Kubo
 from meshd.mesh.store import MeshStore
-from meshd.model import Pin
+from meshd.model import Pin, Replicas
 from meshd.pins import entries, place, trash
 from meshd.pins.add import Adder
 from meshd.pins.copies import Copies
@@ -166,14 +166,28 @@ class Sweeper:
         members = self._store.members()
         table = await self._copies.table([p.cid for p in moved], members)
         for pin in moved:
-            shall = {m.name for m in self._keeper.holders(pin)}
-            does = {c.node for c in table[pin.cid] if c.state == "held"}
-            entry = await self._remover.entry(
-                pin.cid
-            )  # the pinset's word on how many are wanted can be changed by any
+            # The pinset's word on how many are wanted can be changed by any member; the entry's cannot.
+            entry = await self._remover.entry(pin.cid)
             wanted = pin.wanted if entry is None else entry.wanted
-            enough = len(shall & does) >= place.target(wanted, len(members)) and shall <= does
+            enough = may_let_go(pin, wanted, members, table[pin.cid])
             current = await self._cluster.allocation(pin.cid)
             if enough and current is not None and current.allocations == pin.allocations:
-                _LOG.info("its copies are on other nodes", name=pin.name, cid=pin.cid, nodes=sorted(shall))
+                _LOG.info("its copies are on other nodes", name=pin.name, cid=pin.cid)
                 await self._remover.let_go(pin.cid)
+
+
+def may_let_go(
+    pin: Pin, wanted: Replicas, members: Sequence[wire.Member], copies: Sequence[wire.Copy]
+) -> bool:
+    """Whether a copy that is allocated elsewhere may go. Pure. copies: what each of `members` says, in their order, as two of
+    them may have one name.
+
+    All that shall hold it do, they are as many as are wanted, and none of them is about to leave.
+    """
+    shall = [
+        (m, c)
+        for m, c in zip(members, copies, strict=True)
+        if not pin.allocations or m.cluster_id in pin.allocations
+    ]
+    safe = all(c.state == "held" and not m.leaving for m, c in shall)
+    return safe and len(shall) >= place.target(wanted, len(members))

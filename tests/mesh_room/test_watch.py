@@ -117,6 +117,15 @@ async def test_removals_are_told_until_they_were_taken(pair: Pair) -> None:
     await until(lambda: calls[-1] == 0)
 
 
+async def test_one_that_was_never_reached_is_away_since_it_is_looked_for(pair: Pair) -> None:
+    attic, barn = pair
+    await barn.server.stop()
+    began = attic.watch._monotonic()
+    attic.begin_watch()
+    await until(lambda: _of(attic, barn).problem)
+    assert began <= _of(attic, barn).away_since <= attic.watch._monotonic()
+
+
 async def test_a_slow_hook_does_not_stop_the_beat(pair: Pair) -> None:
     attic, barn = pair
     inside = asyncio.Event()

@@ -99,7 +99,7 @@ class Attic:
     def is_away(self, other: Node, seconds: float) -> None:
         """The beat has not reached it for so long."""
         seen = time.monotonic() - seconds
-        self.state(other, reachable=False, seen_at=seen, problem="it does not answer")
+        self.state(other, reachable=False, seen_at=seen, away_since=seen, problem="it does not answer")
 
     def entry(
         self,

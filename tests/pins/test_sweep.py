@@ -6,7 +6,10 @@ import dataclasses
 
 import pytest
 
+from meshd.model import Pin
 from meshd.pins.storage import Room, Storage
+from meshd.pins.sweep import may_let_go
+from meshd.wire import Copy, Member
 from tests.mesh_room.nodes import Node
 from tests.pins.attic import Attic
 from tests.pins.conftest import MakeAttic
@@ -58,6 +61,26 @@ async def test_it_stays_where_a_node_that_shall_hold_it_does_not_answer(
     await cellar.server.stop()
     await attic.pins.sweeper.sweep()
     assert attic.has(pin)
+
+
+def test_a_copy_goes_only_for_copies_that_stay_each_counted_once() -> None:
+    """Two sides that were apart may have admitted the same name; and who leaves takes its copy along."""
+
+    def member(number: int, **more: object) -> Member:
+        facts = {"fingerprint": f"f{number}", "name": "twin", "certificate": "", "address": "10.0.0.1"}
+        ports = {"peer_port": 1, "swarm_port": 1, "cluster_port": 1}
+        ids = {"kubo_id": f"k{number}", "cluster_id": f"c{number}"}
+        return Member.model_validate(facts | ports | ids | more)
+
+    pin = Pin("cid", "a.txt", "", "root", 1, 1.0, 2, allocations=("c1", "c2"))
+    held, missing = Copy(node="twin", state="held"), Copy(node="twin", state="missing")
+    here, one, two = member(0), member(1), member(2)
+    assert may_let_go(pin, 2, [here, one, two], [held, held, held])
+    assert not may_let_go(pin, 2, [here, one, two], [held, held, missing])
+    assert not may_let_go(pin, 2, [here, one, two], [held, missing, held])
+    assert not may_let_go(pin, 3, [here, one, two], [held, held, held])
+    assert not may_let_go(pin, 2, [here, one, member(2, leaving=7.0)], [held, held, held])
+    assert not may_let_go(dataclasses.replace(pin, allocations=("c8", "c9")), 2, [here, one], [held, held])
 
 
 async def test_it_stays_where_its_record_changes_while_the_nodes_are_asked(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import hypothesis.strategies as st
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given
 
 from meshd import wire
-from meshd.cluster.rest import parse_pin
+from meshd.cluster.rest import Cluster, parse_pin
 from meshd.errors import Code, MeshError
 from meshd.mesh.store import MeshStore
 from meshd.model import Pin
@@ -100,6 +101,34 @@ async def test_many_at_once_share_the_reading_that_is_under_way_or_the_next_one(
     for page in await asyncio.gather(first, *later):
         assert names(page) == ["a"]
     assert cluster.asked.count(LIST) == 2, "those that came later need one that began later"
+
+
+class EndsAsAnotherComes(Cluster):
+    """A list without entries; at the very end of its first reading somebody else begins to ask."""
+
+    other: asyncio.Task[PinsetSnapshot] | None = None
+    readings = 0
+
+    async def records(self) -> AsyncGenerator[bytes, None]:
+        self.readings += 1
+        if self.other is None:
+            self.other = asyncio.create_task(self.pinset.read())
+        for line in list[bytes]():
+            yield line
+
+    def __init__(self, socket: Path) -> None:
+        super().__init__(socket)
+        self.pinset = Pinset(self)
+
+
+@pytest.mark.timeout(20)
+async def test_who_comes_as_a_reading_ends_begins_the_next_one(tmp_path: Path) -> None:
+    """The one that ended is not awaited again and again."""
+    cluster = EndsAsAnotherComes(tmp_path / "none")
+    await cluster.pinset.read()
+    assert cluster.other is not None
+    await cluster.other
+    assert cluster.readings == 2
 
 
 async def test_a_reading_that_fails_is_told_to_all_and_the_next_one_works(

@@ -19,7 +19,7 @@ from meshd.model import OverlayState, Phase
 from meshd.node import Node
 from meshd.pins.keep import Emit
 from meshd.rounds import every
-from meshd.wire import Joiner, Member, Roster, Wire
+from meshd.wire import Joiner, Member, Removal, Roster, Wire
 from tests.engines.machine import short_folder
 from tests.waiting import until
 
@@ -271,6 +271,18 @@ async def test_who_types_leave_and_goes_away_once_the_mesh_was_told_has_left(nod
     await asyncio.wait_for(leaving, 20)
     assert node.store.mesh is None
     assert not (node.config.state / "node.key").exists()
+
+
+async def test_a_node_that_left_has_nothing_of_what_was_removed(node: Node) -> None:
+    """Also not beside the database, where the newest of it is."""
+    for cid in ("c1", "c2"):
+        await node.pins.journal.record([Removal(cid=cid, time=1.0, by="f1", name="diary.txt")])
+    assert {p.name for p in node.config.state.glob("trash*")} > {"trash.db", "trash.db-wal"}
+    (node.config.state / "trash.json").write_text("{}")
+    await asyncio.to_thread(node.leaving._remove_content)
+    assert list(node.config.state.glob("trash*")) == []
+    await node.pins.stop()
+    assert list(node.config.state.glob("trash*")) == [], "nor is it made anew"
 
 
 async def _upload(node: Node) -> None:
