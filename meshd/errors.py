@@ -8,6 +8,8 @@ from __future__ import annotations
 import shlex
 from enum import StrEnum
 
+_LINE = 300
+
 
 def quoted(reference: str) -> str:
     """A name, path or reference as the last word of a command in a hint: a shell gives meshctl exactly this.
@@ -116,6 +118,22 @@ class MeshError(Exception):
             str(document.get("hint", "")),
             by=str(document.get("by", "")),
         )
+
+
+def leaf(exc: BaseException) -> BaseException:
+    """The first of those that a TaskGroup has gathered; any other exception itself."""
+    while isinstance(exc, BaseExceptionGroup):
+        exc = exc.exceptions[0]
+    return exc
+
+
+def one_line(exc: BaseException) -> str:
+    """What went wrong, on one line of bounded length."""
+    found = leaf(exc)
+    text = str(found) if isinstance(found, MeshError) else f"{type(found).__name__}: {found}".rstrip(": ")
+    if isinstance(found, OSError) and found.strerror:
+        text = f"{found.strerror}: {found.filename}" if found.filename else found.strerror
+    return " ".join(text.split())[:_LINE]
 
 
 def mistake() -> MeshError:

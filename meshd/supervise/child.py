@@ -1,4 +1,4 @@
-"""One child process: spawn, its output line by line, its end, its stop."""
+"""One child process: spawn, its output line by line, its end, its stop. And the last word to all of them."""
 
 from __future__ import annotations
 
@@ -6,17 +6,23 @@ import asyncio
 import contextlib
 import os
 import re
+import select
 import signal
 import sys
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import structlog
+
 from meshd.supervise.groups import Group
 
 _LAUNCHER = Path(__file__).with_name("launch.py")
+_LOOK_AGAIN_S = 0.02
 _LINE_LIMIT = 64 * 1024  # a longer line is handed on in pieces
+_LOG = structlog.get_logger(part="supervise")
 MARK = "MESHD_CHILD_OF"
 """Environment variable of every child: the path of the state folder it belongs to, for a person who looks."""
 IDENTITY = "MESHD_CHILD_ID"
@@ -66,6 +72,7 @@ class Child:
         self.ended = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         if self._pidfd is not None:
+            _RUNNING[self.pid] = self
             self._loop.add_reader(self._pidfd, self._is_gone)
         else:
             self._end_others()
@@ -121,10 +128,27 @@ class Child:
         self._signal(signal.SIGKILL)
         await self.ended.wait()
 
+    def kill(self) -> None:
+        """SIGKILL to it and to its group, without a word and without waiting. Any thread may call it."""
+        self._signal(signal.SIGKILL)
+        if self._group is not None:
+            with contextlib.suppress(OSError):
+                self._group.kill(silently=True)
+
+    @property
+    def gone(self) -> bool:
+        """Its process has ended, whether or not the event loop has seen it. Any thread may ask."""
+        if self._pidfd is None:
+            return True
+        try:
+            return bool(select.select([self._pidfd], [], [], 0)[0])
+        except (OSError, ValueError):  # it was closed just now, so it has
+            return True
+
     def _signal(self, number: signal.Signals) -> None:
         # Process.send_signal would poll first, and can take the exit status from asyncio's own watcher.
         if self._pidfd is not None:
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(OSError):  # it is gone
                 signal.pidfd_send_signal(self._pidfd, number)
 
     def _is_gone(self) -> None:
@@ -137,6 +161,15 @@ class Child:
         if self._group is not None:
             with contextlib.suppress(OSError):  # whoever starts it again tells of what cannot be ended
                 self._group.kill()
+
+    def _hand_on(self, line: str) -> None:
+        if not line or (self._unsaid and self._unsaid.search(line)):
+            return
+        self.last_lines.append(line)
+        try:
+            self._on_line(line)
+        except Exception:  # noqa: BLE001 - whoever listens must not end the reading
+            _LOG.exception("cannot hand on what a program said", pid=self.pid)
 
     async def _read(self) -> None:
         output = self._process.stdout
@@ -151,17 +184,47 @@ class Child:
                     raw = exc.partial
                     if not raw:
                         break
-                line = raw.decode(errors="replace").rstrip()
-                if line and not (self._unsaid and self._unsaid.search(line)):
-                    self.last_lines.append(line)
-                    self._on_line(line)
+                self._hand_on(raw.decode(errors="replace").rstrip())
+        except BaseException:  # nobody reads it, or watches it, any more: it would hang on its next word
+            self.kill()
+            raise
         finally:
             await self._process.wait()
+            _RUNNING.pop(self.pid, None)
             if self._pidfd is not None:
                 self._loop.remove_reader(self._pidfd)
                 os.close(self._pidfd)
                 self._pidfd = None
             self.ended.set()
+
+
+_RUNNING: dict[int, Child] = {}  # all of this process, by pid
+
+
+def kill_all(seconds: float) -> list[int]:
+    """End every child of this process, whoever watches it. Blocks until they are gone; those that are not after so many
+    seconds, by pid. Any thread may call it."""
+    deadline = time.monotonic() + seconds
+    for child in list(_RUNNING.values()):
+        child.kill()
+    while (left := running()) and time.monotonic() < deadline:
+        time.sleep(_LOOK_AGAIN_S)
+    return left
+
+
+async def end_all(seconds: float) -> list[int]:
+    """The same, and the loop goes on meanwhile."""
+    kill_all(0)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            while running():  # noqa: ASYNC110 - also those whose end no task sees any more
+                await asyncio.sleep(_LOOK_AGAIN_S)
+    return running()
+
+
+def running() -> list[int]:
+    """The children of this process that have not ended, by pid."""
+    return sorted(child.pid for child in list(_RUNNING.values()) if not child.gone)
 
 
 def _pidfd(pid: int) -> int | None:

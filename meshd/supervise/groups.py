@@ -47,9 +47,9 @@ class Group:
         self.path.mkdir(exist_ok=True)
         self.path.chmod(0o755)  # whatever the umask: `systemctl status` shows to everybody what is in it
 
-    def kill(self) -> None:
+    def kill(self, *, silently: bool = False) -> None:
         """SIGKILL to all that is in it, and in groups below it, forks under way included. Raises OSError."""
-        if left := sorted(set(self._pids()) - self._told):
+        if left := [] if silently else sorted(set(self._pids()) - self._told):
             self._told.update(left)
             _LOG.warning("ended what was left running", program=self.program, pids=left)
         with contextlib.suppress(FileNotFoundError):

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import structlog
 
-from meshd.errors import Code, MeshError
+from meshd.errors import Code, MeshError, one_line
 from meshd.model import Phase, ServiceState
 from meshd.supervise.child import Child, Launch
 from meshd.supervise.groups import Group
@@ -172,7 +172,7 @@ class Service:
             pause = min(pause * 1.5, 0.25)
         self._log.info("ready", pid=child.pid)
         self._set(phase=Phase.READY, retry_at=0.0)
-        self._watch = asyncio.create_task(self._watch_child(child), name=f"watch-{self.program.name}")
+        self._watch = asyncio.create_task(self._watched(child), name=f"watch-{self.program.name}")
 
     async def _asked_ready(self) -> bool:
         try:
@@ -182,6 +182,18 @@ class Service:
         except (ValueError, KeyError, TypeError) as exc:
             self._log.warning("an answer without sense", error=str(exc))
             return False
+
+    async def _watched(self, child: Child) -> None:
+        """A program that nobody watches must not run: where watching it fails, it is ended and started anew."""
+        try:
+            await self._watch_child(child)
+        except Exception as exc:  # noqa: BLE001 - a mistake: it is logged, and told as the service's failure
+            self._log.exception("cannot watch it")
+            async with self._lock:
+                why = f"meshd made a mistake: {one_line(exc)}"
+                await self._fail(
+                    MeshError(Code.INTERNAL, f"cannot watch {self.program.name}", why, "journalctl -u meshd")
+                )
 
     async def _watch_child(self, child: Child) -> None:
         missed = 0

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from meshd.supervise import child as child_room
 from meshd.supervise.child import IDENTITY, MARK, Child, Launch
 from tests.supervise.programs import python
 from tests.waiting import until
@@ -143,6 +144,49 @@ async def test_one_that_is_frozen_can_be_killed() -> None:
     os.kill(child.pid, signal.SIGSTOP)
     await child.stop(0)
     assert child.exit_text == "signal SIGKILL"
+
+
+async def test_a_listener_that_raises_does_not_end_the_reading() -> None:
+    """A program whose output nobody reads hangs as soon as the pipe is full."""
+    heard: list[str] = []
+
+    def listen(line: str) -> None:
+        heard.append(line)
+        raise KeyError("a mistake")
+
+    child = await Child.spawn(Launch(python("print('one'); print('two')")), listen)
+    async with asyncio.timeout(30):
+        await child.ended.wait()
+    assert heard == ["one", "two"]
+    assert child.exit_text == "exit 0"
+
+
+async def test_one_that_nobody_reads_any_more_is_killed() -> None:
+    """As when the event loop ends: asyncio.run cancels every task, and waits for it."""
+    child = await spawn_waiting("signal.SIG_IGN")
+    child._reader.cancel()
+    async with asyncio.timeout(30):
+        await child.ended.wait()
+    assert child.exit_text == "signal SIGKILL"
+
+
+async def test_all_are_ended_together_whoever_watches_them() -> None:
+    deaf, frozen = await spawn_waiting("signal.SIG_IGN"), await spawn_waiting("signal.SIG_DFL")
+    os.kill(frozen.pid, signal.SIGSTOP)
+    assert child_room.running() == sorted([deaf.pid, frozen.pid])
+    assert await child_room.end_all(30) == []
+    for child in (deaf, frozen):
+        async with asyncio.timeout(30):
+            await child.ended.wait()
+        assert child.exit_text == "signal SIGKILL"
+
+
+async def test_another_thread_can_end_all_while_the_loop_is_held_up() -> None:
+    child = await spawn_waiting("signal.SIG_IGN")
+    ended = await asyncio.to_thread(child_room.kill_all, 30)
+    assert ended == []
+    async with asyncio.timeout(30):
+        await child.ended.wait()
 
 
 # -- surroundings --------------------------------------------------------------------------------------------------

@@ -413,3 +413,22 @@ async def test_a_flood_of_output_does_not_keep_it_from_being_ready_and_stopped(s
     await service.stop("test")
     assert service.seen[-1] is Phase.STOPPED
     assert len(service.lines) == 500
+
+
+# -- mistakes ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("hurried")
+async def test_one_that_cannot_be_watched_is_ended_and_told(
+    service: Supervised, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would run on with nobody to see it freeze, or end."""
+
+    async def watch(_: object) -> None:
+        raise KeyError("a mistake")
+
+    monkeypatch.setattr(service, "_watch_child", watch)
+    await service.start("s")
+    await service.becomes(lambda: service.state.phase is Phase.BACKOFF)
+    assert service.state.last_exit == "cannot watch kubo: meshd made a mistake: KeyError: 'a mistake'"
+    assert service.state.pid is None
