@@ -20,6 +20,7 @@ import structlog  # noqa: E402
 
 from meshd import __version__, files, service_manager  # noqa: E402
 from meshd.config import Config, Log, load  # noqa: E402
+from meshd.ending import Ending  # noqa: E402
 from meshd.errors import Code, MeshError  # noqa: E402
 from meshd.service_manager import Notifier, ServiceManager  # noqa: E402
 
@@ -42,6 +43,7 @@ KEYS = ("auto", "host", "tpm2", "host+tpm2")
 """What can lock the secrets: a key on the disk of this machine, one in its TPM, both."""
 RELOADED = ("log.level", "storage.reserve", "storage.offer")
 """The keys that SIGHUP takes over; every other one waits for a restart."""
+_KILLED_S = 5.0  # from SIGKILL until a program is gone, unless it waits for a disk
 
 
 class _Parser(argparse.ArgumentParser):
@@ -94,7 +96,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with contextlib.suppress(OSError):  # for ps, top and systemctl status, which say python else
             Path("/proc/self/comm").write_text("meshd")
-        asyncio.run(_run(config, options.config))
+        from meshd.supervise import child  # what `check` never needs
+
+        with Ending(lambda: child.kill_all(_KILLED_S)) as end:
+            asyncio.run(_run(config, options.config, end))
     except Exception as exc:  # noqa: BLE001 - whatever ends the daemon, a person reads what and what to do
         return _fail(_why(exc), 1)
     return 0
@@ -140,18 +145,20 @@ def _why(exc: BaseException) -> MeshError:
     )
 
 
-async def _run(config: Config, path: Path | None) -> None:
+async def _run(config: Config, path: Path | None, end: Ending) -> None:
+    end.bind(asyncio.get_running_loop())
     # Imported here so that `check` answers at once.
     from meshd import daemon
 
-    stop = asyncio.Event()
-    daemon.stop_on_signals(stop)
     if service_manager.unavailable(os.environ):
         structlog.get_logger(part="daemon").warning(
             "the journal gets no fields and no explanations: systemd-python is not installed",
             hint="install meshd's package; or: pip install 'meshd[systemd]'",
         )
-    await daemon.run(config, stop, ServiceManager(Notifier(os.environ)), lambda: _reread(config, path))
+    try:
+        await daemon.run(config, end, ServiceManager(Notifier(os.environ)), lambda: _reread(config, path))
+    finally:
+        end.over()
 
 
 def _reread(running: Config, path: Path | None) -> Config | None:
@@ -179,6 +186,19 @@ def _reread(running: Config, path: Path | None) -> Config | None:
         )
     log.info("reloaded")
     return new
+
+
+class _Stderr:
+    """Standard error for the log. A line that it does not take (a full disk, a reader that is gone) is lost: no part of the
+    daemon ends for it."""
+
+    def write(self, text: str) -> None:
+        with contextlib.suppress(OSError):
+            sys.stderr.write(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            sys.stderr.flush()
 
 
 class _Threshold:
@@ -217,7 +237,7 @@ def configure_logging(log: Log) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
-        logger_factory=(lambda *_: journal) if journal else structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=(lambda *_: journal) if journal else structlog.WriteLoggerFactory(file=_Stderr()),  # type: ignore[arg-type]  # it needs no more of a file
         cache_logger_on_first_use=True,
     )
 

@@ -8,23 +8,27 @@ from collections.abc import Callable
 
 import structlog
 
-from meshd import files, memory
+from meshd import files, lifecycle, memory
 from meshd.config import Config
+from meshd.ending import Ending, Steps
 from meshd.node import Node
 from meshd.service_manager import ServiceManager
-from meshd.supervise import kernel, leftovers
+from meshd.supervise import child, kernel, leftovers
 from meshd.supervise.groups import delegated
 
+_RETIRE_S = 5.0
+_KILLED_S = 5.0  # from SIGKILL until a program is gone, unless it waits for a disk
 _LOG = structlog.get_logger(part="daemon")
 
 
 async def run(
     config: Config,
-    stop: asyncio.Event,
+    end: Ending,
     manager: ServiceManager | None = None,
     reread: Callable[[], Config | None] = lambda: None,
 ) -> None:
-    """Run this machine's node until `stop` is set, and tell `manager`. Raises MeshError where it cannot start.
+    """Run this machine's node until the end is asked for, and tell `manager`. Raises MeshError where it cannot start, or
+    go on; then no program runs any more.
 
     reread: the configuration as it is now, for a SIGHUP of the manager; None where it cannot be used.
     """
@@ -41,28 +45,36 @@ async def run(
         own = (config.state, config.state / "secrets", config.state / "kubo", config.state / "cluster")
         for unfinished in files.sweep_unfinished(*own, config.private_sockets):
             _LOG.info("removed what a write that was cut off had left", file=str(unfinished))
-        for leftover in await asyncio.to_thread(leftovers.kill, config.state):
+        for leftover in await end.unless_asked(asyncio.to_thread(leftovers.kill, config.state)) or ():
             _LOG.warning("ended a leftover of a previous run", pid=leftover.pid, program=leftover.program)
         node: Node | None = None
 
         def reload() -> None:
+            nonlocal config
             assert manager is not None  # noqa: S101 - only a manager asks for it
             with manager.reload():
                 new = reread()
-                if new is not None and node is not None:
-                    node.reload(new)
+                if new is not None:
+                    config = config.model_copy(
+                        update={"storage": new.storage}
+                    )  # for the node after a `leave`, too
+                    if node is not None:
+                        node.reload(new)
 
         if manager is not None and manager.present:
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
-        while not stop.is_set():
-            predecessor, node = node, await asyncio.to_thread(Node, config, manager, own_groups)
-            await node.run(stop, predecessor)
-        if node is not None:
-            await node.retire(replaced=False)
-
-
-def stop_on_signals(stop: asyncio.Event) -> None:
-    """SIGTERM and SIGINT ask for an orderly stop."""
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+            end.on(signal.SIGHUP, reload)
+        try:
+            while not end.stop.is_set():
+                new = await end.unless_asked(asyncio.to_thread(Node, config, manager, own_groups))
+                if new is None:
+                    break
+                predecessor, node = node, new
+                node.reload(config)  # it may have changed while this one was built
+                await lifecycle.run(node, end, predecessor)
+        finally:  # while the folders are held: nobody else may use them before nothing runs on them
+            if child.running():
+                _LOG.error(
+                    "killed what still ran", pids=child.running(), remain=await child.end_all(_KILLED_S)
+                )
+            if node is not None:
+                await Steps(end.hurry).take("the control socket", node.retire(replaced=False), _RETIRE_S)

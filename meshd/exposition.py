@@ -50,8 +50,9 @@ class StatusCollector(Collector):
             if not peer.this_node:
                 peers.add_metric([peer.name], float(peer.reachable))
         yield peers
-        yield _gauge("meshd_disk_free_bytes", "Free bytes on the disk of the content", s.storage.free)
-        yield _gauge("meshd_content_bytes", "Bytes in kubo's repository", s.storage.content)
+        if s.storage is not None:
+            yield _gauge("meshd_disk_free_bytes", "Free bytes on the disk of the content", s.storage.free)
+            yield _gauge("meshd_content_bytes", "Bytes in kubo's repository", s.storage.content)
         if s.pins is not None:
             yield _gauge("meshd_entries", "Entries in the pinset", s.pins.entries)
             yield _gauge("meshd_entries_here", "Entries that this node keeps", s.pins.here)

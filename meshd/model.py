@@ -50,6 +50,15 @@ class Condition:
 
 
 @dataclass(frozen=True, slots=True)
+class Fault:
+    """A part of meshd itself that raised. error: one line. of_a_file: the kernel refused it a file, or the disk."""
+
+    part: str
+    error: str
+    of_a_file: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class OverlayState:
     """Who this machine is on the private network. address is None while there is none that can be bound.
 

@@ -1,16 +1,12 @@
-"""One node: builds every part, runs them in one TaskGroup, stops them in order."""
+"""One node: builds every part, and joins them. How it runs and ends is in lifecycle.py."""
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import structlog
-
-from meshd import files, memory
+from meshd import files
 from meshd.cluster.redial import Redialer
 from meshd.cluster.rest import Cluster
 from meshd.cluster.service import ClusterProgram
@@ -26,7 +22,7 @@ from meshd.control.status import StatusApi
 from meshd.health.audit import Audit
 from meshd.health.board import Board
 from meshd.health.examine import Examination
-from meshd.health.facts import Facts
+from meshd.health.gather import Gathering
 from meshd.health.notices import Notices
 from meshd.health.programs import Programs
 from meshd.health.telling import Teller
@@ -51,20 +47,13 @@ from meshd.overlay.zerotier import ZeroTier
 from meshd.peer.scrape import Scrape
 from meshd.peer.server import PeerServer
 from meshd.pins.parts import Outside, Pins
-from meshd.rounds import every
+from meshd.rounds import Rounds
 from meshd.service_manager import ServiceManager
 from meshd.supervise.groups import Groups
 from meshd.turns import Turns
 
-_ADDRESS_EVERY_S = 2.0
-_HEALTH_EVERY_S = 2.0
-_REDIAL_EVERY_S = 2.0
-_REPLICATE_EVERY_S = 5.0
-_REPLICATE_SHARE = 0.02  # a large catalogue is read less often
 _SETTLED_S = 15.0  # after a start nobody is called away who was not asked yet
-_STOP_S = 60.0
 _MIGRATION_STEP_S = 120.0  # asked of systemd again at each turn, while a repository is brought up to date
-_LOG = structlog.get_logger(part="daemon")
 
 
 class Node:
@@ -79,6 +68,7 @@ class Node:
         self.manager = manager or ServiceManager()
         self._groups = groups
         self._built = time.monotonic()
+        self.rounds = Rounds()
         self.identity = Identity.load_or_create(state)
         self.store = MeshStore(state, self.identity.fingerprint)
         self.secret_store = SecretStore(state, private)
@@ -186,8 +176,10 @@ class Node:
             self._kubo_ids,
             self._secret_files,
             state,
+            self.rounds,
         )
         self.pins.storage.broken = self._why_unwritable
+        self._gathering = Gathering(self._sources())
         self._build_control()
 
     def _build_control(self) -> None:
@@ -321,121 +313,49 @@ class Node:
 
     # -- running ---------------------------------------------------------------------------------------------------
 
-    async def run(self, stop: asyncio.Event, predecessor: Node | None) -> None:
-        """Until `stop` is set or this node has left its mesh. Raises MeshError where it cannot begin.
-
-        predecessor: the node that has left; it answers on the control socket until this one does.
-        """
-        self.turns.set_overlay(await self.overlay.look())
-        await self.pins.gate.start()
-        try:
-            if self.metrics_port is not None:
-                await self.metrics_port.start()
-            await self.control.start()
-            self.manager.ready()
-            if predecessor is not None:
-                await predecessor.retire(replaced=True)
-            _LOG.info(
-                "serving", socket=str(self.config.control_socket), fingerprint=self.identity.fingerprint
-            )
-            async with asyncio.TaskGroup() as group:
-                loops = [group.create_task(loop) for loop in self._loops()]
-                turning = group.create_task(self.turns.run(), name="turns")
-                await _first(stop.wait(), self.leaving.left.wait())
-                await self._stop(turning)
-                for task in loops:
-                    task.cancel()
-        finally:
-            if not self.leaving.left.is_set():
-                await self.control.stop()
-            if self.metrics_port is not None:
-                await self.metrics_port.stop()
-            await self.peer_server.stop()
-            await self.pins.gate.stop()
-            for client in (self.peers, self.kubo, self.cluster, self.overlay.zerotier):
-                await client.close()
-
     async def retire(self, *, replaced: bool) -> None:
         """Answer no more on the control socket; replaced: another node does."""
         self.leaving.replaced.set()
         await self.control.stop(replaced=replaced)
 
-    async def _stop(self, turning: asyncio.Task[None]) -> None:
-        """No more requests, then the services in their order."""
-        if not self.leaving.left.is_set():
-            self.manager.stopping()
-        await self.pins.uploads.abort_all()
-        await self.pins.stop()
-        if not self.leaving.left.is_set():
-            await self.control.stop()
-        self.turns.stop()
-        async with asyncio.timeout(_STOP_S):
-            await turning
-        _LOG.info("stopped")
+    async def look_at_network(self) -> None:
+        """Ask the network's controller, where that is here, who of those that are away was put off the network."""
+        await self.admin.put_off(self.watch.states())
 
-    def _loops(self) -> list[Coroutine[Any, Any, None]]:
-        pins = self.pins
-        return [
-            self.watch.run(),
-            self.seeds.run(),
-            self.audit.run(),
-            self.teller.run(),
-            self.programs.run(lambda: self.store.mesh is None),
-            pins.garbage.run(),
-            memory.give_back(),
-            self.overlay.run(self.turns.set_overlay),
-            every(_ADDRESS_EVERY_S, self.membership.follow_address),
-            every(_HEALTH_EVERY_S, self._update_board),
-            every(_REDIAL_EVERY_S, self._when_ready(self.redialer.look)),
-            every(_REPLICATE_EVERY_S, self._when_ready(pins.replicator.turn), share=_REPLICATE_SHARE),
-            every(pins.sweeper.interval_s, self._when_ready(pins.sweeper.sweep)),
-        ]
+    async def update_board(self) -> None:
+        self.board.update(self._gathering.facts(time.time(), self.rounds.faults()))
 
-    def _when_ready(self, work: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
-        async def guarded() -> None:
-            if self.turns.ready and not self.store.forgotten:
-                await work()
+    def _sources(self) -> dict[str, Callable[[], object]]:
+        """Where each of health.facts comes from."""
+        store, pins, turns, audit = self.store, self.pins, self.turns, self.audit
+        return {
+            "settled": lambda: time.monotonic() - max(self._built, turns.address_since) > _SETTLED_S,
+            "in_mesh": lambda: store.mesh is not None,
+            "mesh_name": lambda: store.mesh.name if store.mesh is not None else "",
+            "forgotten_by": self._forgotten_by,
+            "leaving": lambda: store.mesh is not None and bool(store.me().leaving),
+            "overlay": lambda: turns.overlay,
+            "moved_from": lambda: self.membership.moved_from,
+            "services": lambda: {name: s.state for name, s in turns.services.items()},
+            "peers": self.watch.states,
+            "off_network": lambda: self.admin.off_network,
+            "unusable": lambda: self.programs.unusable,
+            "joined": self.notices.unread,
+            "asking": lambda: tuple((r.id, r.name, r.address) for r in self.peer_server.approval.views()),
+            "unreadable": pins.storage.unreadable,
+            "full": lambda: "" if pins.storage.unreadable() else pins.storage.full(),
+            "trash": lambda: len(pins.journal.all()),
+            "unwritable": self._why_unwritable,
+            "drift": lambda: audit.drift,
+            "strangers": lambda: audit.strangers,
+            "open_files": lambda: audit.open_files,
+            "listen_error": lambda: turns.listen_error,
+            "short": lambda: pins.replicator.short,
+            "lost": lambda: pins.replicator.lost,
+        }
 
-        return guarded
-
-    async def _update_board(self) -> None:
-        mesh, store, pins = self.store.mesh, self.store, self.pins
-        forgotten_by = ""
-        if mesh is not None and store.forgotten:
-            forgotten_by = store.name_of(store.me().forgotten_by) or "a member"
-        self.board.update(
-            Facts(
-                now=time.time(),
-                settled=time.monotonic() - max(self._built, self.turns.address_since) > _SETTLED_S,
-                in_mesh=mesh is not None,
-                mesh_name=mesh.name if mesh else "",
-                forgotten_by=forgotten_by,
-                leaving=mesh is not None and bool(store.me().leaving),
-                overlay=self.turns.overlay,
-                moved_from=self.membership.moved_from,
-                services={name: s.state for name, s in self.turns.services.items()},
-                peers=self.watch.states(),
-                off_network=await self.admin.put_off(self.watch.states()),
-                unusable=self.programs.unusable,
-                joined=self.notices.unread(),
-                asking=tuple((r.id, r.name, r.address) for r in self.peer_server.approval.views()),
-                full=pins.storage.full(),
-                trash=len(pins.journal.all()),
-                unwritable=self._why_unwritable(),
-                drift=self.audit.drift,
-                strangers=self.audit.strangers,
-                open_files=self.audit.open_files,
-                listen_error=self.turns.listen_error,
-                short=pins.replicator.short,
-                lost=pins.replicator.lost,
-            )
-        )
-
-
-async def _first(*waits: Awaitable[object]) -> None:
-    tasks = [asyncio.ensure_future(w) for w in waits]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
+    def _forgotten_by(self) -> str:
+        """The name of who made the mesh forget this node; "" while it is a member."""
+        if self.store.mesh is None or not self.store.forgotten:
+            return ""
+        return self.store.name_of(self.store.me().forgotten_by) or "a member"

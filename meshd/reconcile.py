@@ -178,7 +178,7 @@ def _listen(snapshot: Snapshot, blocked: str) -> Listen | None:
 
 
 def _link(snapshot: Snapshot) -> Link | None:
-    if snapshot.services["kubo"].phase is not Phase.READY:
+    if snapshot.stopping or snapshot.services["kubo"].phase is not Phase.READY:
         return None
     return Link(snapshot.links) if snapshot.links != snapshot.linked else None
 
@@ -186,7 +186,7 @@ def _link(snapshot: Snapshot) -> Link | None:
 def _recover(snapshot: Snapshot) -> Recover | None:
     ready = all(snapshot.services[name].phase is Phase.READY for name in ORDER)
     generation = (snapshot.services["kubo"].pid, snapshot.services["cluster"].pid)
-    return Recover() if ready and generation != snapshot.recovered_for else None
+    return Recover() if ready and not snapshot.stopping and generation != snapshot.recovered_for else None
 
 
 def _look_again(snapshot: Snapshot) -> float:

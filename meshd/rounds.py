@@ -1,35 +1,134 @@
-"""What is done again and again for as long as the node runs."""
+"""The guard of all that runs as long as the node does: what raises is told as a fault, and done again."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 import structlog
 
-from meshd.errors import MeshError
+from meshd.errors import MeshError, leaf, one_line
+from meshd.model import Fault
 
+BACKOFF_FIRST_S = 1.0
+BACKOFF_MOST_S = 30.0
+WELL_AGAIN_S = 30.0  # so long it must go well until its fault is forgotten
+PATIENCE_S = 120.0  # a round that waits in vain (for an engine, say) is no fault before that
 _LONGEST_S = 60.0
 _LOG = structlog.get_logger(part="daemon")
 
+Work = Callable[[], Awaitable[None]]
 
-async def every(seconds: float, work: Callable[[], Awaitable[None]], *, share: float = 1.0) -> None:
-    """Do `work` again and again, `seconds` apart, and longer where it would take more than `share` of the time.
 
-    A round that fails says nothing about that: it may have waited for an engine that hangs.
-    """
-    said = ""
-    while True:
-        began, took = time.monotonic(), 0.0
+@dataclass(slots=True)
+class _Part:
+    """One that has failed. Times are monotonic seconds. well_since: None while it fails."""
+
+    failing_since: float
+    error: str = ""
+    told_after_s: float = 0.0
+    of_a_file: bool = False
+    failures: int = 0
+    well_since: float | None = None
+
+
+class Rounds:
+    """`faults` are the parts that fail, or have failed a short while ago."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._failed: dict[str, _Part] = {}
+
+    def faults(self) -> tuple[Fault, ...]:
+        """Those that a person should know of."""
+        now = self._clock()
+        return tuple(
+            Fault(name, part.error, part.of_a_file)
+            for name, part in self._failed.items()
+            if not self._over(part, now) and now - part.failing_since >= part.told_after_s
+        )
+
+    def failing_s(self, name: str) -> float:
+        """For how many seconds every attempt at it has failed; 0 where the last one did not."""
+        part = self._failed.get(name)
+        return self._clock() - part.failing_since if part and part.well_since is None else 0.0
+
+    async def attempt(self, name: str, work: Work, *, patience_s: float = PATIENCE_S) -> bool:
+        """Do it once; whether it went well. Nothing but being cancelled gets out of here.
+
+        patience_s: for so long a MeshError, which says itself what it waits for, is no fault.
+        """
         try:
             await work()
-            said = ""
-            took = time.monotonic() - began  # one that failed says nothing of how long one takes
-        except MeshError as exc:
-            if str(exc) != said:  # the same fault is told once
-                said = str(exc)
-                _LOG.warning("cannot finish a round", error=said)
-        except Exception:  # noqa: BLE001 - a mistake, or a full disk, ends the round and not the node
-            _LOG.exception("a round failed")
-        await asyncio.sleep(max(seconds, min(took / share, _LONGEST_S)))
+        except asyncio.CancelledError as exc:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            self._note(name, exc, 0.0)  # it was not we who were cancelled, but something that it waited for
+        except Exception as exc:  # noqa: BLE001 - the one guard: a mistake, or a dead disk, must not end the node
+            self._note(name, exc, patience_s if isinstance(exc, MeshError) else 0.0)
+        else:
+            self._well(name)
+            return True
+        return False
+
+    async def keep(self, name: str, loop: Work) -> None:
+        """Run a loop that never ends by itself, and start it again after a back-off where it does."""
+
+        async def run() -> None:
+            part = self._failed.get(name)
+            if part is not None:
+                part.well_since = self._clock()  # if it fails again, `_note` takes it back
+            await loop()
+            raise RuntimeError("it has ended, which it never should")
+
+        while True:
+            began = self._clock()
+            await self.attempt(name, run, patience_s=0.0)
+            part = self._failed[name]
+            if self._clock() - began > WELL_AGAIN_S:
+                part.failures = 1
+            await asyncio.sleep(min(BACKOFF_FIRST_S * 2.0 ** min(part.failures - 1, 16), BACKOFF_MOST_S))
+
+    async def every(self, name: str, seconds: float, work: Work, *, share: float = 1.0) -> None:
+        """Do `work` again and again, `seconds` apart, and longer where it would take more than `share` of the time."""
+        while True:
+            began = time.monotonic()
+            went_well = await self.attempt(name, work)
+            # One that failed says nothing about how long one takes: it may have waited for an engine that hangs.
+            took = time.monotonic() - began if went_well else 0.0
+            await asyncio.sleep(max(seconds, min(took / share, _LONGEST_S)))
+
+    def _over(self, part: _Part, now: float) -> bool:
+        return part.well_since is not None and now - part.well_since >= WELL_AGAIN_S
+
+    def _well(self, name: str) -> None:
+        part = self._failed.get(name)
+        if part is not None and part.well_since is None:
+            part.well_since = self._clock()
+
+    def _note(self, name: str, exc: BaseException, told_after_s: float) -> None:
+        now, error, part = self._clock(), one_line(exc), self._failed.get(name)
+        if part is None or self._over(part, now):
+            part = _Part(now)
+        if part.well_since is not None:
+            part.failing_since, part.well_since = now, None
+        if error != part.error:  # the same fault is told once
+            part.error, part.told_after_s, part.of_a_file = (
+                error,
+                told_after_s,
+                _of_a_file(exc),
+            )
+            if isinstance(exc, MeshError):
+                _LOG.warning("cannot finish a round", failed=name, error=error)
+            else:
+                _LOG.error("a part failed", failed=name, error=error, exc_info=exc)
+        part.failures += 1
+        self._failed[name] = part
+
+
+def _of_a_file(exc: BaseException) -> bool:
+    found = leaf(exc)
+    return isinstance(found, OSError) or isinstance(found.__cause__, OSError)

@@ -15,7 +15,7 @@ import structlog
 from meshd.cluster import config as cluster_config
 from meshd.cluster.service import ClusterProgram
 from meshd.config import Config
-from meshd.errors import MeshError
+from meshd.errors import Code, MeshError, one_line
 from meshd.kubo import policy
 from meshd.kubo.rpc import Kubo
 from meshd.kubo.service import KuboProgram
@@ -25,12 +25,16 @@ from meshd.mesh.store import MeshStore
 from meshd.model import OverlayState, Phase, Snapshot
 from meshd.overlay.addresses import is_private
 from meshd.peer.server import PeerServer
-from meshd.reconcile import Action, Fail, Link, Listen, Recover, Start, Stop, decide
+from meshd.reconcile import ORDER, Action, Fail, Link, Listen, Recover, Start, Stop, decide
+from meshd.rounds import Rounds
 from meshd.supervise.groups import Groups
 from meshd.supervise.service import Service
 from meshd.wire import Member
 
+GIVE_UP_S = 30.0  # as the unit's WatchdogSec=, which there is not without systemd
+_TURN_AGAIN_S = 1.0
 _LISTEN_AGAIN_S = 5.0
+_UPLOADS_S = 5.0
 _LOG = structlog.get_logger(part="turns")
 
 
@@ -72,6 +76,8 @@ class Turns:
         self.address_since = time.monotonic()
         self.listen_error: MeshError | None = None
         self._stopping = False
+        self._over = False
+        self._look_again_s = 0.0
         self._linked: frozenset[str] = frozenset()
         self._linked_pid: int | None = None
         self._listen_retry_at = 0.0
@@ -191,25 +197,67 @@ class Turns:
 
     # -- turns -----------------------------------------------------------------------------------------------------
 
-    async def run(self) -> None:
-        """Until `stop` has stopped everything."""
+    async def run(self, rounds: Rounds) -> None:
+        """Until `stop` has stopped everything.
+
+        A turn that raises is taken again. Where none succeeds for GIVE_UP_S (at once while it stops), nobody decides any
+        more: a leak would not be stopped, an address not followed. So it is no fault to live with: raises MeshError INTERNAL.
+        """
         while True:
             self._changed.clear()
-            snapshot = self.snapshot()
-            if snapshot.stopping and self._all_stopped(snapshot):
+            if not await rounds.attempt("turns", self._turn, patience_s=0.0):
+                self._look_again_s = _TURN_AGAIN_S
+                if self._stopping or rounds.failing_s("turns") > GIVE_UP_S:
+                    raise self._no_turns(rounds)
+            elif self._over:
                 return
-            decision = decide(snapshot)
-            for action in decision.actions:
-                await self._begin(action)
-            self._turned()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(decision.look_again_s):
+                async with asyncio.timeout(self._look_again_s):
                     await self._changed.wait()
+
+    async def _turn(self) -> None:
+        """Raises TimeoutError where what must give way to an action does not."""
+        async with asyncio.timeout(GIVE_UP_S):
+            await self._decide_and_begin()
+
+    async def _decide_and_begin(self) -> None:
+        snapshot = self.snapshot()
+        self._over = snapshot.stopping and self._all_stopped(snapshot)
+        if self._over:
+            return
+        decision = decide(snapshot)
+        self._look_again_s = decision.look_again_s
+        for action in decision.actions:
+            await self._begin(action)
+        self._turned()
+
+    def _no_turns(self, rounds: Rounds) -> MeshError:
+        why = next((f.error for f in rounds.faults() if f.part == "turns"), "")
+        return MeshError(
+            Code.INTERNAL,
+            "cannot go on",
+            f"whether kubo and the cluster may run could not be decided any more: {why}",
+            "start it again: meshd run; from a package: journalctl -u meshd",
+        )
 
     def stop(self) -> None:
         """Have `run` stop the services in their order and return."""
         self._stopping = True
+        for key in ("peering", "recover"):  # they ask what is being stopped, and may wait long for its answer
+            if key in self._tasks:
+                self._tasks[key].cancel()
         self.wake()
+
+    def abandon(self) -> None:
+        """Begin nothing more, and end what is under way: what runs is about to be killed."""
+        for task in self._tasks.values():
+            task.cancel()
+
+    async def stop_by_hand(self) -> None:
+        """Stop the services in their order where no turn can be taken any more."""
+        self.abandon()
+        for name in reversed(ORDER):
+            await self.services[name].stop("meshd is stopping")
 
     def _all_stopped(self, snapshot: Snapshot) -> bool:
         still = [s for s in snapshot.services.values() if s.phase is not Phase.STOPPED]
@@ -242,7 +290,7 @@ class Turns:
                     await self._start(service)
                 case Stop(service, why, grace):
                     if service == "kubo":
-                        await self._abort_uploads()  # with one open kubo takes 30 s to stop (measured)
+                        await self._end_uploads()
                     await self.services[service].stop(why, grace=grace)
                 case Fail(service, why):
                     await self.services[service].fail(why)
@@ -260,6 +308,14 @@ class Turns:
         except Exception:  # noqa: BLE001 - a mistake must not end the node, nor be made again without a pause
             _LOG.exception("an action failed", action=type(action).__name__)
             await asyncio.sleep(1.0)
+
+    async def _end_uploads(self) -> None:
+        """With one open kubo takes 30 s to stop (measured). But stop it must, whatever becomes of them."""
+        try:
+            async with asyncio.timeout(_UPLOADS_S):
+                await self._abort_uploads()
+        except Exception as exc:  # noqa: BLE001 - see above
+            _LOG.error("cannot end open uploads", error=one_line(exc), exc_info=exc)
 
     async def _start(self, name: str) -> None:
         address = self.overlay.address

@@ -80,7 +80,7 @@ def _node(status: Part) -> None:
         )
         _fact("mesh", f"{render.safe(mesh.get('name'))}: {members}, {by_default} by default")
     _overlay(status.get("overlay") or {})
-    _storage(status.get("storage") or {}, node.get("state"))
+    _storage(status.get("storage"), node.get("state"))
     secrets: Part | None = status.get("secrets")
     if secrets is not None:
         _fact("secrets", _at_rest(secrets))
@@ -129,7 +129,10 @@ def _overlay(overlay: Part) -> None:
     _fact("overlay", f"{where} ({render.safe(overlay.get('kind'))}{why})")
 
 
-def _storage(storage: Part, folder: object) -> None:
+def _storage(storage: Part | None, folder: object) -> None:
+    if storage is None:
+        _fact("storage", "its disk cannot be seen; takes nothing new")
+        return
     text = f"{render.size(storage.get('free') or 0)} free of {render.size(storage.get('total') or 0)}"
     text += f", {render.size(storage.get('content') or 0)} of content"
     text += f", {render.size(storage.get('reserve') or 0)} kept free"

@@ -127,7 +127,6 @@ class StatusApi:
     async def document(self) -> wire.Status:
         """The whole status, each part as it was last seen."""
         overlay, mesh = self._turns.overlay, self._membership.mesh()
-        room = await asyncio.to_thread(self._storage.room)
         return wire.Status(
             node=wire.Node(
                 name=self._store.me().name if mesh else self._config.node.name,
@@ -150,17 +149,24 @@ class StatusApi:
             services=self._services(),
             peers=await self.peers(),
             conditions=[_condition(c) for c in self._board.conditions],
-            storage=wire.Storage(
-                total=room.total,
-                free=room.free,
-                reserve=room.reserve,
-                offer=self._storage.offer,
-                content=await self._content_size(),
-                accepts=self._storage.accepts(),
-            ),
+            storage=await self._room(),
             pins=await self._pin_counts(),
             secrets=await self._secrets_at_rest() if mesh else None,
             ready=self._turns.ready,
+        )
+
+    async def _room(self) -> wire.Storage | None:
+        try:
+            room = await asyncio.to_thread(self._storage.room)
+        except MeshError:
+            return None  # a condition of its own says why
+        return wire.Storage(
+            total=room.total,
+            free=room.free,
+            reserve=room.reserve,
+            offer=self._storage.offer,
+            content=await self._content_size(),
+            accepts=self._storage.accepts(),
         )
 
     async def _secrets_at_rest(self) -> wire.SecretsAtRest | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import functools
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +15,7 @@ from meshd.errors import MeshError
 from meshd.kubo import policy
 from meshd.kubo.rpc import Kubo
 from meshd.model import Phase
+from meshd.rounds import Rounds
 from meshd.supervise import sockets
 from meshd.supervise.service import Service
 
@@ -38,7 +39,9 @@ class Audit:
         member_ids: Callable[[], set[str]],
         secret_files: Callable[[], list[Path]],
         state: Path,
+        rounds: Rounds,
     ) -> None:
+        self._rounds = rounds
         self._services = services
         self._ports = ports
         self._address = address
@@ -53,25 +56,30 @@ class Audit:
         self.unwritable = ""
 
     async def run(self) -> None:
-        """For as long as the daemon lives."""
-        looks = 0
+        """For as long as the daemon lives. Each look by itself: one that fails keeps no other one from being taken."""
+        attempt, looks = self._rounds.attempt, 0
         while True:
-            for service in self._services.values():
-                await self._look_at_sockets(service)
-            self.open_files = tuple(str(p) for p in self._secret_files() if _others_may_read(p))
-            self.unwritable = await asyncio.to_thread(why_unwritable, self._state)
+            for name, service in self._services.items():
+                await attempt(f"audit of {name}'s sockets", functools.partial(self._look_at_sockets, service))
+            await attempt("audit of the secrets", self._look_at_files)
+            await attempt("audit of the disk", self._look_at_disk)
             kubo = self._services["kubo"].state
             if kubo.phase is not Phase.READY:
                 self.drift = self.strangers = ()  # found in a program that is no more
             elif not kubo.missed:  # one that does not answer is the supervisor's to tell
-                with contextlib.suppress(MeshError):
-                    await self._look_at_kubo()
+                await attempt("audit of kubo", self._look_at_kubo)
             starting = any(s.state.phase is Phase.STARTING for s in self._services.values())
             looks = 0 if starting else looks + 1
             # Whoever mends something wants to see it mended.
             troubled = self.drift or self.strangers or self.open_files or self.unwritable
             calm = WHILE_RUNNING_S if looks > _FIRST_LOOKS and not troubled else JUST_STARTED_S
             await self._sleep(WHILE_STARTING_S if starting else calm)
+
+    async def _look_at_files(self) -> None:
+        self.open_files = tuple(str(p) for p in self._secret_files() if _others_may_read(p))
+
+    async def _look_at_disk(self) -> None:
+        self.unwritable = await asyncio.to_thread(why_unwritable, self._state)
 
     async def _sleep(self, seconds: float) -> None:
         """That long, but no longer than until a service starts."""
@@ -103,9 +111,11 @@ class Audit:
         address = self._address()
         if address is None:
             return
-        config = await self._kubo.config()
+        try:
+            config, peers = await self._kubo.config(), await self._kubo.swarm_peers()
+        except MeshError:
+            return  # it ends, or hangs, which its service says
         self.drift = tuple(str(v) for v in policy.audit(config, self._kubo_place(address)))
-        peers = await self._kubo.swarm_peers()
         known = self._member_ids()
         self.strangers = tuple(f"{i} at {where}" for i, where in sorted(peers.items()) if i not in known)
 

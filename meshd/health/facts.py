@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from meshd.errors import MeshError
-from meshd.model import OverlayState, PeerState, ServiceState
+from meshd.model import Fault, OverlayState, PeerState, ServiceState
 from meshd.pins.storage import Room
 
 
@@ -19,7 +19,7 @@ class Facts:
     """
 
     now: float
-    in_mesh: bool
+    in_mesh: bool = False
     settled: bool = (
         True  # False just after the start, or after the address came back: the peers are not asked yet
     )
@@ -36,6 +36,7 @@ class Facts:
     asking: tuple[tuple[str, str, str], ...] = ()  # (id, name, address) of nodes that ask to join
     room: Room | None = None
     full: str = ""
+    unreadable: str = ""  # why the disk of the content cannot be asked
     trash: int = 0  # removed entries that can be restored here
     unwritable: str = ""  # why the state folder takes no writes
     drift: tuple[str, ...] = ()  # rules of the private swarm that the running kubo does not hold
@@ -45,3 +46,4 @@ class Facts:
     short: int = 0  # entries with fewer copies than there could be
     lost: tuple[str, ...] = ()  # names of entries whose nodes are all gone
     mesh_name: str = ""
+    faults: tuple[Fault, ...] = ()  # parts of meshd itself that fail

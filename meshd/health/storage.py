@@ -12,6 +12,14 @@ _SHOWN = 5
 
 
 def check(facts: Facts) -> Iterator[Condition]:
+    if facts.unreadable:
+        yield Condition(
+            "disk-unreadable",
+            Severity.ERROR,
+            "this node cannot see the disk of its content",
+            f"{facts.unreadable}; nothing new is kept here, and what is here may not be readable",
+            "findmnt; sudo dmesg | tail; once the disk is there and well: sudo systemctl restart meshd",
+        )
     if facts.full:
         helps = "free some space, or lower [storage] reserve"
         if "inodes" in facts.full:

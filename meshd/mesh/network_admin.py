@@ -66,6 +66,11 @@ class NetworkAdmin:
         """ZeroTier address -> IP address, outside the overlay, of the nodes that this machine's service talks to."""
         return {node: peer.ip for node, peer in (await self._overlay.ways()).items() if peer.ip}
 
+    @property
+    def off_network(self) -> Mapping[str, str]:
+        """What `put_off` found the last time."""
+        return self._put_off
+
     async def put_off(self, peers: Iterable[PeerState]) -> Mapping[str, str]:
         """Fingerprint -> ZeroTier address of those out of reach that the controller of this machine does not let onto
         the network. Empty where it is not the controller, or does not know them; as before where it does not answer at once."""

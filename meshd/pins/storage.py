@@ -72,7 +72,8 @@ class Storage:
         try:
             stat = os.statvfs(self._folder)
         except OSError as exc:
-            raise MeshError(Code.BAD_STATE, f"cannot see the disk of {self._folder}", str(exc)) from exc
+            why = f"{exc.strerror}: {self._folder}"
+            raise MeshError(Code.BAD_STATE, f"cannot see the disk of {self._folder}", why) from exc
         inodes = stat.f_favail if stat.f_files else None
         return Room(stat.f_blocks * stat.f_frsize, stat.f_bavail * stat.f_frsize, self.reserve, inodes)
 
@@ -91,15 +92,25 @@ class Storage:
         self._coming = {c: n for c, n in self._coming.items() if c in fetching and c not in counted}
 
     def full(self) -> str:
-        """Why nothing more may be stored, or ""."""
+        """Why nothing more may be stored, or "". Raises MeshError BAD_STATE where the disk cannot be asked."""
         return why_full(self.room())
+
+    def unreadable(self) -> str:
+        """Why the disk cannot be asked, or ""."""
+        try:
+            self.room()
+        except MeshError as exc:
+            return exc.detail
+        return ""
 
     def closed(self) -> str:
         """Why nothing more is taken now, or ""."""
-        return self.broken() or self.full()
+        return self.broken() or self.unreadable() or self.full()
 
     def free(self) -> int:
-        """Bytes that this node still gives to others."""
+        """Bytes that this node still gives to others; none where its disk cannot be asked."""
+        if self.unreadable():
+            return 0
         above = self.room().above_reserve
         return above if self.offer is None else max(0, min(above, self.offer - self.placed))
 
@@ -112,7 +123,7 @@ class Storage:
 
     def check(self, size: int) -> None:
         """Raises MeshError DISK_FLOOR, BAD_STATE where `size` bytes of this node's own may not be stored."""
-        if why := self.broken():
+        if why := self.broken() or self.unreadable():
             raise MeshError(
                 Code.BAD_STATE,
                 "cannot store that on this node",

@@ -5,6 +5,7 @@ Needs systemd-python, which compiles against libsystemd. Without it the lines go
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
@@ -72,8 +73,9 @@ class Journal:
         return entry
 
     def msg(self, **entry: str) -> None:
-        """Write one entry."""
-        self._send("SYSLOG_IDENTIFIER=meshd", *(f"{name}={value}" for name, value in entry.items()))
+        """Write one entry. One that cannot be written is lost: no part of the daemon ends for it."""
+        with contextlib.suppress(OSError):
+            self._send("SYSLOG_IDENTIFIER=meshd", *(f"{name}={value}" for name, value in entry.items()))
 
     debug = info = warning = error = critical = exception = msg
 

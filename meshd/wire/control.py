@@ -131,7 +131,7 @@ class Status(Wire):
     services: list[Service]
     peers: list[Peer]
     conditions: list[Condition]
-    storage: Storage
+    storage: Storage | None  # null while its disk cannot be asked
     pins: PinCounts | None
     secrets: SecretsAtRest | None
     ready: bool

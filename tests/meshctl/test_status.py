@@ -89,6 +89,13 @@ async def test_the_overview_fits_on_a_screen_and_says_that_all_is_well(
     assert result.out.endswith("\nNothing is wrong.\n")
 
 
+async def test_a_disk_that_cannot_be_seen_is_said(meshctl: Meshctl, meshd: FakeMeshd) -> None:
+    meshd.answers("GET", "/v1/status", status(storage=None))
+    result = await meshctl("status")
+    assert result.code == 0
+    assert "\nstorage  its disk cannot be seen; takes nothing new\n" in result.out
+
+
 async def test_one_entry_is_called_one(meshctl: Meshctl, meshd: FakeMeshd) -> None:
     pins = {"entries": 1, "size": 6000, "trash": 0, "trash_size": 0}
     meshd.answers("GET", "/v1/status", status(pins=pins))

@@ -1,62 +1,28 @@
-"""What the daemon puts together: its rounds go on, a leave takes nothing new, and only private addresses are dialled."""
+"""What the daemon puts together: a leave takes nothing new, and only private addresses are dialled."""
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
+import signal
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 from aiohttp.test_utils import make_mocked_request
 
-from meshd import config, files
+from meshd import config, daemon, files, lifecycle
+from meshd.ending import Ending
 from meshd.errors import Code, MeshError
 from meshd.mesh.identity import Identity
 from meshd.mesh.secrets import Secrets
 from meshd.model import OverlayState, Phase
 from meshd.node import Node
 from meshd.pins.keep import Emit
-from meshd.rounds import every
+from meshd.service_manager import Notifier, ServiceManager
 from meshd.wire import Joiner, Member, Removal, Roster, Wire
 from tests.engines.machine import short_folder
 from tests.waiting import until
-
-# -- rounds --------------------------------------------------------------------------------------------------------
-
-
-class Work:
-    """Work that fails the first times, as it is told to."""
-
-    def __init__(self, *failures: Exception) -> None:
-        self._failures = list(failures)
-        self.done = asyncio.Event()
-
-    async def __call__(self) -> None:
-        if self._failures:
-            raise self._failures.pop(0)
-        self.done.set()
-
-
-@pytest.mark.parametrize(
-    "failure",
-    [
-        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
-        MeshError(Code.NOT_READY, "cannot reach kubo"),
-        TimeoutError(),
-        KeyError("a mistake"),
-    ],
-    ids=lambda failure: type(failure).__name__,
-)
-async def test_a_round_that_fails_is_not_the_last_one(failure: Exception) -> None:
-    work = Work(failure, failure)
-    rounds = asyncio.create_task(every(0.001, work))
-    await asyncio.wait_for(work.done.wait(), 5)
-    rounds.cancel()
-    await asyncio.wait([rounds])
-    assert rounds.cancelled()
-
 
 # -- a node that does not run --------------------------------------------------------------------------------------
 
@@ -148,7 +114,7 @@ async def test_news_that_a_program_looked_at_stays_for_a_person(
     node: Node, admit: Callable[[str, str], Member]
 ) -> None:
     await node.store.merge(Roster(members=[admit("cellar", "10.7.0.2").model_copy(update={"admitted": 4e9})]))
-    await node._update_board()
+    await node.update_board()
     assert [c.subject for c in node.board.conditions if c.code == "member-joined"] == ["cellar"]
     await node.status.status(make_mocked_request("GET", "/v1/status?glance=1"))
     assert node.notices.unread()
@@ -295,3 +261,33 @@ async def _upload(node: Node) -> None:
 
 async def _nobody(_: Wire) -> None:
     """Nobody reads what is told."""
+
+
+# -- reloading -----------------------------------------------------------------------------------------------------
+
+
+async def test_what_was_reloaded_stays_in_force_for_the_node_after_a_leave(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reserves: list[int] = []
+    with short_folder() as folder, Ending(list) as end:
+        paths = f'[paths]\nstate = "{folder}/s"\nrun = "{folder}/r"\n'
+        first, second = (
+            config.parse(f'{paths}[storage]\nreserve = "{size}"\n', "the test") for size in ("7MiB", "9MiB")
+        )
+        end.bind(asyncio.get_running_loop())
+
+        async def run(node: Node, _: Ending, predecessor: Node | None) -> None:
+            if predecessor is None:
+                os.kill(os.getpid(), signal.SIGHUP)
+                await until(lambda: node.pins.storage.reserve != first.storage.reserve)
+            else:
+                end.stop.set()
+            reserves.append(node.pins.storage.reserve)
+            for client in (node.peers, node.kubo, node.cluster):
+                await client.close()
+
+        monkeypatch.setattr(lifecycle, "run", run)
+        manager = ServiceManager(Notifier({"NOTIFY_SOCKET": "@nobody"}))
+        await daemon.run(first, end, manager, lambda: second)
+    assert reserves == [second.storage.reserve] * 2

@@ -162,3 +162,23 @@ def test_a_disk_that_takes_no_writing_takes_nothing_and_is_not_full(tmp_path: Pa
 )
 def test_bytes_are_shown_as_a_person_reads_them(count: float, text: str) -> None:
     assert shown(count) == text
+
+
+# -- a disk that is gone -------------------------------------------------------------------------------------------
+
+
+def test_a_disk_that_cannot_be_asked_takes_nothing_and_says_why(tmp_path: Path) -> None:
+    """The other nodes must hear that, and not that this one is gone: its beat carries these."""
+    storage = Storage(tmp_path / "gone", reserve=0, offer=None)
+    why = f"No such file or directory: {tmp_path / 'gone'}"
+    assert storage.unreadable() == why
+    assert storage.closed() == why
+    assert not storage.accepts()
+    assert storage.free() == 0
+    with pytest.raises(MeshError) as caught:
+        storage.check(1)
+    assert caught.value.code is Code.BAD_STATE
+    assert why in caught.value.detail
+    (tmp_path / "gone").mkdir()
+    assert storage.unreadable() == storage.closed() == ""
+    assert storage.accepts()

@@ -1,0 +1,237 @@
+"""How the process ends: in order, within a bound, and whatever happens.
+
+SIGTERM or SIGINT asks for an orderly stop, a second one for a quick one. A thread of its own heeds them and the clock, for the
+event loop may be held up in a call (a disk that does not answer), or wait for a task that does not end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import faulthandler
+import os
+import select
+import signal
+import socket
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import TypeVar
+
+import structlog
+
+from meshd.errors import Code, MeshError, one_line
+
+LONGEST_S = 85.0  # from the first signal, or the first failure, to the last resort; TimeoutStopSec= is 90 s
+HURRY_S = 10.0  # from the second signal to it
+OVER_S = 10.0  # for what is left to do once the node has ended: tasks to cancel, threads to join
+_GIVE_WAY_S = 5.0  # for a start that is under way when the stop is asked for
+_ASK = (signal.SIGTERM, signal.SIGINT)
+_LOG = structlog.get_logger(part="daemon")
+T = TypeVar("T")
+
+
+class Ending:
+    """stop: an orderly end is asked for. hurry: there is no more time, what runs is to be killed.
+
+    Use it around asyncio.run, in the main thread, and `bind` it to the loop there.
+    """
+
+    def __init__(self, kill: Callable[[], list[int]]) -> None:
+        """kill: the last resort before the process exits with 1; any thread may call it, and it takes some seconds at
+        most. It ends all children, and answers the pids of those that did not end."""
+        self.stop = asyncio.Event()
+        self.hurry = asyncio.Event()
+        self._kill = kill
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._asked = 0
+        self._deadline: float | None = None
+        self._why = ""
+        self._others: dict[int, Callable[[], object]] = {}
+        self._heard, self._told = socket.socketpair()
+        self._told.setblocking(False)
+        self._before: dict[signal.Signals, object] = {}
+        self._thread = threading.Thread(target=self._heed, name="ending", daemon=True)
+
+    def __enter__(self) -> Ending:
+        # The loop's own add_signal_handler would do this too, but with a pipe that only a loop which turns reads.
+        signal.set_wakeup_fd(self._told.fileno(), warn_on_full_buffer=False)
+        for number in _ASK:
+            self._take(number)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]  # what signal.signal has answered
+        signal.set_wakeup_fd(-1)
+        self._told.close()  # which ends the thread
+        self._thread.join()
+        self._heard.close()
+
+    def bind(self, loop: asyncio.AbstractEventLoop) -> None:
+        """From now on the two events are set in this loop. What was asked for before is not lost."""
+        self._loop = loop
+        self._tell_the_loop()
+
+    def on(self, number: signal.Signals, callback: Callable[[], object]) -> None:
+        """Call it in the loop when that signal comes."""
+        self._others[number] = callback
+        self._take(number)
+
+    def begins(self) -> None:
+        """The end has begun, asked for or not: from now on it has LONGEST_S."""
+        self._within(LONGEST_S, f"it took longer than {LONGEST_S:.0f} s")
+
+    def over(self) -> None:
+        """The node has ended; what is left is the loop's own end."""
+        self._within(OVER_S, f"tasks or threads of it had not ended {OVER_S:.0f} s after all else")
+
+    async def unless_asked(self, work: Awaitable[T]) -> T | None:
+        """What `work` answers; None where the stop was asked for first, and it did not end within some seconds."""
+        task = asyncio.ensure_future(work)
+        asked = asyncio.ensure_future(self.stop.wait())
+        try:
+            await asyncio.wait({task, asked}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({task}, timeout=_GIVE_WAY_S)
+            return await task if task.done() else None
+        finally:
+            for each in (task, asked):
+                each.cancel()
+
+    # -- the thread ------------------------------------------------------------------------------------------------
+
+    def _take(self, number: signal.Signals) -> None:
+        self._before.setdefault(number, signal.signal(number, _heard_by_the_thread))
+
+    def _within(self, seconds: float, why: str) -> None:
+        """The end must be there within so many seconds, if it must not before."""
+        deadline = time.monotonic() + seconds
+        if self._deadline is None or deadline < self._deadline:
+            self._deadline, self._why = deadline, why
+        with contextlib.suppress(OSError):  # full: then the thread looks anyway
+            self._told.send(b"\0")
+
+    def _heed(self) -> None:
+        while True:
+            left = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+            if not select.select([self._heard], [], [], left)[0]:
+                self._last_resort()
+            numbers = self._heard.recv(64)
+            if not numbers:
+                return
+            for number in numbers:
+                if number in _ASK:
+                    self._ask()
+                elif number in self._others:
+                    self._call(self._others[number])
+
+    def _ask(self) -> None:
+        self._asked += 1
+        if self._asked == 1:
+            self._within(LONGEST_S, f"it took longer than {LONGEST_S:.0f} s")
+        else:
+            self._within(HURRY_S, f"it was told so twice, and still ran {HURRY_S:.0f} s later")
+        self._tell_the_loop()
+
+    def _tell_the_loop(self) -> None:
+        if self._asked:
+            self._call(self.stop.set)
+        if self._asked > 1:
+            self._call(self.hurry.set)
+
+    def _call(self, callback: Callable[[], object]) -> None:
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends
+                self._loop.call_soon_threadsafe(callback)
+
+    def _last_resort(self) -> None:
+        """Not by way of the log, or anything that another thread may hold."""
+        left = self._kill()
+        what = f"; these did not end: pid {', '.join(map(str, left))}" if left else ""
+        said = f"meshd: cannot end in order\n  {self._why}; kubo and the cluster were killed{what}\n"
+        said += "  try: see below where it waits; start it again: meshd run; from a package: journalctl -u meshd\n"
+        # Whoever reads it may be what everything waits for: a pipe that is full.
+        saying = threading.Thread(target=_say, args=(said,), daemon=True)
+        saying.start()
+        saying.join(1.0)
+        os._exit(1)
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(OSError):
+        os.write(2, text.encode())
+        faulthandler.dump_traceback(2)
+
+
+def _heard_by_the_thread(_: int, __: object) -> None:
+    """A handler there must be, or the number does not reach the thread."""
+
+
+class Steps:
+    """The steps of an end, each in its own guard and time, so that the next one is taken whatever became of the last one.
+
+    failure: the first thing that went wrong, which was logged at once.
+    """
+
+    def __init__(self, hurry: asyncio.Event) -> None:
+        self.failure: BaseException | None = None
+        self._hurry = hurry
+
+    def failed(self, what: str, exc: BaseException) -> None:
+        """It goes to the log now: what comes after it may take long, or never end."""
+        if isinstance(exc, MeshError):
+            _LOG.error("cannot go on", failed=what, error=str(exc), hint=exc.hint)
+        else:
+            _LOG.error("cannot go on", failed=what, error=one_line(exc), exc_info=exc)
+        self.failure = self.failure or exc
+
+    async def take(self, what: str, work: Awaitable[object], seconds: float) -> bool:
+        """Whether it was done within `seconds`, and before a second signal."""
+        task = asyncio.ensure_future(work)
+        hurry = asyncio.ensure_future(self._hurry.wait())
+        await asyncio.wait({task, hurry}, timeout=max(0.0, seconds), return_when=asyncio.FIRST_COMPLETED)
+        if self._hurry.is_set():
+            await asyncio.wait({task}, timeout=0.2)  # what needs no waiting is done all the same
+        hurry.cancel()
+        if not task.done():
+            task.add_done_callback(_read)
+            task.cancel()
+            late = f"it was not done within {max(0.0, seconds):.0f} s"
+            why = "a second signal came" if self._hurry.is_set() else late
+            self.failed(what, MeshError(Code.INTERNAL, f"cannot end in order: {what}", why, _HINT))
+            return False
+        if task.cancelled():
+            self.failed(
+                what, MeshError(Code.INTERNAL, f"cannot end in order: {what}", "it was cut off", _HINT)
+            )
+            return False
+        if (exc := task.exception()) is not None:
+            self.failed(what, exc)
+            return False
+        return True
+
+
+def killed(left: list[int]) -> MeshError:
+    """That the programs did not end in order. left: pids of those that do not even end when they are killed."""
+    if left:
+        pids = ",".join(map(str, left))
+        return MeshError(
+            Code.BUSY,
+            "cannot end kubo and the cluster",
+            f"pid {pids} was killed and does not end",
+            f"see what it waits for (often a disk): ps -o pid,stat,wchan,args -p {pids}",
+        )
+    return MeshError(Code.INTERNAL, "cannot end in order", "kubo and the cluster were killed", _HINT)
+
+
+_HINT = "start it again: meshd run; from a package: journalctl -u meshd"
+
+
+def _read(task: asyncio.Future[object]) -> None:
+    """Nobody waits for it any more: asyncio must not complain that nobody has read how it ended."""
+    if not task.cancelled():
+        task.exception()

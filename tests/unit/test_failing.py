@@ -1,0 +1,169 @@
+"""A mistake in one check, one fact or one listener hides nothing else that is wrong, and is told itself."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+from structlog.testing import capture_logs
+
+from meshd.errors import Code, MeshError, one_line
+from meshd.health import board as boards
+from meshd.health import storage
+from meshd.health.board import Board
+from meshd.health.facts import Facts
+from meshd.health.gather import Gathering
+from meshd.model import Condition, Fault, OverlayState, Severity
+
+UP = OverlayState("10.0.0.1", "wg0")
+
+
+def facts(now: float = 1.0, full: str = "", faults: tuple[Fault, ...] = (), unwritable: str = "") -> Facts:
+    return Facts(now=now, in_mesh=True, overlay=UP, full=full, faults=faults, unwritable=unwritable)
+
+
+def codes(board: Board) -> set[tuple[str, str]]:
+    return {c.key for c in board.conditions}
+
+
+class Broken:
+    """The check of storage, which raises while `breaks`."""
+
+    __module__ = storage.__name__
+
+    def __init__(self) -> None:
+        self.breaks = False
+
+    def __call__(self, given: Facts) -> Iterator[Condition]:
+        if self.breaks:
+            raise KeyError("a mistake")
+        return storage.check(given)
+
+
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch) -> Broken:
+    made = Broken()
+    checks = tuple(made if check is storage.check else check for check in boards.CHECKS)
+    monkeypatch.setattr(boards, "CHECKS", checks)
+    return made
+
+
+def test_a_check_that_raises_is_told_and_the_others_are_made(broken: Broken) -> None:
+    board = Board()
+    broken.breaks = True
+    board.update(Facts(now=1.0, in_mesh=True, overlay=UP, drift=("Bootstrap is ['auto']",)))
+    assert codes(board) == {("part-failed", "check storage"), ("kubo-config-drift", "")}
+    (told,) = (c for c in board.conditions if c.code == "part-failed")
+    assert told.severity is Severity.ERROR
+    assert told.cause == "KeyError: 'a mistake'; it is tried again by itself"
+
+
+def test_what_it_had_found_stands_until_it_can_be_made_again(broken: Broken) -> None:
+    """Nobody knows that it is over: it must not be told so."""
+    board, heard = Board(), list[tuple[str, str]]()
+    board.listeners.append(lambda what, condition: heard.append((what, condition.code)))
+    board.update(facts(full="5 bytes"))
+    broken.breaks = True
+    board.update(facts(full=""))
+    assert codes(board) == {("disk-floor", ""), ("part-failed", "check storage")}
+    broken.breaks = False
+    board.update(facts(full=""))
+    assert codes(board) == set()
+    assert heard[:2] == [("raised", "disk-floor"), ("raised", "part-failed")]
+    assert sorted(heard[2:]) == [("cleared", "disk-floor"), ("cleared", "part-failed")]
+
+
+def test_its_mistake_is_logged_once_with_its_trace(broken: Broken) -> None:
+    board = Board()
+    broken.breaks = True
+    with capture_logs() as logs:
+        for now in range(5):
+            board.update(facts(float(now)))
+    (line,) = (line for line in logs if line["event"] == "a check failed")
+    assert isinstance(line["exc_info"], KeyError)
+
+
+def test_a_listener_that_raises_keeps_no_other_one_from_hearing_it() -> None:
+    board, heard = Board(), list[str]()
+
+    def deaf(what: str, condition: Condition) -> NoReturn:
+        raise KeyError("a mistake")
+
+    board.listeners += [deaf, lambda what, condition: heard.append(condition.code)]
+    board.update(facts(full="5 bytes"))
+    board.update(facts(2.0, full="5 bytes"))
+    assert heard == ["disk-floor"], "and it is told once"
+    assert codes(board) == {("disk-floor", "")}
+
+
+def test_each_part_that_fails_is_a_condition_of_its_own() -> None:
+    board = Board()
+    board.update(facts(faults=(Fault("watch", "KeyError: 'a'"), Fault("audit of kubo", "b"))))
+    assert codes(board) == {("part-failed", "watch"), ("part-failed", "audit of kubo")}
+    assert "the other nodes are not heard" in " ".join(c.title for c in board.conditions)
+
+
+def test_the_disk_s_fault_is_not_told_again_of_each_part_that_it_hits() -> None:
+    board = Board()
+    hit, other = Fault("watch", "Input/output error", of_a_file=True), Fault("sweep", "KeyError")
+    board.update(facts(faults=(hit, other), unwritable="Input/output error"))
+    assert codes(board) == {("state-unwritable", ""), ("part-failed", "sweep")}
+    board.update(facts(2.0, faults=(hit,)))
+    assert codes(board) == {("part-failed", "watch")}
+
+
+# -- facts ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_fact_that_cannot_be_had_stays_as_it_was_and_hides_no_other_one(tmp_path: Path) -> None:
+    trash = tmp_path / "trash"
+    trash.write_text("two")
+    gathering = Gathering({"trash": lambda: len(trash.read_text()), "in_mesh": lambda: True})
+    assert gathering.facts(1.0).faults == ()
+    trash.unlink()
+    found = gathering.facts(2.0, (Fault("watch", "a"),))
+    assert (found.now, found.trash, found.in_mesh) == (2.0, 3, True)
+    gone = f"No such file or directory: {trash}"
+    assert found.faults == (Fault("watch", "a"), Fault("look at trash", gone, of_a_file=True))
+
+
+def test_one_that_could_never_be_had_is_as_if_all_were_well() -> None:
+    def fail() -> NoReturn:
+        raise KeyError("a mistake")
+
+    found = Gathering({"full": fail}).facts(1.0)
+    assert (found.full, [f.part for f in found.faults]) == ("", ["look at full"])
+
+
+def test_that_it_cannot_be_had_is_logged_once() -> None:
+    def fail() -> NoReturn:
+        raise KeyError("a mistake")
+
+    gathering = Gathering({"full": fail})
+    with capture_logs() as logs:
+        for _ in range(3):
+            gathering.facts(1.0)
+    assert len(logs) == 1
+
+
+# -- the words -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("exc", "text"),
+    [
+        (KeyError("Swarm"), "KeyError: 'Swarm'"),
+        (TimeoutError(), "TimeoutError"),
+        (OSError(errno.EIO, os.strerror(errno.EIO), "/var/lib/meshd/node.key"), "Input/output error: /var/lib/meshd/node.key"),
+        (OSError(errno.EIO, os.strerror(errno.EIO)), "Input/output error"),
+        (MeshError(Code.BUSY, "cannot start", "it\nruns"), "cannot start: it runs"),
+        (ExceptionGroup("g", [ExceptionGroup("h", [ValueError("deep")]), KeyError("b")]), "ValueError: deep"),
+        (ValueError("x" * 1000), "ValueError: " + "x" * 288),
+    ],
+)  # fmt: skip
+def test_what_went_wrong_is_one_line(exc: BaseException, text: str) -> None:
+    assert one_line(exc) == text
