@@ -16,8 +16,9 @@ import pytest
 
 from tests.mesh.asking import until
 
-SHUTDOWN = 0x8004587D  # EXT4_IOC_SHUTDOWN: _IOR('X', 125, __u32), linux/fs/ext4/ext4.h
+SHUTDOWN = 0x8004587D  # EXT4_IOC_SHUTDOWN, XFS_IOC_GOINGDOWN: _IOR('X', 125, __u32), linux/fs/ext4/ext4.h
 NOLOGFLUSH = 2  # what is not on the disk yet is lost, as when the power goes
+_OPTIONS = {"ext4": "loop,commit=600", "xfs": "loop"}
 _MISSING = next((tool for tool in ("mkfs.ext4", "mount", "umount") if shutil.which(tool) is None), "")
 
 NEEDS_DISKS = [
@@ -28,19 +29,26 @@ NEEDS_DISKS = [
 
 
 class Disk:
-    """An ext4 filesystem in a file that writes back nothing by itself for ten minutes."""
+    """A filesystem in a file: ext4, which writes back nothing by itself for ten minutes, or xfs, of which nothing can be read
+    either once it is cut."""
 
-    def __init__(self, image: Path, mount_point: Path, size: int, inodes: int | None) -> None:
+    def __init__(
+        self, image: Path, mount_point: Path, size: int, inodes: int | None, kind: str = "ext4"
+    ) -> None:
+        self._kind = kind
         self._image = image
         self._mount_point = mount_point
         mount_point.mkdir(parents=True, exist_ok=True)
         with image.open("wb") as file:
             file.truncate(size)
-        _do("mkfs.ext4", "-q", *(("-N", str(inodes)) if inodes else ()), image)
+        _do(f"mkfs.{kind}", "-q", *(("-N", str(inodes)) if inodes else ()), image)
         self.mount()
 
     def mount(self) -> None:
-        _do("mount", "-o", "loop,commit=600", self._image, self._mount_point)
+        _do("mount", "-o", _OPTIONS[self._kind], self._image, self._mount_point)
+        device = self._mount_point.stat().st_dev  # asked now: once it is cut it answers nothing
+        number = f"{os.major(device)}:{os.minor(device)}"
+        self._alive = Path("/sys/fs", self._kind) / Path("/sys/dev/block", number).resolve().name
 
     def cut(self) -> None:
         """The power goes: from now on nothing reaches the disk any more."""
@@ -53,13 +61,8 @@ class Disk:
     def unmount(self) -> None:
         """Return when nobody holds it: a mount namespace that somebody made meanwhile keeps a copy of every mount, and
         the next mount would be the same filesystem, without power still."""
-        device = self._mount_point.stat().st_dev
-        alive = (
-            Path("/sys/fs/ext4")
-            / Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}").resolve().name
-        )
         _do("umount", self._mount_point)
-        until(lambda: not alive.exists(), f"nobody holds {self._image} any more", 60)
+        until(lambda: not self._alive.exists(), f"nobody holds {self._image} any more", 60)
 
     def remove(self) -> None:
         self.unmount()
@@ -77,7 +80,9 @@ def _do(*argv: str | Path) -> None:
 
 
 class MakeDisk(Protocol):
-    def __call__(self, mount_point: Path, size: int = ..., *, inodes: int | None = ...) -> Disk: ...
+    def __call__(
+        self, mount_point: Path, size: int = ..., *, inodes: int | None = ..., kind: str = ...
+    ) -> Disk: ...
 
 
 @pytest.fixture
@@ -86,8 +91,10 @@ def make_disk(tmp_path: Path) -> Iterator[MakeDisk]:
     torn down last, and a disk in use cannot be unmounted."""
     disks: list[Disk] = []
 
-    def make(mount_point: Path, size: int = 400 * 1024 * 1024, *, inodes: int | None = None) -> Disk:
-        disk = Disk(tmp_path / f"disk{len(disks)}", mount_point, size, inodes)
+    def make(
+        mount_point: Path, size: int = 400 * 1024 * 1024, *, inodes: int | None = None, kind: str = "ext4"
+    ) -> Disk:
+        disk = Disk(tmp_path / f"disk{len(disks)}", mount_point, size, inodes, kind)
         disks.append(disk)
         return disk
 
