@@ -15,6 +15,7 @@ from meshd.health.audit import Audit, why_unwritable
 from meshd.kubo import policy
 from meshd.kubo.rpc import Kubo
 from meshd.model import Phase, ServiceState
+from meshd.rounds import Rounds
 from tests.engines.machine import free_port, own_address, short_folder
 from tests.pins.fake_engines import FakeKubo
 from tests.waiting import until
@@ -74,6 +75,7 @@ class Looking:
             lambda: self.members,
             lambda: self.secrets,
             folder,
+            Rounds(),
         )
         self._task: asyncio.Task[None] | None = None
 

@@ -150,7 +150,7 @@ async def test_programs_that_are_missing_are_told_before_there_is_a_mesh(alone: 
     await until(lambda: alone.programs.unusable is not None)
     looking.cancel()
     await asyncio.wait([looking])
-    await alone._update_board()
+    await alone.update_board()
     (condition,) = [c for c in alone.board.conditions if c.code == "engine-missing"]
     assert condition.title == "cannot find ipfs"
     assert "make setup" in condition.hint

@@ -46,7 +46,7 @@ async def test_that_the_peer_api_has_no_port_is_told_until_it_has(node: Node) ->
     address = node.turns.overlay.address
     assert address is not None
     taken = socket.create_server((address, node.config.ports.peer))
-    turning = asyncio.create_task(node.turns.run())
+    turning = asyncio.create_task(node.turns.run(node.rounds))
     try:
         with taken:
             await until(lambda: node.turns.listen_error or node.peer_server.listening)
