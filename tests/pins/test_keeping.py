@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
@@ -12,7 +12,8 @@ from meshd import wire
 from meshd.errors import Code, MeshError
 from meshd.kubo.rpc import EMPTY_BLOCK
 from meshd.pins.pending import Pending
-from meshd.pins.uploads import ADDING
+from meshd.pins.storage import Room, Storage
+from meshd.pins.uploads import ADDING, Declared
 from meshd.wire import Confirmed
 from tests.mesh_room.nodes import Node
 from tests.pins.attic import Attic
@@ -286,3 +287,28 @@ async def test_what_was_let_go_is_collected_and_what_an_entry_keeps_is_not(attic
     await until(lambda: gone.root not in attic.fake_kubo.blocks)
     assert {kept.cid, kept.root} <= set(attic.fake_kubo.blocks)
     await ended(task)
+
+
+# -- before anything is read ---------------------------------------------------------------------------------------
+
+
+async def upload(attic: Attic) -> Code:
+    """Why an upload is refused; nothing of its body is read."""
+
+    async def body() -> AsyncIterator[bytes]:
+        pytest.fail("it was read")
+        yield b""
+
+    declared = Declared("minutes", directory=False, size=50, files=1)
+    with pytest.raises(MeshError) as caught:
+        await attic.pins.adder.upload(body(), "multipart/form-data; boundary=x", declared, 1, Told())
+    assert attic.fake_kubo.asked == []
+    return caught.value.code
+
+
+async def test_an_upload_is_refused_before_it_is_read(attic: Attic, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Storage, "room", lambda _: Room(1000, 149, 100, None))
+        assert await upload(attic) is Code.DISK_FLOOR, "50 bytes, and there is room for 49"
+    await attic.store.forget(attic.node.fingerprint, by=attic.node.fingerprint)
+    assert await upload(attic) is Code.FORGOTTEN
