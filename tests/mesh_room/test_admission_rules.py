@@ -5,10 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from meshd.errors import Code
-from meshd.mesh import roster
+from meshd.errors import Code, MeshError
+from meshd.mesh import certificate, roster
 from meshd.mesh.admission import why_unusable
+from meshd.mesh.secret_store import SecretStore
 from meshd.mesh.secrets import Secrets
 from meshd.mesh.store import MeshStore
 from meshd.wire import Admitted
@@ -66,3 +70,61 @@ async def test_a_zerotier_address_that_is_none_is_not_taken(pair: Pair, address:
     roster.check_member(member.model_copy(update={"zerotier": "8056c2e21c"}))
     with pytest.raises(ValueError, match="ZeroTier"):
         roster.check_member(member.model_copy(update={"zerotier": address}))
+
+
+async def test_a_statement_that_cannot_be_is_left_out_of_an_answer_too(pair: Pair, tmp_path: Path) -> None:
+    attic, barn = pair
+    told = answer(attic)
+    wrong = attic.store.me().model_copy(update={"zerotier": "nonsense"})
+    told.roster.members = [wrong, attic.view_of(barn)]
+    folder = tmp_path / "anew"
+    folder.mkdir()
+    anew = MeshStore(folder, barn.fingerprint)
+    await anew.adopt(told)
+    assert [member.name for member in anew.members()] == ["barn"]
+
+
+# -- certificates and secrets --------------------------------------------------------------------------------------
+
+
+async def test_a_certificate_that_its_own_key_did_not_sign_is_refused(pair: Pair) -> None:
+    loaded = x509.load_pem_x509_certificate(pair[0].identity.certificate.encode())
+    der = loaded.public_bytes(serialization.Encoding.DER)
+    forged = x509.load_der_x509_certificate(der[:-1] + bytes([der[-1] ^ 1]))
+    with pytest.raises(ValueError, match="not signed by its own key"):
+        certificate.check(forged.public_bytes(serialization.Encoding.PEM).decode())
+
+
+def test_a_certificate_that_could_make_others_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a trust anchor it would let in whomever it signs."""
+    constraints = x509.BasicConstraints
+    with monkeypatch.context() as patch:
+        patch.setattr(x509, "BasicConstraints", lambda **_: constraints(ca=True, path_length=None))
+        made = certificate.make(Ed25519PrivateKey.generate())
+    with pytest.raises(ValueError, match="authority over other certificates"):
+        certificate.check(made)
+
+
+@pytest.mark.parametrize("secret", ["", "0" * 63, "g" * 64, "A" * 64, "0" * 65])
+def test_a_cluster_secret_that_is_none_is_refused_and_not_quoted(secret: str) -> None:
+    with pytest.raises(ValueError, match=r"^the cluster secret is not 64 hex digits$"):
+        Secrets(Secrets.generate().swarm_key, secret)
+
+
+def test_leaving_takes_the_cluster_s_settings_out_of_memory_too(tmp_path: Path) -> None:
+    """The cluster's secret is in them."""
+    (tmp_path / "service.json").touch()
+    SecretStore(tmp_path / "state", tmp_path, lambda _: None).erase()
+    assert not (tmp_path / "service.json").exists()
+
+
+def test_what_the_owner_hands_over_for_another_mesh_is_not_taken_for_this_one_s(tmp_path: Path) -> None:
+    handed, joined = Secrets.generate(), Secrets.generate()
+    for name, text in (("swarm.key", handed.swarm_key), ("cluster.secret", handed.cluster_secret)):
+        (tmp_path / name).write_text(text)
+    store = SecretStore(tmp_path / "state", tmp_path, lambda _: str(tmp_path))
+    store.save(handed)
+    with pytest.raises(MeshError) as caught:
+        store.save(joined)
+    assert caught.value.code is Code.BAD_STATE
+    assert "another mesh's" in caught.value.detail

@@ -203,30 +203,15 @@ async def test_who_somebody_is_is_asked_from_the_overlay_address(pair: Pair, mak
 
 
 async def test_where_it_is_sent_on_to_nobody_goes(pair: Pair, make_node: MakeNode) -> None:
-    """A member that was taken over could have another node call wherever it likes, from inside the overlay."""
-    attic, barn = pair
+    """A node that was taken over could have others call whatever it likes, from inside the overlay."""
+    _, barn = pair
     async with lying(make_node("rogue")) as rogue:
-        goal = f"https://{attic.listen}:{attic.port}/hello"
-        rogue.say = lambda _: web.Response(status=307, headers={"Location": goal})
-        with pytest.MonkeyPatch.context() as patch:
-            handler = attic.server._routes["GET", "/hello"].handler
-            asked: list[str] = []
-
-            async def noted(call: Call) -> Any:
-                asked.append(call.remote)
-                return await handler(call)
-
-            patch.setitem(
-                attic.server._routes,
-                ("GET", "/hello"),
-                attic.server._routes["GET", "/hello"]._replace(handler=noted),
-            )
-            refusal = await refusal_of(
-                barn.peers.challenge(rogue.node.listen, rogue.port, rogue.node.fingerprint)
-            )
+        rogue.say = lambda _: web.Response(status=307, headers={"Location": "/elsewhere"})
+        refusal = await refusal_of(
+            barn.peers.challenge(rogue.node.listen, rogue.port, rogue.node.fingerprint)
+        )
     assert refusal.code is Code.PEER_UNREACHABLE
-    assert [path for _, path in rogue.calls] == ["/challenge"], "once, and nothing afterwards"
-    assert asked == []
+    assert [path for _, path in rogue.calls] == ["/challenge"]
 
 
 async def test_an_answer_that_is_too_long_is_not_read_to_its_end(
