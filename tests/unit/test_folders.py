@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import psutil
 import pytest
 
 from meshd import files
 from meshd.errors import Code, MeshError
+from meshd.supervise import sockets
 
 
 def modes(folder: Path) -> dict[str, int]:
@@ -59,3 +61,35 @@ def test_a_folder_of_another_user_is_refused_whatever_root_may(
     assert caught.value.code is Code.BAD_STATE
     assert f"cannot use {tmp_path / whose}" in caught.value.title
     assert "it belongs to" in caught.value.detail
+
+
+def test_two_daemons_do_not_hold_one_folder(tmp_path: Path) -> None:
+    with files.only_daemon(tmp_path):
+        with pytest.raises(MeshError) as caught, files.only_daemon(tmp_path):
+            pytest.fail("there are two")
+        assert caught.value.code is Code.BUSY
+    with files.only_daemon(tmp_path):
+        """It is free again."""
+
+
+def test_a_folder_is_emptied_and_what_a_link_in_it_leads_to_is_not(tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    (kept / "below").mkdir(parents=True)
+    folder = tmp_path / "kubo"
+    (folder / "blocks").mkdir(parents=True)
+    (folder / "link").symlink_to(kept)
+    files.empty(folder)
+    assert list(folder.iterdir()) == []
+    assert (kept / "below").is_dir()
+
+
+def test_where_the_sockets_of_a_program_may_not_be_seen_it_is_not_called_clean(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def denied(*_: object, **__: object) -> None:
+        raise psutil.AccessDenied(1)
+
+    monkeypatch.setattr(psutil.Process, "net_connections", denied)
+    with pytest.raises(MeshError) as caught:
+        sockets.of_process(os.getpid())
+    assert caught.value.code is Code.DENIED

@@ -177,6 +177,14 @@ def test_an_address_that_has_changed_is_found() -> None:
         ("Swarm.Transports.Network.WebTransport", False),
         ("Swarm.Transports.Network.Websocket", False),
         ("Version.SwarmCheckEnabled", False),
+        ("API.Authorizations", {}),
+        ("Experimental.FilestoreEnabled", False),
+        ("Experimental.Libp2pStreamMounting", False),
+        ("Experimental.P2pHttpProxy", False),
+        ("Experimental.UrlstoreEnabled", False),
+        ("Gateway.NoFetch", True),
+        ("Pubsub.Enabled", False),
+        ("Swarm.Transports.Network.Relay", False),
     ],
 )
 def test_what_would_reach_out_of_the_mesh_is_off_whatever_the_table_says(key: str, value: Any) -> None:
