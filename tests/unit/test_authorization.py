@@ -21,7 +21,7 @@ from aiohttp import web
 
 from meshd import config, files
 from meshd.config import Control
-from meshd.control.access import Access, Caller, Gatekeeper
+from meshd.control.access import Access, Caller, Gatekeeper, caller_of
 from meshd.control.routes import table
 from meshd.control.server import ControlServer, Route
 from meshd.errors import Code, MeshError
@@ -235,11 +235,11 @@ def _why_not_in_a_group() -> str:
     return ""
 
 
-def in_groups(gids: Iterable[int], *command: str) -> list[str]:
+def in_groups(gids: Iterable[int], *command: str, primary: int = STRANGER) -> list[str]:
     """The command as somebody who is in these groups beside its own. It may read all files, as Python may be in a folder
     of root's: of that the gatekeeper knows nothing."""
     groups = ",".join(str(gid) for gid in gids)
-    who = [f"--reuid={STRANGER}", f"--regid={STRANGER}", f"--groups={groups}" if groups else "--clear-groups"]
+    who = [f"--reuid={STRANGER}", f"--regid={primary}", f"--groups={groups}" if groups else "--clear-groups"]
     read_all = ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
     return ["setpriv", *who, *read_all, "--", *command]
 
@@ -303,6 +303,23 @@ async def test_on_every_route_a_process_is_answered_by_its_groups(gids: list[int
     )  # the room has no openapi
 
 
+@pytest.mark.root
+@pytest.mark.usefixtures("groups_can_be_set")
+async def test_the_group_that_a_process_has_as_its_first_counts_too() -> None:
+    with short_folder() as folder, socket.socket(socket.AF_UNIX) as listener:
+        folder.chmod(0o755)
+        listener.bind(str(folder / "s"))
+        (folder / "s").chmod(0o666)
+        listener.listen()
+        connects = "import socket, sys; made = socket.socket(socket.AF_UNIX); made.connect(sys.argv[1]); made.recv(1)"
+        command = in_groups([], sys.executable, "-c", connects, str(folder / "s"), primary=READERS.gr_gid)
+        process = await asyncio.create_subprocess_exec(*command)
+        connection, _ = await asyncio.to_thread(listener.accept)
+        with connection:
+            assert READERS.gr_gid in caller_of(connection).groups
+        await process.wait()
+
+
 # -- as a person sees it -------------------------------------------------------------------------------------------
 
 
@@ -362,7 +379,7 @@ CHANGES = [
     ("invite", "--revoke", "x"),
     ("leave", "--yes", "--force"),
     ("forget", "attic", "--yes", "--force"),
-    ("pin", str(REPOSITORY / "README.md")),
+    ("pin", __file__),
     ("rm", "x"),
     ("rm", "--now", "x"),
     ("restore", "x"),
