@@ -66,7 +66,13 @@ class Library:
         async def there() -> bool:
             return await self.node.cluster.allocation(pin.cid) is not None
 
+        async def pinned() -> bool:
+            return pin.cid in {p.cid for p in await self.node.kubo.pins()}
+
         await until(there, 20)
+        await until(
+            pinned, 20
+        )  # the cluster has it pinned in its own time: also after a test has unpinned it
         return pin
 
     async def read(self, reference: str, path: str = "") -> bytes:
