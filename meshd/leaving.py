@@ -6,8 +6,6 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-import structlog
-
 from meshd import files, wire
 from meshd.config import Config
 from meshd.errors import Code, MeshError
@@ -20,13 +18,10 @@ from meshd.pins.parts import Pins
 from meshd.turns import Turns
 
 _STOP_S = 60.0
-_LOOKS = 5  # at who holds what, where others begin to leave meanwhile
 _FILES = (
     *("trash.db", "trash.db-wal", "trash.db-shm"),
     *("trash.json", "notices.json", "pending.json", "seen.json", "addresses.json"),
 )
-
-_LOG = structlog.get_logger(part="leaving")
 
 Emit = Callable[[wire.Wire], Awaitable[None]]
 
@@ -108,50 +103,18 @@ class Leaving:
         try:
             await self._pins.uploads.abort_all()
             if not force:
-                await self.drain(emit)
+                await self._pins.departure.hand_over(emit, self._membership.exchange)
             await self._membership.say_goodbye(_detached(emit))
         except BaseException:
             if not self._store.forgotten:
                 self._pins.uploads.closed = False
             raise
 
-    async def drain(self, emit: Emit) -> None:
-        """Say that this node leaves, and see what is here on those that stay. Raises MeshError; then it stays."""
-        await self._store.set_leaving(True)
-        try:
-            await self._pins.departure.drain(emit, self._membership.exchange)
-        except BaseException as exc:
-            await self._stay()
-            if isinstance(
-                exc, MeshError
-            ):  # else meshd stops or nobody listens: the heartbeat tells the others
-                await self._membership.exchange(self._store.peers())
-            raise
-
-    async def _stay(self) -> None:
-        """Take the mark back. Where it cannot be written now it is with the next statement about this node."""
-        try:
-            await self._store.set_leaving(False)
-        except MeshError as exc:
-            _LOG.warning("cannot write down that this node stays", error=str(exc))
-
     async def forget(self, name: str, *, force: bool) -> wire.Forgotten:
-        """Have the mesh forget a member. Raises MeshError NOT_FOUND; and, unless `force`, LAST_COPY."""
-        for _ in range(_LOOKS):
-            relying_on: set[str] = set()
-            if not force:
-                relying_on = await self._pins.departure.check_forget(name, self._membership.exchange)
-            try:
-                return await self._membership.forget(name, relying_on)
-            except MeshError as exc:
-                if exc.code is not Code.BUSY:
-                    raise
-        raise MeshError(
-            Code.BUSY,
-            f"cannot forget {name} now",
-            "other nodes are leaving at this moment",
-            f"meshctl forget {name}",
-        )
+        """Have the mesh forget a member. Raises MeshError NOT_FOUND; and, unless `force`, LAST_COPY, BUSY."""
+        if force:
+            return await self._membership.forget(name)
+        return await self._pins.departure.forget(name, self._membership.exchange, self._membership.forget)
 
     async def _leave_network(self, network: str, emit: Emit) -> None:
         try:

@@ -12,6 +12,8 @@ import dataclasses
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+import structlog
+
 from meshd import wire
 from meshd.cluster.rest import Cluster
 from meshd.errors import Code, MeshError
@@ -25,9 +27,18 @@ from meshd.wire import Copy, Member
 _SHOWN = 5
 _AT_ONCE = 20  # entries that are handed over at a time
 _ROUNDS_WITHOUT_GAIN = 20  # each follows a change that another node made meanwhile
+_LOOKS = 5  # at who holds what, where others begin to leave meanwhile
+
+_LOG = structlog.get_logger(part="leaving")
 
 Exchange = Callable[[Iterable[Member]], Awaitable[set[str]]]
 """Gives these members this node's roster and takes theirs; the fingerprints of those that have it now."""
+
+Forget = Callable[[str, set[str]], Awaitable[wire.Forgotten]]
+"""States that the member of this name is none any more, relying on the copies of these fingerprints.
+
+Raises MeshError BUSY where one of them leaves or was forgotten meanwhile; then nothing is stated.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +75,28 @@ class Departure:
         self._copies = copies
         self._keeper = keeper
 
+    async def hand_over(self, emit: Emit, exchange: Exchange) -> None:
+        """Say that this node leaves, and see what is here on those that stay.
+
+        Raises MeshError LAST_COPY, FEWER_COPIES. Then the node stays, as where it is cut off, and the others know.
+        """
+        await self._store.set_leaving(True)
+        try:
+            await self.drain(emit, exchange)
+        except BaseException as exc:
+            await self._stay()
+            # Where it is cut off, meshd stops or nobody listens: the heartbeat tells the others.
+            if isinstance(exc, MeshError):
+                await exchange(self._store.peers())
+            raise
+
+    async def _stay(self) -> None:
+        """Take the mark back. Where it cannot be written now it is with the next statement about this node."""
+        try:
+            await self._store.set_leaving(False)
+        except MeshError as exc:
+            _LOG.warning("cannot write down that this node stays", error=str(exc))
+
     async def drain(self, emit: Emit, exchange: Exchange) -> None:
         """Before this node leaves, which its statement in the roster says: every entry has its copies elsewhere.
 
@@ -84,7 +117,7 @@ class Departure:
             await emit(
                 wire.StepEvent(message=f"copying {_names([s.pin for s in short])} to other nodes first")
             )
-            stuck = await self._hand_over(short, [m for m in staying if m.fingerprint in heard], tried, emit)
+            stuck = await self._copy(short, [m for m in staying if m.fingerprint in heard], tried, emit)
             if stuck or idle > _ROUNDS_WITHOUT_GAIN:
                 raise self._refusal(stuck or short, staying, heard, tried)
 
@@ -103,7 +136,7 @@ class Departure:
             cid: {m.fingerprint: c for m, c in zip(members, row, strict=True)} for cid, row in table.items()
         }
 
-    async def _hand_over(
+    async def _copy(
         self, short: list[Short], staying: Sequence[Member], tried: dict[str, dict[str, str]], emit: Emit
     ) -> list[Short]:
         """One attempt for each; those for which there is no node left to try. tried: by CID and fingerprint, why not."""
@@ -114,7 +147,7 @@ class Departure:
         async def work() -> None:
             nonlocal done
             for one in waiting:
-                if not await self._hand_over_one(one, staying, tried.setdefault(one.pin.cid, {})):
+                if not await self._copy_one(one, staying, tried.setdefault(one.pin.cid, {})):
                     stuck.append(one)
                 done += 1
                 if done % 100 == 0:
@@ -125,7 +158,7 @@ class Departure:
                 group.create_task(work())
         return stuck
 
-    async def _hand_over_one(self, short: Short, staying: Sequence[Member], out: dict[str, str]) -> bool:
+    async def _copy_one(self, short: Short, staying: Sequence[Member], out: dict[str, str]) -> bool:
         """Have another copy made and wait for it; False where nobody is left to ask. out: who was tried, and why not."""
         pin, by_id = short.pin, {m.cluster_id: m for m in staying if m.fingerprint not in out}
         able = [
@@ -180,6 +213,25 @@ class Departure:
             "cannot leave",
             "; ".join(said),
             f"see who is there: meshctl peers; or: meshctl leave --force ({force})",
+        )
+
+    async def forget(self, name: str, exchange: Exchange, forget: Forget) -> wire.Forgotten:
+        """Have the mesh forget a member once nobody needs it; look anew where others begin to leave meanwhile.
+
+        Raises MeshError LAST_COPY, BUSY, and what `forget` raises; then the member is one.
+        """
+        for _ in range(_LOOKS):
+            relying_on = await self.check_forget(name, exchange)
+            try:
+                return await forget(name, relying_on)
+            except MeshError as exc:
+                if exc.code is not Code.BUSY:
+                    raise
+        raise MeshError(
+            Code.BUSY,
+            f"cannot forget {name} now",
+            "other nodes are leaving at this moment",
+            f"meshctl forget {name}",
         )
 
     async def check_forget(self, name: str, exchange: Exchange) -> set[str]:

@@ -215,13 +215,10 @@ class Host:
     # -- leaving ---------------------------------------------------------------------------------------------------
 
     async def leave(self) -> MeshError | None:
-        """As `Leaving.leave` does it; what it was refused with."""
-        await self.store.set_leaving(True)
+        """Hand over, say goodbye, and be gone; what it was refused with."""
         try:
-            await self.departure.drain(self._say, self.exchange)
+            await self.departure.hand_over(self._say, self.exchange)
         except MeshError as exc:
-            await self.store.set_leaving(False)
-            await self.exchange(self.store.peers())
             return exc
         everyone = self.store.peers()
         await self.store.forget(self.fingerprint, by=self.fingerprint)
@@ -231,22 +228,19 @@ class Host:
         return None
 
     async def forget(self, name: str) -> None:
-        """As `Leaving.forget` does it: somebody shuts the node out, and nobody gets anything from it any more."""
-        while True:
-            relying_on = await self.departure.check_forget(name, self.exchange)
-            member = self.store.by_name(name)
-            assert member is not None
-            try:
-                await self.store.forget(member.fingerprint, by=self.fingerprint, relying_on=relying_on)
-            except MeshError as exc:
-                if exc.code is not Code.BUSY:
-                    raise
-                continue
-            out = self.world.nodes[name]
-            out.gone = True
-            out.held.clear()
-            await self.exchange(self.store.peers())
-            return
+        """Somebody shuts a node out, and nobody gets anything from it any more. Raises MeshError as the real one."""
+        await self.departure.forget(name, self.exchange, self.state_forgotten)
+
+    async def state_forgotten(self, name: str, relying_on: set[str]) -> wire.Forgotten:
+        """As `Membership.forget` does."""
+        member = self.store.by_name(name)
+        assert member is not None
+        await self.store.forget(member.fingerprint, by=self.fingerprint, relying_on=relying_on)
+        out = self.world.nodes[name]
+        out.gone = True
+        out.held.clear()
+        await self.exchange(self.store.peers())
+        return wire.Forgotten(name=name)
 
     async def _say(self, event: wire.Wire) -> None:
         self.said.append(getattr(event, "message", ""))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from meshd import wire
 from meshd.errors import Code, MeshError
 from meshd.pins.copies import Copies
 from tests.unit.departing import Host, World
@@ -218,4 +219,36 @@ async def test_nobody_is_forgotten_relying_on_one_who_leaves(tmp_path: Path) -> 
         await attic.store.forget(cellar.fingerprint, by=attic.fingerprint, relying_on=relying_on)
     assert caught.value.code is Code.BUSY
     assert not attic.store.by_fingerprint(cellar.fingerprint).forgotten  # type: ignore[union-attr]
+    await _ended(world)
+
+
+async def test_where_one_that_was_relied_on_begins_to_leave_it_is_looked_at_anew(tmp_path: Path) -> None:
+    world = await World(tmp_path).build("attic", "barn", "cellar", "dairy")
+    world.pin("c0", "barn", "cellar", "dairy", wanted=3)
+    attic, barn = world.nodes["attic"], world.nodes["barn"]
+    relied: list[set[str]] = []
+
+    async def barn_leaves_meanwhile(name: str, relying_on: set[str]) -> wire.Forgotten:
+        relied.append(relying_on)
+        if len(relied) == 1:
+            await barn.store.set_leaving(True)
+            await barn.exchange(barn.store.peers())
+        return await attic.state_forgotten(name, relying_on)
+
+    await attic.departure.forget("cellar", attic.exchange, barn_leaves_meanwhile)
+    assert [barn.fingerprint in each for each in relied] == [True, False]
+    assert world.nodes["cellar"].gone
+    await _ended(world)
+
+
+async def test_where_others_go_on_leaving_forget_gives_up_and_says_what_to_type(tmp_path: Path) -> None:
+    world = await World(tmp_path).build("attic", "barn")
+    attic = world.nodes["attic"]
+
+    async def busy(name: str, relying_on: set[str]) -> wire.Forgotten:
+        raise MeshError(Code.BUSY, "cannot forget that node now")
+
+    with pytest.raises(MeshError) as caught:
+        await attic.departure.forget("barn", attic.exchange, busy)
+    assert (caught.value.code, caught.value.hint) == (Code.BUSY, "meshctl forget barn")
     await _ended(world)
