@@ -1,19 +1,30 @@
-"""Three nodes, of which the first one's room `pins` is under test."""
+"""The room `pins` under test: of the first of three nodes (`attic`), or of a node that is a mesh alone (`pins`)."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from meshd import config, wire
+from meshd.cluster.rest import Cluster
+from meshd.kubo.rpc import Kubo
 from meshd.mesh.identity import Identity
+from meshd.mesh.peers import Peers
+from meshd.mesh.store import MeshStore
+from meshd.pins.parts import Outside, Pins
 from tests.engines.machine import short_folder
 from tests.mesh_room.conftest import clock, make_node
 from tests.mesh_room.nodes import Node
 from tests.pins.attic import Attic
+from tests.pins.fake_engines import FakeCluster, FakeKubo, cid_of
+from tests.pins.told import Told
 
 __all__ = ["clock", "make_node"]
+
+CLUSTER_ID = "12D3KooWattic"
+CONTENT = cid_of(b"the content")  # another node has it
 
 MakeAttic = Callable[..., Awaitable[Attic]]
 
@@ -66,3 +77,90 @@ def barn(nodes: tuple[Node, Node, Node]) -> Node:
 @pytest.fixture
 def cellar(nodes: tuple[Node, Node, Node]) -> Node:
     return nodes[2]
+
+
+# -- a node alone --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sockets() -> Iterator[Path]:
+    with short_folder() as folder:
+        yield folder
+
+
+@pytest.fixture
+async def kubo(sockets: Path) -> AsyncIterator[FakeKubo]:
+    made = FakeKubo(sockets / "kubo.sock")
+    made.elsewhere[CONTENT] = None
+    await made.start()
+    yield made
+    await made.stop()
+
+
+@pytest.fixture
+async def cluster(sockets: Path) -> AsyncIterator[FakeCluster]:
+    made = FakeCluster(sockets / "cluster.sock")
+    made.with_room = {CLUSTER_ID}
+    await made.start()
+    yield made
+    await made.stop()
+
+
+@pytest.fixture
+async def client(cluster: FakeCluster) -> AsyncIterator[Cluster]:
+    made = Cluster(cluster.socket)
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> MeshStore:
+    """A mesh of this node, attic, alone."""
+    own = tmp_path / "own"
+    own.mkdir()
+    identity = Identity.load_or_create(own)
+    made = MeshStore(own, identity.fingerprint)
+    facts = wire.Joiner(
+        name="attic",
+        certificate=identity.certificate,
+        address="127.0.0.1",
+        peer_port=1,
+        swarm_port=2,
+        cluster_port=3,
+        kubo_id="12D3KooWkubo",
+        cluster_id=CLUSTER_ID,
+    )
+    await made.create("archive", facts)
+    return made
+
+
+@pytest.fixture
+async def pins(
+    kubo: FakeKubo, client: Cluster, store: MeshStore, tmp_path: Path, sockets: Path
+) -> AsyncIterator[Pins]:
+    state = tmp_path / "state"
+    state.mkdir()
+    text = f'[paths]\nstate = "{state}"\nrun = "{sockets}"\n[storage]\nreserve = "0B"\n[pins]\ntrash = "1s"\n'
+    peers = Peers(Identity.load_or_create(tmp_path / "own"), lambda: "127.0.0.1")
+    http = Kubo(kubo.socket)
+    made = Pins(
+        Outside(
+            config=config.parse(text, "the test"),
+            store=store,
+            peers=peers,
+            kubo=http,
+            cluster=client,
+            content=(state,),
+            peer_states=lambda: (),
+            ready=lambda: True,
+        )
+    )
+    yield made
+    await made.stop()
+    await peers.close()
+    await http.close()
+
+
+@pytest.fixture
+def told() -> Told:
+    return Told()

@@ -6,10 +6,11 @@ only in a mesh of many, a test does by hand: `pins`, `blocks`, `elsewhere` and `
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,30 +30,68 @@ def cid_of(content: bytes) -> str:
 
 
 class _Server:
+    """asked: the commands that came, in their order. fails: command -> what it is answered with, as an error.
+    away: the commands whose connection is closed without an answer."""
+
     def __init__(self, socket: Path) -> None:
         self.socket = socket
+        self.asked: list[str] = []
+        self.fails: dict[str, str] = {}
+        self.away: set[str] = set()
+        self.began: dict[str, asyncio.Event] = {}
+        self._holds: dict[str, asyncio.Event] = {}
         self._runner: web.AppRunner | None = None
 
-    def _app(self) -> web.Application:
-        raise NotImplementedError
-
     async def start(self) -> None:
-        self._runner = web.AppRunner(self._app(), access_log=None, shutdown_timeout=0.1)
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", self._serve)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
         await web.UnixSite(self._runner, str(self.socket)).start()
 
     async def stop(self) -> None:
+        for event in self._holds.values():
+            event.set()
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
         self.socket.unlink(missing_ok=True)
 
+    def hold(self, command: str) -> asyncio.Event:
+        """Answer `command` only once the returned event is set; `began[command]` is set when it was asked."""
+        self.began[command] = asyncio.Event()
+        self._holds[command] = asyncio.Event()
+        return self._holds[command]
+
+    async def _serve(self, request: web.Request) -> web.StreamResponse:
+        command = self.command(request)
+        self.asked.append(command)
+        if command in self.away:
+            assert request.transport is not None
+            request.transport.abort()
+            return web.Response()
+        if command in self._holds:
+            self.began[command].set()
+            await self._holds[command].wait()
+        if command in self.fails:
+            return self.error(self.fails[command])
+        return await self.answer(command, request)
+
+    def command(self, request: web.Request) -> str:
+        """What `asked`, `fails`, `away` and `hold` call it."""
+        raise NotImplementedError
+
+    def error(self, message: str) -> web.Response:
+        raise NotImplementedError
+
+    async def answer(self, command: str, request: web.Request) -> web.StreamResponse:
+        raise NotImplementedError
+
 
 class FakeKubo(_Server):
     """blocks: what is here, CID -> dag-json. elsewhere: what other nodes have. pins: CID -> name.
 
-    asked: the commands that came. fails: command -> what it is answered with, as an error. settings: its config.
-    peers: to whom it is connected, peer id -> multiaddr.
+    settings: its config. peers: to whom it is connected, peer id -> multiaddr. A command is called `pin/add`.
     """
 
     def __init__(self, socket: Path) -> None:
@@ -60,15 +99,14 @@ class FakeKubo(_Server):
         self.blocks: dict[str, Any] = {}
         self.elsewhere: dict[str, Any] = {}
         self.pins: dict[str, str] = {}
-        self.asked: list[str] = []
-        self.fails: dict[str, str] = {}
         self.settings: dict[str, Any] = {"Addresses": {"Gateway": []}}
         self.peers: dict[str, str] = {}
 
-    def _app(self) -> web.Application:
-        app = web.Application()
-        app.router.add_post("/api/v0/{command:.*}", self._answer)
-        return app
+    def command(self, request: web.Request) -> str:
+        return request.path.removeprefix("/api/v0/")
+
+    def error(self, message: str) -> web.Response:
+        return _error(message)
 
     def put(self, document: dict[str, Any]) -> str:
         """Have that node, not pinned."""
@@ -76,11 +114,7 @@ class FakeKubo(_Server):
         self.blocks[cid] = document
         return cid
 
-    async def _answer(self, request: web.Request) -> web.StreamResponse:
-        command = request.match_info["command"]
-        self.asked.append(command)
-        if command in self.fails:
-            return _error(self.fails[command])
+    async def answer(self, command: str, request: web.Request) -> web.StreamResponse:
         commands: dict[str, Callable[[web.Request], Awaitable[web.StreamResponse]]] = {
             "pin/add": self._pin_add,
             "pin/rm": self._pin_rm,
@@ -103,10 +137,17 @@ class FakeKubo(_Server):
             self.blocks[cid] = self.elsewhere[cid]
         return cid in self.blocks
 
+    def _root(self, cid: str) -> str:
+        """The content that an entry links to, "" where it is none."""
+        node = self.blocks.get(cid)
+        root = node.get("root") if isinstance(node, dict) else None
+        return str(root["/"]) if isinstance(root, dict) else ""
+
     async def _pin_add(self, request: web.Request) -> web.StreamResponse:
         cid = request.query["arg"]
         if not self._fetch(cid):
             return _error("context deadline exceeded")
+        self._fetch(self._root(cid))
         self.pins[cid] = request.query.get("name", "")
         lines = [{"Progress": 1}] if request.query.get("progress") == "true" else []
         return _lines([*lines, {"Pins": [cid]}])
@@ -151,11 +192,7 @@ class FakeKubo(_Server):
         return web.json_response({"Hash": cid, "Size": 50, "CumulativeSize": 58, "Type": "file", "Mode": "0"})
 
     async def _gc(self, _: web.Request) -> web.StreamResponse:
-        reached = set(self.pins)
-        for cid in self.pins:
-            node = self.blocks.get(cid)
-            root = node.get("root") if isinstance(node, dict) else None
-            reached |= {root["/"]} if isinstance(root, dict) else set()
+        reached = {each for cid in self.pins for each in (cid, self._root(cid))}
         gone = [cid for cid in self.blocks if cid not in reached]
         for cid in gone:
             del self.blocks[cid]
@@ -176,8 +213,9 @@ class FakeCluster(_Server):
     """records: the pinset, CID -> the cluster's own document of it. with_room: who can be allocated to.
 
     commits: whether what it takes gets into the pinset. refuses: what each pin is answered with, as an error.
-    posted: the CIDs it was told to pin, each time. pinned: called with each new record. listed: called once, after the
-    pinset was read by somebody, who then goes on with what is old.
+    fails_for: CIDs about which nothing can be asked. posted: the CIDs it was told to pin, each time.
+    pinned: called with each new record. listed: called once, after the pinset was read by somebody, who then goes on with
+    what is old. A command is called `GET allocations`, or `GET allocations/one` where it is about one CID.
     """
 
     def __init__(self, socket: Path) -> None:
@@ -186,63 +224,72 @@ class FakeCluster(_Server):
         self.with_room: set[str] = set()
         self.commits = True
         self.refuses = ""
+        self.fails_for: set[str] = set()
         self.posted: list[str] = []
         self.pinned: Callable[[dict[str, Any]], None] = lambda record: None
         self.listed: Hook = _nothing
 
-    def _app(self) -> web.Application:
-        app = web.Application()
-        app.router.add_get("/allocations", self._allocations)
-        app.router.add_get("/allocations/{cid}", self._allocation)
-        app.router.add_post("/pins/{cid}", self._pin)
-        app.router.add_delete("/pins/{cid}", self._unpin)
-        app.router.add_get("/monitor/metrics/freespace", self._free)
-        return app
+    def command(self, request: web.Request) -> str:
+        kind, _, rest = request.path.removeprefix("/").partition("/")
+        return f"{request.method} {kind}/one" if rest and kind != "monitor" else f"{request.method} {kind}"
 
-    async def _allocations(self, _: web.Request) -> web.StreamResponse:
+    def error(self, message: str) -> web.Response:
+        return web.json_response({"code": 500, "message": message}, status=500)
+
+    async def answer(self, command: str, request: web.Request) -> web.StreamResponse:
+        cid = request.path.rpartition("/")[2]
+        if cid in self.fails_for:
+            return self.error("it fails")
+        if command == "GET allocations":
+            return await self._allocations()
+        if command == "GET allocations/one":
+            return web.json_response(self.records[cid]) if cid in self.records else _no_record()
+        if command == "POST pins/one":
+            return self._pin(cid, request.query)
+        if command == "DELETE pins/one":
+            return self._unpin(cid)
+        if command == "GET monitor":
+            return web.json_response([{"peer": peer, "valid": True} for peer in sorted(self.with_room)])
+        return _no_record()
+
+    async def _allocations(self) -> web.Response:
         answer = _lines(list(self.records.values())) if self.records else web.Response(status=204)
         hook, self.listed = self.listed, _nothing
         await hook()
         return answer
 
-    async def _allocation(self, request: web.Request) -> web.StreamResponse:
-        record = self.records.get(request.match_info["cid"])
-        if record is None:
-            return web.json_response({"code": 404, "message": "not found"}, status=404)
-        return web.json_response(record)
-
-    async def _pin(self, request: web.Request) -> web.StreamResponse:
-        cid, query = request.match_info["cid"], request.query
+    def _pin(self, cid: str, asked: Mapping[str, str]) -> web.Response:
         self.posted.append(cid)
-        allocations = [a for a in query.get("user-allocations", "").split(",") if a]
-        if self.refuses or not self.with_room.issuperset(allocations):
-            text = self.refuses or "not enough peers to allocate CID"
-            return web.json_response({"code": 500, "message": text}, status=500)
-        record = {
-            "cid": cid,
-            "name": query.get("name", ""),
-            "allocations": allocations,
-            "replication_factor_max": int(query.get("replication-max", "-1")),
-            "metadata": {
-                key.removeprefix("meta-"): value for key, value in query.items() if key.startswith("meta-")
-            },
-        }
+        record = record_of(cid, asked)
+        if self.refuses or not self.with_room.issuperset(record["allocations"]):
+            return self.error(self.refuses or "not enough peers to allocate CID")
         if self.commits:
             self.records[cid] = record
             self.pinned(record)
         return web.json_response(record)
 
-    async def _unpin(self, request: web.Request) -> web.StreamResponse:
-        cid = request.match_info["cid"]
+    def _unpin(self, cid: str) -> web.Response:
         record = self.records.get(cid)
         if record is None:
-            return web.json_response({"code": 404, "message": "not found"}, status=404)
+            return _no_record()
         if self.commits:
             del self.records[cid]
         return web.json_response(record)
 
-    async def _free(self, _: web.Request) -> web.StreamResponse:
-        return web.json_response([{"peer": peer, "valid": True} for peer in sorted(self.with_room)])
+
+def record_of(cid: str, asked: Mapping[str, str]) -> dict[str, Any]:
+    """The record that a POST of these parameters leaves."""
+    return {
+        "cid": cid,
+        "name": asked.get("name", ""),
+        "allocations": [a for a in asked.get("user-allocations", "").split(",") if a],
+        "replication_factor_max": int(asked.get("replication-max", "-1")),
+        "metadata": {k.removeprefix("meta-"): v for k, v in asked.items() if k.startswith("meta-")},
+    }
+
+
+def _no_record() -> web.Response:
+    return web.json_response({"code": 404, "message": "not found"}, status=404)
 
 
 def _lines(documents: list[dict[str, Any]]) -> web.Response:

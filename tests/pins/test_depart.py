@@ -85,17 +85,6 @@ async def test_of_what_is_wanted_once_the_copy_is_made_elsewhere_also_where_ther
     assert held_by_others(attic, pin.cid)
 
 
-async def test_where_no_other_node_takes_it_leaving_is_refused(
-    attic: Attic, barn: Node, cellar: Node
-) -> None:
-    pin = attic.entry(attic.node)
-    for other in (barn, cellar):
-        attic.state(other, accepts=False)
-    assert await refusal(attic) == (
-        f"no other node that stays holds {pin.name}; barn: it takes nothing now; cellar: it takes nothing now"
-    )
-
-
 async def test_where_those_that_were_chosen_refuse_it_leaving_is_refused(
     attic: Attic, barn: Node, cellar: Node
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import secrets
 from collections.abc import AsyncIterator
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from meshd.cluster.rest import Cluster
-from meshd.errors import MeshError
+from meshd.errors import Code, MeshError
 from meshd.kubo.rpc import Kubo, KuboError
 from meshd.model import Pin
 from meshd.pins import entries
@@ -53,19 +54,22 @@ async def engines(request: pytest.FixtureRequest) -> AsyncIterator[Engines]:
             await server.stop()
 
 
-async def an_entry(engines: Engines, name: str) -> Pin:
-    """Here, and neither pinned nor in the pinset."""
-    draft = Pin("", name, "f1" * 32, NOWHERE, 50, 1700000000.125, 2, allocations=(engines.peer,), files=3)
+async def an_entry(engines: Engines, name: str, root: str = "") -> Pin:
+    """Here, and neither pinned nor in the pinset. root: what it links to, by default nothing."""
+    size, time = 2**53 + 1, 1700000000.125
+    draft = Pin("", name, "f1" * 32, root or NOWHERE, size, time, 2, True, (engines.peer,), files=3)
     node = entries.to_node(draft)
-    node["root"] = "none"  # a link would be followed to nowhere
+    if not root:
+        node["root"] = "none"  # a link would be followed to nowhere
     return dataclasses.replace(draft, cid=await engines.kubo.put_entry(node))
 
 
 async def test_an_entry_is_read_back_and_has_the_usual_spelling(engines: Engines) -> None:
-    pin = await an_entry(engines, "minutes")
-    assert entries.is_cid(pin.cid)
-    assert (await engines.kubo.get_node(pin.cid, offline=True))["name"] == "minutes"
-    assert await engines.kubo.has(pin.cid)
+    node = {"name": "minutes ä", "size": 2**53 + 1, "nonce": secrets.token_hex(16)}
+    cid = await engines.kubo.put_entry(node)
+    assert entries.is_cid(cid)
+    assert await engines.kubo.get_node(cid, offline=True) == node
+    assert await engines.kubo.has(cid)
 
 
 async def test_what_is_not_here_is_not_found(engines: Engines) -> None:
@@ -92,6 +96,14 @@ async def test_garbage_is_what_no_pin_reaches(engines: Engines) -> None:
     await engines.kubo.pin(kept.cid)
     assert await engines.kubo.collect_garbage() >= 1
     assert (await engines.kubo.has(kept.cid), await engines.kubo.has(gone.cid)) == (True, False)
+
+
+async def test_what_a_pinned_entry_links_to_is_no_garbage(engines: Engines) -> None:
+    content, loose = await an_entry(engines, "content"), await an_entry(engines, "loose")
+    pin = await an_entry(engines, "entry", root=content.cid)
+    await engines.kubo.pin(pin.cid)
+    await engines.kubo.collect_garbage()
+    assert [await engines.kubo.has(p.cid) for p in (pin, content, loose)] == [True, True, False]
 
 
 async def test_what_it_is_set_to_and_whom_it_is_connected_to_can_be_asked(engines: Engines) -> None:
@@ -148,3 +160,9 @@ async def test_a_node_of_which_no_room_is_known_is_not_allocated_to(engines: Eng
 
 async def test_what_is_not_in_the_pinset_is_none(engines: Engines) -> None:
     assert await engines.cluster.allocation(NOWHERE) is None
+
+
+async def test_a_path_is_no_record(engines: Engines) -> None:
+    with pytest.raises(MeshError) as caught:
+        await engines.cluster.allocation("a/b")
+    assert caught.value.code is Code.BAD_REQUEST

@@ -18,27 +18,8 @@ from meshd.wire import Confirmed
 from tests.mesh_room.nodes import Node
 from tests.pins.attic import Attic
 from tests.pins.fake_engines import cid_of
+from tests.pins.told import Told
 from tests.waiting import until
-
-
-class Told:
-    """What a caller reads."""
-
-    def __init__(self) -> None:
-        self.events: list[wire.Wire] = []
-
-    async def __call__(self, event: wire.Wire) -> None:
-        self.events.append(event)
-
-    @property
-    def done(self) -> wire.PinDoneEvent:
-        (event,) = [e for e in self.events if isinstance(e, wire.PinDoneEvent)]
-        return event
-
-    @property
-    def error(self) -> dict[str, object]:
-        (event,) = [e for e in self.events if isinstance(e, wire.ErrorEvent)]
-        return dict(event.problem)
 
 
 def some_content(attic: Attic) -> str:

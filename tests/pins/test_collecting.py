@@ -14,11 +14,10 @@ import pytest
 from meshd import wire
 from meshd.errors import Code, MeshError
 from meshd.pins.parts import Pins
-from tests.pins_room.conftest import Told
-from tests.pins_room.engines import FakeCluster, FakeKubo, cid_of
+from tests.pins.conftest import CONTENT
+from tests.pins.fake_engines import FakeCluster, FakeKubo
+from tests.pins.told import Told
 from tests.waiting import until
-
-ROOT = cid_of(b"the content")
 
 
 @pytest.fixture
@@ -35,28 +34,28 @@ async def test_an_entry_is_made_only_once_a_collection_has_ended(
     collected = kubo.hold("repo/gc")
     pins.garbage.request()
     await kubo.began["repo/gc"].wait()
-    pinning = asyncio.create_task(pins.adder.existing(ROOT, "minutes.pdf", 1, told))
+    pinning = asyncio.create_task(pins.adder.existing(CONTENT, "minutes.pdf", 1, told))
     await until(lambda: any("garbage" in e.message for e in told.events if isinstance(e, wire.StepEvent)))
     assert "dag/put" not in kubo.asked
     collected.set()
     await pinning
     assert told.of(wire.PinDoneEvent)
-    assert list(kubo.pins) == list(cluster.pinset)
-    assert kubo.blocks.keys() == kubo.pins.keys(), "its block was not collected"
+    assert list(kubo.pins) == list(cluster.records)
+    assert kubo.blocks.keys() == {*kubo.pins, CONTENT}, "its block was not collected"
 
 
 async def test_no_collection_begins_while_an_entry_is_made(
     pins: Pins, kubo: FakeKubo, told: Told, collector: asyncio.Task[None]
 ) -> None:
     pinned = kubo.hold("pin/add")
-    pinning = asyncio.create_task(pins.adder.existing(ROOT, "minutes.pdf", 1, told))
+    pinning = asyncio.create_task(pins.adder.existing(CONTENT, "minutes.pdf", 1, told))
     await kubo.began["pin/add"].wait()
     pins.garbage.request()
     pinned.set()
     await pinning
     await until(lambda: "repo/gc" in kubo.asked)
     assert kubo.asked.index("pin/add") < kubo.asked.index("repo/gc")
-    assert kubo.blocks.keys() == kubo.pins.keys()
+    assert kubo.blocks.keys() == {*kubo.pins, CONTENT}
 
 
 async def test_who_comes_just_after_the_last_one_left_is_waited_for_too(
@@ -89,6 +88,6 @@ async def test_nobody_waits_for_ever_for_a_collection_that_does_not_end(
     pins.garbage.request()
     await kubo.began["repo/gc"].wait()
     with pytest.raises(MeshError) as caught:
-        await pins.adder.existing(ROOT, "minutes.pdf", 1, told)
+        await pins.adder.existing(CONTENT, "minutes.pdf", 1, told)
     assert caught.value.code is Code.BUSY
-    assert (kubo.pins, kubo.blocks, pins.uploads.count) == ({}, {}, 0)
+    assert (kubo.pins, set(kubo.blocks), pins.uploads.count) == ({}, {CONTENT}, 0)

@@ -12,7 +12,7 @@ from meshd.mesh.store import MeshStore
 from meshd.model import Pin
 from meshd.pins import trash
 from meshd.pins.parts import Pins
-from tests.pins_room.engines import FakeCluster, FakeKubo, cid_of, record_of
+from tests.pins.fake_engines import FakeCluster, FakeKubo, cid_of, record_of
 from tests.waiting import until
 
 COUNT = 250
@@ -56,7 +56,7 @@ async def test_what_is_put_back_meanwhile_stays(
     hold = kubo.hold("pin/rm")
     sweeping = asyncio.create_task(pins.sweeper.sweep())
     await kubo.began["pin/rm"].wait()
-    cluster.pinset[cids[-2]] = record_of(cids[-2], {"name": "a name"})
+    cluster.records[cids[-2]] = record_of(cids[-2], {"name": "a name"})
     hold.set()
     await sweeping
     assert list(kubo.pins) == [cids[-2]]

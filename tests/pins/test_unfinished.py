@@ -11,10 +11,9 @@ from meshd import wire
 from meshd.errors import Code, MeshError
 from meshd.pins.parts import Pins
 from meshd.pins.pending import Pending
-from tests.pins_room.conftest import Told
-from tests.pins_room.engines import FakeCluster, FakeKubo, cid_of
-
-ROOT = cid_of(b"the content")
+from tests.pins.conftest import CONTENT
+from tests.pins.fake_engines import FakeCluster, FakeKubo
+from tests.pins.told import Told
 
 
 def noted(tmp_path: Path) -> list[str]:
@@ -27,7 +26,7 @@ async def lose(pins: Pins, kubo: FakeKubo) -> str:
     pins.disk.failed = "the disk is gone"
     kubo.away = {"pin/rm"}
     with pytest.raises(MeshError) as caught:
-        await pins.adder.existing(ROOT, "minutes.pdf", None, Told())
+        await pins.adder.existing(CONTENT, "minutes.pdf", None, Told())
     assert caught.value.code is Code.BAD_STATE
     [cid] = kubo.pins
     return cid
@@ -54,29 +53,29 @@ async def test_after_a_restart_it_is_still_known(pins: Pins, kubo: FakeKubo, tmp
 async def test_an_entry_that_the_cluster_refused_and_kubo_did_not_unpin_goes_later(
     pins: Pins, kubo: FakeKubo, cluster: FakeCluster, told: Told, tmp_path: Path
 ) -> None:
-    cluster.fails = {"POST pins/one"}
+    cluster.fails = {"POST pins/one": "it fails"}
     kubo.away = {"pin/rm"}
-    await pins.adder.existing(ROOT, "minutes.pdf", 1, told)
+    await pins.adder.existing(CONTENT, "minutes.pdf", 1, told)
     assert told.of(wire.ErrorEvent)
     [cid] = kubo.pins
     kubo.away = set()
     await pins.sweeper.sweep()
     assert (kubo.pins, noted(tmp_path)) == ({}, [])
-    assert cid not in cluster.pinset
+    assert cid not in cluster.records
 
 
 async def test_an_entry_of_which_it_is_not_known_whether_it_is_kept_is_looked_at_again(
     pins: Pins, kubo: FakeKubo, cluster: FakeCluster, told: Told, tmp_path: Path
 ) -> None:
     """It got into the pinset, and then the cluster did not say so: what is in the pinset is never unpinned."""
-    cluster.fails = {"GET allocations/one"}
-    await pins.adder.existing(ROOT, "minutes.pdf", 1, told)
+    cluster.fails = {"GET allocations/one": "it fails"}
+    await pins.adder.existing(CONTENT, "minutes.pdf", 1, told)
     assert told.of(wire.ErrorEvent)
     [cid] = kubo.pins
-    assert list(cluster.pinset) == [cid]
-    cluster.fails = set()
+    assert list(cluster.records) == [cid]
+    cluster.fails.clear()
     await pins.sweeper.sweep()
-    assert list(kubo.pins) == [cid] == list(cluster.pinset)
+    assert list(kubo.pins) == [cid] == list(cluster.records)
     assert noted(tmp_path) == []
 
 
@@ -86,7 +85,12 @@ async def test_what_got_into_the_pinset_after_the_list_was_read_is_not_unpinned(
     """A sweep holds a list from before: it looks again at each entry before that loses its pin."""
     cid = await lose(pins, kubo)
     kubo.away = set()
-    cluster.pinset[cid] = {"cid": cid, "name": "minutes.pdf", "allocations": [], "replication_factor_max": -1}
+    cluster.records[cid] = {
+        "cid": cid,
+        "name": "minutes.pdf",
+        "allocations": [],
+        "replication_factor_max": -1,
+    }
     await pins.adder.sweep({}, dict(kubo.pins))
     assert list(kubo.pins) == [cid]
     assert noted(tmp_path) == []
@@ -95,5 +99,5 @@ async def test_what_got_into_the_pinset_after_the_list_was_read_is_not_unpinned(
 async def test_a_note_that_names_no_entry_stops_no_sweep(
     tmp_path: Path,
 ) -> None:
-    (tmp_path / "noted.json").write_text(json.dumps(["/ipfs/x", "", 7, None, ROOT]))
-    assert Pending(tmp_path / "noted.json").left == {ROOT}
+    (tmp_path / "noted.json").write_text(json.dumps(["/ipfs/x", "", 7, None, CONTENT]))
+    assert Pending(tmp_path / "noted.json").left == {CONTENT}

@@ -21,8 +21,9 @@ from meshd.model import Pin
 from meshd.pins import entries, pinset
 from meshd.pins.parts import Pins
 from meshd.pins.pinset import Pinset, PinsetSnapshot, allowed_age, key_of
-from tests.pins_room.conftest import CLUSTER_ID, Told
-from tests.pins_room.engines import FakeCluster, FakeKubo, cid_of, record_of
+from tests.pins.conftest import CLUSTER_ID, CONTENT
+from tests.pins.fake_engines import FakeCluster, FakeKubo, cid_of, record_of
+from tests.pins.told import Told
 
 LIST = "GET allocations"
 
@@ -38,7 +39,7 @@ def record(
 def keep(cluster: FakeCluster, name: str, **facts: Any) -> str:
     """Another node pins it; its CID."""
     made = record(name, **facts)
-    cluster.pinset[made["cid"]] = made
+    cluster.records[made["cid"]] = made
     return str(made["cid"])
 
 
@@ -69,7 +70,7 @@ async def test_in_a_small_list_what_another_node_did_is_seen_at_once(
     assert names(await pins.catalogue.page()) == ["a"]
     keep(cluster, "b")
     assert names(await pins.catalogue.page()) == ["a", "b"]
-    cluster.pinset.clear()
+    cluster.records.clear()
     assert names(await pins.catalogue.page()) == []
 
 
@@ -134,11 +135,11 @@ async def test_who_comes_as_a_reading_ends_begins_the_next_one(tmp_path: Path) -
 async def test_a_reading_that_fails_is_told_to_all_and_the_next_one_works(
     pins: Pins, cluster: FakeCluster
 ) -> None:
-    cluster.fails = {LIST}
+    cluster.fails = {LIST: "it fails"}
     for answer in await asyncio.gather(*(pins.pinset.read() for _ in range(3)), return_exceptions=True):
         assert isinstance(answer, MeshError)
         assert answer.code is Code.ENGINE_FAILED
-    cluster.fails = set()
+    cluster.fails.clear()
     assert len(await pins.pinset.read()) == 0
 
 
@@ -147,15 +148,15 @@ async def test_a_reading_takes_over_what_changed(pins: Pins, cluster: FakeCluste
     for count in (300, 5, 1, 0, 400):
         for n in range(count):
             keep(cluster, f"{count}-{n}", number=n)
-        for cid in list(cluster.pinset)[: count // 2]:
-            del cluster.pinset[cid]
-        for cid in list(cluster.pinset)[: count // 3]:
-            cluster.pinset[cid]["allocations"] = ["another"]
+        for cid in list(cluster.records)[: count // 2]:
+            del cluster.records[cid]
+        for cid in list(cluster.records)[: count // 3]:
+            cluster.records[cid]["allocations"] = ["another"]
         await matches(pins.pinset, cluster)
 
 
 async def matches(read: Pinset, cluster: FakeCluster) -> None:
-    pins = [parse_pin(r) for r in cluster.pinset.values()]
+    pins = [parse_pin(r) for r in cluster.records.values()]
     snapshot = await read.read()
     assert [snapshot.numbered(key) for key in snapshot.keys()] == entries.number(pins)  # noqa: SIM118 - no dict
     assert (snapshot.size, len(snapshot)) == (sum(p.size for p in pins), len(pins))
@@ -170,7 +171,7 @@ async def test_what_was_pinned_here_is_listed_at_once_and_what_was_removed_is_no
     pins: Pins, kubo: FakeKubo, cluster: FakeCluster, large: list[str], told: Told
 ) -> None:
     await pins.catalogue.page()
-    await pins.adder.existing(cid_of(b"content"), "a-new-one", 1, told)
+    await pins.adder.existing(CONTENT, "a-new-one", 1, told)
     page = await pins.catalogue.page()
     assert names(page)[0] == "a-new-one"
     assert (await pins.pinset.read()).here(CLUSTER_ID) == 11
@@ -196,7 +197,7 @@ async def test_what_was_pinned_here_while_the_list_was_being_read_is_listed(
     monkeypatch.setattr(cluster, "answer", as_it_was_when_asked)
     reading = asyncio.create_task(pins.catalogue.page())
     await begun.wait()
-    await pins.adder.existing(cid_of(b"content"), "a-new-one", 1, told)
+    await pins.adder.existing(CONTENT, "a-new-one", 1, told)
     go.set()
     assert names(await reading)[0] == "a-new-one"
 
@@ -217,7 +218,7 @@ async def test_what_another_node_removed_since_is_not_found(
     pins: Pins, cluster: FakeCluster, large: list[str]
 ) -> None:
     await pins.catalogue.page()
-    del cluster.pinset[large[3]]
+    del cluster.records[large[3]]
     for reference in ("name-3", large[3]):
         with pytest.raises(MeshError) as caught:
             await pins.catalogue.find(reference)
@@ -231,8 +232,8 @@ async def test_rm_by_name_removes_the_newest_as_it_is_now(
     await pins.catalogue.page()
     newer = keep(cluster, "name-3", when=2.0)
     await pins.remover.remove("name-3", force=True)
-    assert large[3] in cluster.pinset
-    assert newer not in cluster.pinset
+    assert large[3] in cluster.records
+    assert newer not in cluster.records
 
 
 async def test_the_last_entry_of_a_content_is_known_as_such_although_the_list_has_another(
@@ -241,11 +242,11 @@ async def test_the_last_entry_of_a_content_is_known_as_such_although_the_list_ha
     one = keep(cluster, "one", root="same", owner=store.fingerprint)
     other = keep(cluster, "other", root="same", owner=store.fingerprint)
     await pins.catalogue.page()
-    del cluster.pinset[other]  # by another node
+    del cluster.records[other]  # by another node
     with pytest.raises(MeshError) as caught:
         await pins.remover.remove(one, now=True)
     assert caught.value.code is Code.LAST_COPY
-    assert one in cluster.pinset
+    assert one in cluster.records
 
 
 async def test_a_sweep_sees_what_was_put_back_since(
@@ -276,7 +277,7 @@ async def test_the_next_page_goes_on_where_its_predecessor_ended_also_when_that_
         if page.next is None:
             break
         after = page.next
-        del cluster.pinset[page.entries[-1].cid]
+        del cluster.records[page.entries[-1].cid]
     assert seen == [f"name-{n}" for n in range(7)]
 
 
@@ -292,7 +293,7 @@ async def test_pages_of_a_selection_go_on_too(
     page = await pins.catalogue.page(limit=3, **query)
     assert (page.total, [e.version for e in page.entries]) == (5, [1, 2, 3])
     assert page.next
-    del cluster.pinset[page.entries[-1].cid]
+    del cluster.records[page.entries[-1].cid]
     page = await pins.catalogue.page(limit=3, after=page.next, **query)
     assert (page.total, [e.version for e in page.entries], page.next) == (4, [3, 4], None)
 

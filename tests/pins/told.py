@@ -1,0 +1,30 @@
+"""What a caller of the room `pins` is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from meshd import wire
+
+
+@dataclass
+class Told:
+    """Reads what is told."""
+
+    events: list[wire.Wire] = field(default_factory=list)
+
+    async def __call__(self, event: wire.Wire) -> None:
+        self.events.append(event)
+
+    def of(self, kind: type[wire.Wire]) -> list[wire.Wire]:
+        return [e for e in self.events if isinstance(e, kind)]
+
+    @property
+    def done(self) -> wire.PinDoneEvent:
+        (event,) = [e for e in self.events if isinstance(e, wire.PinDoneEvent)]
+        return event
+
+    @property
+    def error(self) -> dict[str, object]:
+        (event,) = [e for e in self.events if isinstance(e, wire.ErrorEvent)]
+        return dict(event.problem)
