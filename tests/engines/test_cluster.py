@@ -12,56 +12,13 @@ import pytest
 
 from meshd.cluster.rest import Cluster
 from meshd.errors import Code, MeshError
-from meshd.model import Pin
-from meshd.pins.entries import to_node
+from tests.engines.entries import committed, entry
 from tests.engines.machine import Machine, Part, noise, short_folder
 from tests.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 UNKNOWN = "bafyreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy"
-
-
-async def entry(node: Machine, name: str = "minutes ä.pdf") -> Pin:
-    """An entry that kubo has and the cluster does not know of."""
-    root = (await node.add(Part("file", noise(50)))).root
-    pin = Pin(
-        cid="",
-        name=name,
-        owner="f1" * 32,
-        root=root,
-        size=2**53 + 1,
-        time=1700000000.125,
-        wanted=3,
-        directory=True,
-        allocations=((await node.cluster.id())["id"],),
-        files=7,
-    )
-    return dataclasses.replace(pin, cid=await node.kubo.put_entry(to_node(pin)))
-
-
-async def committed(node: Machine, pin: Pin) -> Pin:
-    """Pin it, and return what is read back."""
-
-    async def taken() -> (
-        bool
-    ):  # refused for some seconds after a start, until its free space is known to itself
-        try:
-            await node.cluster.pin(pin)
-        except MeshError as error:
-            if "not enough peers" not in error.detail:
-                raise
-            return False
-        return True
-
-    async def read() -> bool:
-        return await node.cluster.allocation(pin.cid) is not None
-
-    await until(taken, 20)
-    await until(read)
-    found = await node.cluster.allocation(pin.cid)
-    assert found is not None
-    return found
 
 
 async def becomes(node: Machine, cid: str, status: str) -> None:

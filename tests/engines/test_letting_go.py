@@ -19,8 +19,8 @@ from meshd.mesh.store import MeshStore
 from meshd.model import Pin
 from meshd.pins.parts import Outside, Pins
 from meshd.pins.trash import removal_of
+from tests.engines.entries import committed, entry
 from tests.engines.machine import Machine
-from tests.engines.test_cluster import committed, entry
 from tests.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

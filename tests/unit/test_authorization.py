@@ -28,7 +28,7 @@ from meshd.errors import Code, MeshError
 from meshd.mesh.secrets import Secrets
 from meshd.node import Node
 from tests.engines.machine import short_folder
-from tests.unit.test_node import joiner
+from tests.unit.members import joiner
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NOBODY = 65534

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tests.unit.test_health import AWAY, DOWN, facts, told
+from tests.unit.facts import AWAY, DOWN, facts, told
 
 NOW = 1_700_000_000.0
 SEEN = replace(AWAY, last_seen=NOW - 3600.0)

@@ -15,7 +15,7 @@ from meshd.mesh.identity import Identity
 from meshd.mesh.secret_store import SecretStore
 from meshd.mesh.secrets import Secrets
 from meshd.mesh.store import MeshStore
-from tests.unit.test_node import joiner
+from tests.unit.members import joiner
 
 
 class Folder:

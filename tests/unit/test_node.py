@@ -20,25 +20,12 @@ from meshd.model import OverlayState, Phase
 from meshd.node import Node
 from meshd.pins.keep import Emit
 from meshd.service_manager import Notifier, ServiceManager
-from meshd.wire import Joiner, Member, Removal, Roster, Wire
+from meshd.wire import Member, Removal, Roster, Wire
 from tests.engines.machine import short_folder
+from tests.unit.members import joiner
 from tests.waiting import until
 
 # -- a node that does not run --------------------------------------------------------------------------------------
-
-
-def joiner(identity: Identity, name: str, address: str, **other: object) -> Joiner:
-    facts: dict[str, object] = {
-        "name": name,
-        "certificate": identity.certificate,
-        "address": address,
-        "peer_port": 4010,
-        "swarm_port": 4001,
-        "cluster_port": 9096,
-        "kubo_id": f"kubo{name}",
-        "cluster_id": f"cluster{name}",
-    }
-    return Joiner.model_validate(facts | other)
 
 
 @pytest.fixture

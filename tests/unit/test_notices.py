@@ -12,7 +12,7 @@ from meshd.mesh.identity import Identity
 from meshd.mesh.store import MeshStore
 from meshd.wire import Member, Roster
 from tests.mesh_room.nodes import Clock
-from tests.unit.test_node import joiner
+from tests.unit.members import joiner
 
 JOINED = 1_700_000_000.0  # when this node did
 

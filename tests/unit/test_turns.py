@@ -16,7 +16,7 @@ from meshd.mesh.secrets import Secrets
 from meshd.model import OverlayState
 from meshd.node import Node
 from tests.engines.machine import free_port, own_address, short_folder
-from tests.unit.test_node import joiner
+from tests.unit.members import joiner
 from tests.waiting import until
 
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
+from meshd.config.zerotier import ZeroTier as Config
+from meshd.overlay.zerotier import ZeroTier
 from tests.zerotier.fake import FakeService
 from tests.zerotier.lab import Lab
 from tests.zerotier.membership import Timing
 from tests.zerotier.planet import NODE, Planet
 from tests.zerotier.real import why_not
+
+AsZeroTier = Callable[..., ZeroTier]
 
 BOTH = [
     "fake",
@@ -58,3 +62,17 @@ async def service(planet: Planet, tmp_path: Path) -> AsyncIterator[FakeService]:
     await made.start(0)
     yield made
     await made.stop()
+
+
+@pytest_asyncio.fixture
+async def make_client(tmp_path: Path) -> AsyncIterator[AsZeroTier]:
+    made: list[ZeroTier] = []
+
+    def make(environment: dict[str, str] | None = None, **config: object) -> ZeroTier:
+        settings = Config.model_validate({"home": tmp_path / "zt", **config})
+        made.append(ZeroTier(settings, {"HOME": str(tmp_path), **(environment or {})}.get))
+        return made[-1]
+
+    yield make
+    for client in made:
+        await client.close()

@@ -13,32 +13,16 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
-from meshd.config.zerotier import ZeroTier as Config
 from meshd.overlay import zerotier
 from meshd.overlay.zerotier import ZeroTier, ZeroTierError
 from tests.waiting import until
+from tests.zerotier.conftest import AsZeroTier
 from tests.zerotier.fake import FakeService
 from tests.zerotier.namespaces import listen
 from tests.zerotier.planet import NODE, Planet
 
 NOBODY = 65534
-AsZeroTier = Callable[..., ZeroTier]
-
-
-@pytest_asyncio.fixture
-async def make_client(tmp_path: Path) -> AsyncIterator[AsZeroTier]:
-    made: list[ZeroTier] = []
-
-    def make(environment: dict[str, str] | None = None, **config: object) -> ZeroTier:
-        settings = Config.model_validate({"home": tmp_path / "zt", **config})
-        made.append(ZeroTier(settings, {"HOME": str(tmp_path), **(environment or {})}.get))
-        return made[-1]
-
-    yield make
-    for client in made:
-        await client.close()
 
 
 async def refused(client: ZeroTier) -> ZeroTierError:

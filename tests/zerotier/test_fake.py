@@ -11,14 +11,12 @@ import pytest
 import pytest_asyncio
 
 from tests.waiting import until
+from tests.zerotier.conftest import AsZeroTier
 from tests.zerotier.devices import Devices
 from tests.zerotier.fake import FakeService
 from tests.zerotier.membership import Timing
 from tests.zerotier.planet import NODE, Planet
-from tests.zerotier.test_client import AsZeroTier, make_client
 from tests.zerotier.world import network_settings
-
-__all__ = ["make_client"]  # a fixture
 
 
 class WatchedDevices(Devices):
