@@ -21,7 +21,7 @@ import structlog  # noqa: E402
 from meshd import __version__, files, service_manager  # noqa: E402
 from meshd.config import Config, Log, load  # noqa: E402
 from meshd.ending import Ending  # noqa: E402
-from meshd.errors import Code, MeshError  # noqa: E402
+from meshd.errors import START_AGAIN, Code, MeshError, leaf  # noqa: E402
 from meshd.service_manager import Notifier, ServiceManager  # noqa: E402
 
 VERBS = {
@@ -129,9 +129,7 @@ def _secrets(options: argparse.Namespace, config: Config) -> int:
 
 def _why(exc: BaseException) -> MeshError:
     """What ended the daemon, as an error for a person; a mistake's stack trace goes to the log."""
-    found = exc
-    while isinstance(found, BaseExceptionGroup):
-        found = found.exceptions[0]
+    found = leaf(exc)
     if isinstance(found, MeshError):
         return found
     if isinstance(found, OSError) and found.errno is not None:
@@ -141,7 +139,7 @@ def _why(exc: BaseException) -> MeshError:
         Code.INTERNAL,
         "cannot run",
         f"meshd made a mistake: {type(found).__name__}; its log, above, has the details",
-        "start it again: meshd run; from a package: journalctl -u meshd",
+        START_AGAIN,
     )
 
 

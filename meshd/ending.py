@@ -21,7 +21,7 @@ from typing import TypeVar
 
 import structlog
 
-from meshd.errors import Code, MeshError, one_line
+from meshd.errors import START_AGAIN, Code, MeshError, one_line
 
 LONGEST_S = 85.0  # from the first signal, or the first failure, to the last resort; TimeoutStopSec= is 90 s
 HURRY_S = 10.0  # from the second signal to it
@@ -153,7 +153,7 @@ class Ending:
         left = self._kill()
         what = f"; these did not end: pid {', '.join(map(str, left))}" if left else ""
         said = f"meshd: cannot end in order\n  {self._why}; kubo and the cluster were killed{what}\n"
-        said += "  try: see below where it waits; start it again: meshd run; from a package: journalctl -u meshd\n"
+        said += f"  try: see below where it waits; {START_AGAIN}\n"
         # Whoever reads it may be what everything waits for: a pipe that is full.
         saying = threading.Thread(target=_say, args=(said,), daemon=True)
         saying.start()
@@ -202,11 +202,11 @@ class Steps:
             task.cancel()
             late = f"it was not done within {max(0.0, seconds):.0f} s"
             why = "a second signal came" if self._hurry.is_set() else late
-            self.failed(what, MeshError(Code.INTERNAL, f"cannot end in order: {what}", why, _HINT))
+            self.failed(what, MeshError(Code.INTERNAL, f"cannot end in order: {what}", why, START_AGAIN))
             return False
         if task.cancelled():
             self.failed(
-                what, MeshError(Code.INTERNAL, f"cannot end in order: {what}", "it was cut off", _HINT)
+                what, MeshError(Code.INTERNAL, f"cannot end in order: {what}", "it was cut off", START_AGAIN)
             )
             return False
         if (exc := task.exception()) is not None:
@@ -225,10 +225,7 @@ def killed(left: list[int]) -> MeshError:
             f"pid {pids} was killed and does not end",
             f"see what it waits for (often a disk): ps -o pid,stat,wchan,args -p {pids}",
         )
-    return MeshError(Code.INTERNAL, "cannot end in order", "kubo and the cluster were killed", _HINT)
-
-
-_HINT = "start it again: meshd run; from a package: journalctl -u meshd"
+    return MeshError(Code.INTERNAL, "cannot end in order", "kubo and the cluster were killed", START_AGAIN)
 
 
 def _read(task: asyncio.Future[object]) -> None:

@@ -136,6 +136,12 @@ def one_line(exc: BaseException) -> str:
     return " ".join(text.split())[:_LINE]
 
 
+START_AGAIN = (
+    "see why: journalctl -u meshd, or where you started it; then: sudo systemctl restart meshd, or: meshd run"
+)
+"""What to type where the daemon has ended by a fault."""
+
+
 def mistake() -> MeshError:
     """An error of meshd's own, which it did not foresee; whoever tells of it logs what it was."""
     return MeshError(

@@ -51,11 +51,11 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A part of meshd itself that raised. error: one line. of_a_file: the kernel refused it a file, or the disk."""
+    """A part of meshd itself that raised. error: one line. io_error: the kernel refused it a file, or the disk."""
 
     part: str
     error: str
-    of_a_file: bool = False
+    io_error: bool = False
 
 
 @dataclass(frozen=True, slots=True)

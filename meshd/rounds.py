@@ -29,7 +29,7 @@ class _Part:
     failing_since: float
     error: str = ""
     told_after_s: float = 0.0
-    of_a_file: bool = False
+    io_error: bool = False
     failures: int = 0
     well_since: float | None = None
 
@@ -45,7 +45,7 @@ class Rounds:
         """Those that a person should know of."""
         now = self._clock()
         return tuple(
-            Fault(name, part.error, part.of_a_file)
+            Fault(name, part.error, part.io_error)
             for name, part in self._failed.items()
             if not self._over(part, now) and now - part.failing_since >= part.told_after_s
         )
@@ -116,11 +116,7 @@ class Rounds:
         if part.well_since is not None:
             part.failing_since, part.well_since = now, None
         if error != part.error:  # the same fault is told once
-            part.error, part.told_after_s, part.of_a_file = (
-                error,
-                told_after_s,
-                _of_a_file(exc),
-            )
+            part.error, part.told_after_s, part.io_error = error, told_after_s, is_io_error(exc)
             if isinstance(exc, MeshError):
                 _LOG.warning("cannot finish a round", failed=name, error=error)
             else:
@@ -129,6 +125,7 @@ class Rounds:
         self._failed[name] = part
 
 
-def _of_a_file(exc: BaseException) -> bool:
+def is_io_error(exc: BaseException) -> bool:
+    """Whether the kernel refused it a file, or the disk; also where a MeshError says so."""
     found = leaf(exc)
     return isinstance(found, OSError) or isinstance(found.__cause__, OSError)

@@ -15,7 +15,7 @@ import structlog
 from meshd.cluster import config as cluster_config
 from meshd.cluster.service import ClusterProgram
 from meshd.config import Config
-from meshd.errors import Code, MeshError, one_line
+from meshd.errors import START_AGAIN, Code, MeshError, one_line
 from meshd.kubo import policy
 from meshd.kubo.rpc import Kubo
 from meshd.kubo.service import KuboProgram
@@ -237,7 +237,7 @@ class Turns:
             Code.INTERNAL,
             "cannot go on",
             f"whether kubo and the cluster may run could not be decided any more: {why}",
-            "start it again: meshd run; from a package: journalctl -u meshd",
+            START_AGAIN,
         )
 
     def stop(self) -> None:

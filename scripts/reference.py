@@ -269,13 +269,13 @@ MEANING: dict[Code, str] = {
     Code.INVITE_USED: "another node has joined with it",
     Code.UPLOAD_CUT_OFF: "an upload ended before its end; nothing was kept",
     Code.UPLOAD_MISMATCH: "another number of bytes or files came than the client had announced; nothing was kept",
-    Code.DENIED: "the caller may not: another user, a stranger, a supervised program",
+    Code.DENIED: "the caller may not: another user, a stranger, a supervised program; or the system forbids what meshd needs to run",
     Code.NOT_OWNER: "only the node that brought an entry may ask that",
     Code.NOT_FOUND: "there is no such entry, node, invite, service or route",
     Code.NO_MESH: "this node is in no mesh yet",
     Code.IN_OTHER_MESH: "this node is in a mesh already",
     Code.NAME_TAKEN: "another member has that name; the invite is still good",
-    Code.LAST_COPY: "content would be lost, as no other node that can be reached holds it",
+    Code.LAST_COPY: "content would be lost, as no other node that can be reached and stays holds it",
     Code.FEWER_COPIES: "nothing would be lost, but fewer copies than wanted would be left",
     Code.FORGOTTEN: "the mesh has forgotten this node, for good",
     Code.BUSY: "the same is under way already, or a port is taken, or too many ask at once",
@@ -328,6 +328,7 @@ def conditions() -> dict[str, list[Said]]:
     found: dict[str, list[Said]] = {}
     for file in sorted((ROOT / "meshd").rglob("*.py")):
         tree = ast.parse(file.read_text())
+        constants = _constants(tree)
         for function in ast.walk(tree):
             if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
                 raised: list[tuple[ast.Call, tuple[str, ...]]] = [
@@ -341,7 +342,7 @@ def conditions() -> dict[str, list[Said]]:
                     if not isinstance(given.get("code"), ast.Constant):
                         continue  # a copy of one that was raised elsewhere
                     for names in _fillings(tree, function, given["title"]):
-                        text = {key: _text(node, names) for key, node in given.items()}
+                        text = {key: _text(node, constants | names) for key, node in given.items()}
                         severity = text["severity"].strip("{}").rpartition(".")[2].lower()
                         said = Said(
                             text["code"],
@@ -353,6 +354,17 @@ def conditions() -> dict[str, list[Said]]:
                         )
                         found.setdefault(said.code, []).append(said)
     return dict(sorted(found.items()))
+
+
+def _constants(tree: ast.Module) -> dict[str, ast.expr]:
+    """The module's names for a text or a number, and what they stand for."""
+    return {
+        target.id: node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
 
 
 def _calls(tree: ast.AST, name: str) -> Iterator[ast.Call]:

@@ -18,12 +18,17 @@ _MEANWHILE = {
     "sweep": "what is due in the trash does not go",
     "garbage": "what was let go of still takes room",
     "memory": "memory is not given back",
+    "seeds": "members at new addresses are not looked for",
+    "redial": "the cluster is not restarted for members at new addresses",
+    "audit": "leaks, strangers and open secrets are not looked for",
+    "programs": "whether kubo and ipfs-cluster can be run is not looked at",
+    "network": "who was taken off the network is not looked at",
 }
 
 
 def check(facts: Facts) -> Iterator[Condition]:
     for fault in facts.faults:
-        if not (fault.of_a_file and (facts.unwritable or facts.unreadable)):  # the disk's fault is told once
+        if not (fault.io_error and (facts.unwritable or facts.unreadable)):  # the disk's fault is told once
             yield condition(fault)
 
 

@@ -10,6 +10,7 @@ import structlog
 from meshd.errors import one_line
 from meshd.health.facts import Facts
 from meshd.model import Fault
+from meshd.rounds import is_io_error
 
 _LOG = structlog.get_logger(part="health")
 
@@ -32,7 +33,7 @@ class Gathering:
                 self._said.pop(name, None)
             except Exception as exc:  # noqa: BLE001 - whatever it is, the others are told
                 error = one_line(exc)
-                own.append(Fault(f"look at {name}", error, isinstance(exc, OSError)))
+                own.append(Fault(f"look at {name}", error, is_io_error(exc)))
                 if self._said.get(name) != error:  # the same fault is told once
                     self._said[name] = error
                     _LOG.error("cannot look", fact=name, error=error, exc_info=exc)

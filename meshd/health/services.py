@@ -40,12 +40,13 @@ def check(facts: Facts) -> Iterator[Condition]:
                 service.name,
             )
         elif service.phase is Phase.BACKOFF or (service.phase is Phase.STARTING and service.last_exit):
+            cause, hint = _how_it_ended(service), _what_helps(service)
             yield Condition(
                 "service-down",
                 Severity.ERROR,
                 f"{service.name} does not run",
-                _how_it_ended(service),
-                _what_helps(service),
+                cause,
+                hint,
                 service.name,
             )
 

@@ -149,16 +149,8 @@ class Seeds:
             await self._whereabouts.tidy(self._store.peers())
             local, away = self._local_address(), frozenset(m.fingerprint for m in self._away())
             if local is not None and away and pace.due((local, away), time.monotonic()):
-                await self._survive(self.look())
+                await self.look()
             await asyncio.sleep(_TICK_S)
-
-    async def _survive(self, round_: Awaitable[object]) -> None:
-        try:
-            await round_
-        except MeshError as exc:
-            _LOG.info("cannot look for members now", error=str(exc))
-        except Exception:  # noqa: BLE001 -- a mistake in one round must not end all of them; it is logged
-            _LOG.exception("a round failed")
 
     async def look(self) -> set[str]:
         """One round: ask wherever an away member may be; the fingerprints of those that were found elsewhere."""

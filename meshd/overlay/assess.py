@@ -200,12 +200,13 @@ def _no_address(network: Network, seen: Seen) -> Condition:
 
 
 def _denied(network: Network, seen: Seen) -> Condition:
+    hint = _who_lets_in(network, seen)
     return Condition(
         "zerotier-denied",
         Severity.ERROR,
         f"this machine is not authorized on {_called(network)}",
         f"its ZeroTier address is {seen.node}",
-        _who_lets_in(network, seen),
+        hint,
     )
 
 

@@ -101,6 +101,18 @@ async def test_those_that_got_each_other_s_addresses_find_each_other_without_see
         await until(lambda: _all_see_all(trio), 30)
 
 
+async def test_a_mistake_in_a_round_is_left_to_the_guard_of_all_loops(pair: Pair) -> None:
+    attic, barn = pair
+    await barn.server.stop()
+    await _away(attic, barn)
+
+    async def resolve(_: str) -> list[str]:
+        raise KeyError("a mistake")
+
+    with pytest.raises(KeyError):
+        await asyncio.wait_for(attic.make_seeds("barn.lan", resolve=resolve).run(), 20)
+
+
 async def test_a_seed_is_resolved_anew_at_each_round(pair: Pair) -> None:
     attic, barn = pair
     await barn.move("127.0.0.12")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 from collections.abc import Iterator
@@ -11,13 +12,16 @@ from typing import NoReturn
 import pytest
 from structlog.testing import capture_logs
 
+from meshd import config, files, lifecycle
 from meshd.errors import Code, MeshError, one_line
 from meshd.health import board as boards
-from meshd.health import storage
+from meshd.health import failing, storage
 from meshd.health.board import Board
 from meshd.health.facts import Facts
 from meshd.health.gather import Gathering
 from meshd.model import Condition, Fault, OverlayState, Severity
+from meshd.node import Node
+from tests.engines.machine import short_folder
 
 UP = OverlayState("10.0.0.1", "wg0")
 
@@ -107,9 +111,25 @@ def test_each_part_that_fails_is_a_condition_of_its_own() -> None:
     assert "the other nodes are not heard" in " ".join(c.title for c in board.conditions)
 
 
+async def test_of_each_part_of_a_node_it_is_said_what_is_missed_meanwhile() -> None:
+    with short_folder() as folder:
+        settings = config.parse(f'[paths]\nstate = "{folder}/s"\nrun = "{folder}/r"\n', "the test")
+        files.prepare_folders(settings.state, settings.paths.run, settings.private_sockets)
+        node = Node(settings)
+        tasks = lifecycle._tasks(node)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        for client in (node.peers, node.kubo, node.cluster, node.overlay.zerotier):
+            await client.close()
+    unsaid = "what it looks at is shown as it was last seen"
+    names = [task.get_name() for task in tasks]
+    assert [name for name in names if unsaid in failing.condition(Fault(name, "a")).title] == []
+
+
 def test_the_disk_s_fault_is_not_told_again_of_each_part_that_it_hits() -> None:
     board = Board()
-    hit, other = Fault("watch", "Input/output error", of_a_file=True), Fault("sweep", "KeyError")
+    hit, other = Fault("watch", "Input/output error", io_error=True), Fault("sweep", "KeyError")
     board.update(facts(faults=(hit, other), unwritable="Input/output error"))
     assert codes(board) == {("state-unwritable", ""), ("part-failed", "sweep")}
     board.update(facts(2.0, faults=(hit,)))
@@ -128,7 +148,14 @@ def test_a_fact_that_cannot_be_had_stays_as_it_was_and_hides_no_other_one(tmp_pa
     found = gathering.facts(2.0, (Fault("watch", "a"),))
     assert (found.now, found.trash, found.in_mesh) == (2.0, 3, True)
     gone = f"No such file or directory: {trash}"
-    assert found.faults == (Fault("watch", "a"), Fault("look at trash", gone, of_a_file=True))
+    assert found.faults == (Fault("watch", "a"), Fault("look at trash", gone, io_error=True))
+
+
+def test_a_fact_that_the_disk_refuses_is_the_disk_s_fault_whoever_words_it() -> None:
+    def fail() -> NoReturn:
+        raise MeshError(Code.BAD_STATE, "cannot read the trash") from OSError(errno.EIO, "Input/output error")
+
+    assert Gathering({"trash": fail}).facts(1.0).faults[0].io_error
 
 
 def test_one_that_could_never_be_had_is_as_if_all_were_well() -> None:

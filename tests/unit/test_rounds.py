@@ -137,7 +137,7 @@ async def test_cancelling_it_is_no_failure(rounds: Rounds) -> None:
 
 async def test_a_fault_is_forgotten_once_it_has_gone_well_for_a_while(rounds: Rounds, clock: Clock) -> None:
     assert not await rounds.attempt("sweep", Work(FULL))
-    told = (Fault("sweep", "No space left on device: /var/lib/meshd/seen.json", of_a_file=True),)
+    told = (Fault("sweep", "No space left on device: /var/lib/meshd/seen.json", io_error=True),)
     clock.now += 10 * WELL_AGAIN_S
     assert rounds.faults() == told, "it was not done since"
     assert await rounds.attempt("sweep", Work())
