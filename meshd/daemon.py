@@ -16,7 +16,7 @@ from meshd.service_manager import ServiceManager
 from meshd.supervise import child, kernel, leftovers
 from meshd.supervise.groups import delegated
 
-_RETIRE_S = 5.0
+_RETIRE_S = 5.0  # for the control socket of a node that has ended
 _KILLED_S = 5.0  # from SIGKILL until a program is gone, unless it waits for a disk
 _LOG = structlog.get_logger(part="daemon")
 
@@ -55,9 +55,8 @@ async def run(
             with manager.reload():
                 new = reread()
                 if new is not None:
-                    config = config.model_copy(
-                        update={"storage": new.storage}
-                    )  # for the node after a `leave`, too
+                    # For the node after a `leave`, too.
+                    config = config.model_copy(update={"storage": new.storage})
                     if node is not None:
                         node.reload(new)
 

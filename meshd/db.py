@@ -21,7 +21,6 @@ from meshd.errors import Code, MeshError
 
 BUSY_S = 5.0  # so long another program may hold the file
 _WAL_KEPT = 4 * 1024 * 1024  # bytes that NAME-wal may keep once all of it is in the file
-
 _SHORTEST = 512  # bytes of the smallest page
 
 Row = tuple[Any, ...]
@@ -31,8 +30,14 @@ Change = tuple[str, Iterable[Row]]
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """What a file is. what: as a person calls it, "a journal of removals". application: marks the file as this one's (PRAGMA
-    application_id). version: of `create`; a file of a newer one is refused. lost: what it costs to go on without it."""
+    """What a file is.
+
+    what: as a person calls it, "a journal of removals".
+    application: marks the file as this one's (PRAGMA application_id).
+    version: of `create`; a file of a newer one is refused.
+    create: the SQL that makes its tables.
+    lost: what it costs to go on without it.
+    """
 
     what: str
     application: int
@@ -175,10 +180,8 @@ class Database:
             raise files.unusable(exc, doing) from exc
 
     def _refused(self, exc: sqlite3.Error, doing: str) -> MeshError:
-        code, folder = (
-            getattr(exc, "sqlite_errorcode", 0) & 0xFF,
-            self.path.parent,
-        )  # the rest says more of it
+        code = getattr(exc, "sqlite_errorcode", 0) & 0xFF  # the rest says more of it
+        folder = self.path.parent
         if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
             return self.damaged(f"the file is damaged ({exc})")
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):

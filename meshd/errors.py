@@ -8,7 +8,7 @@ from __future__ import annotations
 import shlex
 from enum import StrEnum
 
-_LINE = 300
+_LINE_MOST = 300  # characters
 
 
 def quoted(reference: str) -> str:
@@ -133,7 +133,7 @@ def one_line(exc: BaseException) -> str:
     text = str(found) if isinstance(found, MeshError) else f"{type(found).__name__}: {found}".rstrip(": ")
     if isinstance(found, OSError) and found.strerror:
         text = f"{found.strerror}: {found.filename}" if found.filename else found.strerror
-    return " ".join(text.split())[:_LINE]
+    return " ".join(text.split())[:_LINE_MOST]
 
 
 START_AGAIN = (

@@ -146,9 +146,8 @@ class ControlServer:
         new.unlink(missing_ok=True)
         self._listener.start(listener.unix_socket(str(new)))
         os.chmod(new, 0o666)  # noqa: S103, PTH101 - everybody may ask; refusals say what to do
-        new.rename(
-            self._socket
-        )  # ours: the lock on the state folder is held. Nobody finds it missing meanwhile
+        # It is ours: the lock on the state folder is held. Nobody finds it missing meanwhile.
+        new.rename(self._socket)
 
     async def stop(self, *, replaced: bool = False) -> None:
         """Stop serving. replaced: another server has the socket's name already."""

@@ -20,9 +20,8 @@ class Facts:
 
     now: float
     in_mesh: bool = False
-    settled: bool = (
-        True  # False just after the start, or after the address came back: the peers are not asked yet
-    )
+    # False just after the start, or after the address came back: the peers are not asked yet.
+    settled: bool = True
     leaving: bool = False
     forgotten_by: str = ""  # a name; empty while this node is a member
     overlay: OverlayState = field(default_factory=OverlayState)

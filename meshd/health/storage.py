@@ -31,9 +31,8 @@ def check(facts: Facts) -> Iterator[Condition]:
             facts.full,
             f"{helps}; meshctl trash shows what waits to go",
         )
-    if (
-        facts.lost and facts.settled and not members.cut_off(facts)
-    ):  # nothing is given up for who may be there
+    # Nothing is given up for who may be there.
+    if facts.lost and facts.settled and not members.cut_off(facts):
         names = ", ".join(facts.lost[:_SHOWN]) + (" and more" if len(facts.lost) > _SHOWN else "")
         yield Condition(
             "content-gone",

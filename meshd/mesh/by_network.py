@@ -20,7 +20,7 @@ from meshd.overlay.seek import Seeker
 WAIT_S = 1800.0  # for a person to authorize this machine
 ALONE_S = 10.0  # members are found, and answer, within a few seconds
 RENEW_S = 10.0  # how often a person is told that nothing has changed, and for how long it lasts
-_LET_IN_S = 10.0  # the service hears of it from its controller within that
+_LET_IN_S = 10.0  # from authorizing itself: within that ZeroTier's service hears of it from the controller
 _HOPELESS = {  # seconds; what waiting does not mend is waited for a while, as it may be of the moment
     "zerotier-not-found": 6.0,  # ZeroTier asks the controller each 5 s: it has said it twice by then
     "zerotier-port-error": 15.0,

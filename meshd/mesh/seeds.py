@@ -30,8 +30,8 @@ from meshd.overlay.addresses import is_private
 from meshd.wire import Member, PeerAddress
 
 ASKED_MOST = 64  # addresses a round
-_OF_ONE_NAME_MOST = 16
-_AT_ONCE = 8
+_OF_ONE_NAME_MOST = 16  # addresses that one name may lead to
+_AT_ONCE = 8  # addresses that are asked at the same time
 _RESOLVE_S = 5.0
 _FIRST_S, _LONGEST_S = 2.0, 60.0  # between two rounds, doubling while the same members are away
 _JITTER = 0.2  # of that, so that nodes that were started together do not ask together
@@ -113,7 +113,7 @@ class Pace:
 
 
 class Seeds:
-    """`run` it. `set_address` is what a person says."""
+    """Looks for members that are away (`run`), and takes a person's word for where one is (`set_address`)."""
 
     def __init__(
         self,

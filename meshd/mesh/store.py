@@ -248,9 +248,8 @@ class MeshStore:
         try:
             await self._commit(change)
         except MeshError:
-            self._leaving = (
-                0.0  # so the next statement about itself takes back what could not be taken back now
-            )
+            # So the next statement about itself takes back what could not be taken back now.
+            self._leaving = 0.0
             raise
 
     async def forget(self, fingerprint: str, by: str, relying_on: Collection[str] = ()) -> bool:

@@ -25,10 +25,8 @@ from meshd.wire import Beat, Member
 _MISSED = 3  # beats until a peer counts as not reachable
 _WRITE_SEEN_EVERY_S = 600.0
 _JITTER = 0.2  # of the interval, so that the nodes of a mesh do not beat in step
-_EXCHANGE_AGAIN_S = (
-    60.0  # two rosters that stay apart although they were exchanged (a newer node's) are left so long
-)
-
+# So long two rosters are left that stay apart although they were exchanged (a newer node's).
+_EXCHANGE_AGAIN_S = 60.0
 _LOG = structlog.get_logger(part="watch")
 
 OnRemovals = Callable[[Member, int], Awaitable[None]]
@@ -82,9 +80,8 @@ class Watch:
         self._monotonic = monotonic
         self._watched: dict[str, _Watched] = {}
         self._states: tuple[PeerState, ...] | None = None  # until something is new
-        self._states_until = (
-            math.inf
-        )  # monotonic: when the first of them counts as away, unless it is heard again
+        # Monotonic: when the first of them counts as away, unless it is heard again.
+        self._states_until = math.inf
         self._seen_file = seen_file
         self._seen = _read_seen(seen_file)
         self._seen_written = 0.0

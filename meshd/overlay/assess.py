@@ -57,9 +57,8 @@ def assess(seen: Seen, before: OverlayState) -> OverlayState:
     if network.status in _REFUSALS:
         return found.having(problem=_REFUSALS[network.status](network, seen))
     address = _address(network, seen.interfaces or {}, before.address)
-    if (
-        address is not None
-    ):  # also while it asks anew after a restart of the service, which remembers what it was given
+    # Also while it asks anew after a restart of the service, which remembers what it was given.
+    if address is not None:
         return found.having(address=address)
     return found.having(problem=_no_address(network, seen))
 

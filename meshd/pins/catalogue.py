@@ -69,7 +69,7 @@ class Catalogue:
     async def find(self, reference: str, *, anew: bool = False) -> entries.NumberedPin:
         """The entry that `reference` means, as it is now. Raises MeshError NOT_FOUND.
 
-        anew: the newest one of its name now, and not some seconds ago, also where the list is large.
+        anew: read the list again, so that the newest entry of a name is the newest now and not ten seconds ago.
         """
         self.need_mesh()
         asked = time.monotonic()
@@ -121,10 +121,8 @@ class Catalogue:
             total, chosen = len(snapshot), list(itertools.islice(snapshot.keys(start), size + 1))
         else:
             total, chosen = 0, []
-            wanted, owners = (
-                name.casefold(),
-                {o for o in snapshot.owners if owner and o and name_of(o) == owner},
-            )
+            wanted = name.casefold()
+            owners = {o for o in snapshot.owners if owner and o and name_of(o) == owner}
             for count, key in enumerate(snapshot.keys(), 1):
                 if count % _STEP == 0:
                     await asyncio.sleep(0)

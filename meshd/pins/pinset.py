@@ -2,7 +2,7 @@
 
 Reading the whole list costs 25 µs an entry, and 5 µs where it was read before (measured with 100,000), so a large one is not
 read for every question (see `allowed_age`). In between each look at a single record is taken over, so whoever has pinned or
-removed here finds what he did. What deletes data does not go by this alone: it looks at each record anew.
+removed here finds the change at once. What deletes data does not go by this alone: it looks at each record anew.
 """
 
 from __future__ import annotations
@@ -56,9 +56,8 @@ class PinsetSnapshot:
         self._keys = keys
         self.size = 0
         self.owners: Counter[str] = Counter()
-        self._allocated: Counter[str] = (
-            Counter()
-        )  # cluster id -> entries that name it; "": those that name none
+        # Cluster id -> entries that name it; "": those that name none.
+        self._allocated: Counter[str] = Counter()
 
     def count(self, pins: Iterable[Pin], sign: int = 1) -> None:
         """Only while it is made: take these into the sums."""
@@ -243,9 +242,8 @@ async def _sorted(pins: dict[str, Pin], at: float) -> PinsetSnapshot:
     while len(runs) > 1:
         merged = []
         for n in range(0, len(runs), 2):
-            merged.append(
-                sorted([k for run in runs[n : n + 2] for k in run])
-            )  # finds the runs and merges them
+            # sorted() finds the runs and merges them.
+            merged.append(sorted([k for run in runs[n : n + 2] for k in run]))
             await asyncio.sleep(0)
         runs = merged
     snapshot._keys.extend(runs[0] if runs else ())

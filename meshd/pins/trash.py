@@ -51,7 +51,7 @@ class _Clock:
 
 _SCHEMA = db.Schema(
     what="a journal of removals",
-    application=0x6D736874,
+    application=0x6D736874,  # "msht"
     version=1,
     create="""
     CREATE TABLE removals (

@@ -57,9 +57,8 @@ class _Seen:
     """What kubo told while it took the body."""
 
     tops: dict[str, str] = field(default_factory=dict)  # name of a top-level entry -> its CID
-    sizes: dict[bytes, int] = field(
-        default_factory=dict
-    )  # digest of a path, which may be long -> content bytes
+    # Digest of a path, which may be long -> content bytes.
+    sizes: dict[bytes, int] = field(default_factory=dict)
     error: MeshError | None = None
 
 
@@ -88,8 +87,8 @@ class Uploads:
 
     @contextlib.asynccontextmanager
     async def collection(self) -> AsyncIterator[None]:
-        """Readers and a writer: garbage is collected inside, which begins once no upload is open. Whoever enters meanwhile
-        is not held up here but at `wait_collected`."""
+        """Collect garbage inside. It begins once no upload is open; an upload that begins meanwhile goes on, and waits in
+        `wait_collected` before it makes its entry."""
         while self._tasks:  # one may have come between the event and this step
             await self.wait_idle()
         self._collected.clear()

@@ -228,15 +228,11 @@ class Listener:
     async def _begin(self, connection: socket.socket, protocol: _Connection, slot: Slot) -> None:
         protocol.begin(slot)
         tls = self._tls
-        options = (
-            {
-                "ssl": tls.context,
-                "ssl_handshake_timeout": tls.handshake_s,
-                "ssl_shutdown_timeout": tls.goodbye_s,
-            }
-            if tls is not None
-            else {}
-        )
+        options: dict[str, Any] = {}
+        if tls is not None:
+            options["ssl"] = tls.context
+            options["ssl_handshake_timeout"] = tls.handshake_s
+            options["ssl_shutdown_timeout"] = tls.goodbye_s
         loop = asyncio.get_running_loop()
         with contextlib.suppress(OSError):  # no handshake, or none in time: that is the caller's
             await loop.connect_accepted_socket(lambda: protocol, connection, **options)  # type: ignore[arg-type]  # the options

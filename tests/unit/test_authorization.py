@@ -298,9 +298,8 @@ async def test_on_every_route_a_process_is_answered_by_its_groups(gids: list[int
             await server.stop()
     expected = {route: 200 if access in may else 403 for route, access in WHO_MAY.items()}
     assert dict(zip(WHO_MAY, codes, strict=True)) == expected
-    assert room.asked == sum(access in may for access in WHO_MAY.values()) - bool(
-        may
-    )  # the room has no openapi
+    # The room has no openapi.
+    assert room.asked == sum(access in may for access in WHO_MAY.values()) - bool(may)
 
 
 @pytest.mark.root
