@@ -189,7 +189,7 @@ class Database:
                 Code.BUSY,
                 doing,
                 f"another program holds {self.path} ({exc})",
-                f"end it, then try again; fuser {self.path} shows its number",
+                f"see which one, and end it: fuser -v {self.path}",
             )
         if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and _is_full(folder)):
             return MeshError(

@@ -86,7 +86,7 @@ def _too_many(origin: Origin) -> bytes:
             Code.BUSY,
             "cannot answer",
             f"user id {origin.who} has too many connections to meshd, or all users together have",
-            "end some of its programs, then the same again: ss -xp | grep meshd.sock",
+            "see which programs hold them, and end some: ss -xp | grep meshd.sock",
         )
     )
 

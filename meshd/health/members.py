@@ -118,6 +118,6 @@ def _cut_off(facts: Facts) -> Condition:
         Severity.ERROR,
         f"none of the {len(facts.peers)} other nodes can be reached",
         f"{seen}; {last.problem or 'it was not asked yet'}",
-        f"see first whether this machine is on the private network: {look}; then whether they are on: meshctl peers; if"
-        " they have new addresses: meshctl peers set NAME ADDRESS; to have them found by name the next time: [mesh] seeds",
+        f"see first whether this machine is on the private network: {look}; then whether they are on: meshctl peers; where"
+        " they have new addresses: meshctl peers set NODE ADDRESS",
     )

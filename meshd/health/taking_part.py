@@ -15,7 +15,7 @@ def check(facts: Facts) -> Iterator[Condition]:
             Severity.INFO,
             "this node leaves the mesh",
             "it takes nothing new, and goes once the others have what it holds",
-            "to stay, end the meshctl leave that is under way with Ctrl-C",
+            "to stay: press Ctrl-C where meshctl leave runs; or: sudo systemctl restart meshd",
         )
     for peer in facts.peers:
         if not peer.reachable or peer.problem:

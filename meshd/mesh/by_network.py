@@ -122,7 +122,7 @@ class ByNetwork:
         try:
             await admin.authorize(state.node)
         except MeshError as exc:
-            await telling.tell(f"it cannot: {exc.detail}")
+            await telling.tell(f"cannot authorize itself: {exc.detail}")
             if controls:
                 telling.hint = await asyncio.to_thread(by_hand, zerotier, network, state.node)
             return False

@@ -127,5 +127,5 @@ def _unusable(path: Path, cause: str) -> MeshError:
         f"cannot use {path}",
         cause,
         f"restore {_KEY} and {_CERTIFICATE} together from a backup; or move {path.parent} away and join as a new node:"
-        " on another member type meshctl forget NAME, then meshctl invite; here meshctl join",
+        " on another member type meshctl forget NODE, then meshctl invite; here meshctl join",
     )

@@ -105,5 +105,5 @@ def unusable(path: Path, cause: str) -> MeshError:
         f"cannot use {path}",
         cause,
         f"copy {SWARM_KEY} and {CLUSTER_SECRET} into {folder} from a backup, or from another member of the mesh; or move {folder.parent} away and join as"
-        " a new node: on another member type meshctl forget NAME, then meshctl invite; here meshctl join",
+        " a new node: on another member type meshctl forget NODE, then meshctl invite; here meshctl join",
     )

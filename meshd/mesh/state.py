@@ -134,7 +134,7 @@ def unusable(path: Path, cause: str, hint: str = "") -> MeshError:
         cause,
         hint
         or f"restore {folder} as a whole from a backup; or move it away and join as a new node: on another member type"
-        " meshctl forget NAME, then meshctl invite; here meshctl join",
+        " meshctl forget NODE, then meshctl invite; here meshctl join",
     )
 
 

@@ -272,7 +272,12 @@ class MeshStore:
             if member.forgotten:
                 return known, False
             if any(m.forgotten or m.leaving for f in relying_on if (m := known.entries.get(f))):
-                raise MeshError(Code.BUSY, "cannot forget that node now", "others are leaving at this moment")
+                raise MeshError(
+                    Code.BUSY,
+                    "cannot forget that node now",
+                    "others are leaving at this moment",
+                    "meshctl peers",
+                )
             gone = roster.forgotten(member, by, self._now())
             return dataclasses.replace(known, entries={**known.entries, fingerprint: gone}), True
 

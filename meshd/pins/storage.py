@@ -73,7 +73,8 @@ class Storage:
             stat = os.statvfs(self._folder)
         except OSError as exc:
             why = f"{exc.strerror}: {self._folder}"
-            raise MeshError(Code.BAD_STATE, f"cannot see the disk of {self._folder}", why) from exc
+            title, hint = f"cannot see the disk of {self._folder}", "findmnt; sudo dmesg | tail"
+            raise MeshError(Code.BAD_STATE, title, why, hint) from exc
         inodes = stat.f_favail if stat.f_files else None
         return Room(stat.f_blocks * stat.f_frsize, stat.f_bavail * stat.f_frsize, self.reserve, inodes)
 

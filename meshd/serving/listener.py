@@ -235,7 +235,7 @@ class Listener:
             options["ssl_shutdown_timeout"] = tls.goodbye_s
         loop = asyncio.get_running_loop()
         with contextlib.suppress(OSError):  # no handshake, or none in time: that is the caller's
-            await loop.connect_accepted_socket(lambda: protocol, connection, **options)  # type: ignore[arg-type]  # the options
+            await loop.connect_accepted_socket(lambda: protocol, connection, **options)
 
 
 class _Connection(asyncio.Protocol):

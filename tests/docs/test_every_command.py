@@ -40,7 +40,7 @@ ONLY_PARSED = {
     "chmod 600 /srv/meshd/node.key": "no command of this project",
     "meshctl forget desk --force": "tests/mesh forgets by force",
     "meshctl invite --revoke ID": "it is typed with an id",
-    "meshctl peers set NAME ADDRESS": "tests/mesh types it for machines that have moved",
+    "meshctl peers set NODE ADDRESS": "tests/mesh types it for machines that have moved",
     "meshctl init --network ID": "it is typed with an id",
     "meshctl join ID": "it is typed with an id",
     "meshctl invite --for ADDRESS": "it is typed with an address",

@@ -65,7 +65,7 @@ def test_all_at_new_addresses_without_seeds_are_told_where_one_is(
     _move_all(mesh, subnet, seeds=False)
     until(lambda: "cut-off" in attic.conditions(), "it says that all are away", 60)
     shown = attic.do("status").out
-    assert "meshctl peers set NAME ADDRESS" in shown
+    assert "meshctl peers set NODE ADDRESS" in shown
     assert "[mesh] seeds" in shown
     assert "meshctl rm" not in shown, "nothing is given up for nodes that have moved"
 

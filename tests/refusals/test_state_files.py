@@ -29,7 +29,7 @@ REQUIRED = (
     "cluster/identity.json",
 )
 JOIN_ANEW = (
-    "join as a new node: on another member type meshctl forget NAME, then meshctl invite; here meshctl join"
+    "join as a new node: on another member type meshctl forget NODE, then meshctl invite; here meshctl join"
 )
 
 

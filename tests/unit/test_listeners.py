@@ -228,7 +228,7 @@ async def test_where_all_are_being_answered_one_more_is_told_so_by_meshctl(
     async with asyncio.timeout(30):
         _, said = await meshctl.communicate()
     assert b"meshctl: cannot answer: user id" in said
-    assert said.endswith(b"then the same again: ss -xp | grep meshd.sock\n")
+    assert said.endswith(b"see which programs hold them, and end some: ss -xp | grep meshd.sock\n")
     patient_api.more.set()
     for reader, _ in watching:
         async with asyncio.timeout(STILL_S):

@@ -170,7 +170,7 @@ async def test_where_its_controller_does_not_do_it_the_command_is_told_and_does(
 
     monkeypatch.setattr(bench.planet, "change_member", deaf)
     person.types(network, founding=True)
-    assert "the controller took it" in await person.reads("it cannot: ")
+    assert "the controller took it" in await person.reads("cannot authorize itself: ")
     told = await person.reads("is not authorized on")
     typed = re.search(r"sudo (sh -c '.*')", told)
     assert typed is not None, told
