@@ -43,7 +43,6 @@ KEYS = ("auto", "host", "tpm2", "host+tpm2")
 """What can lock the secrets: a key on the disk of this machine, one in its TPM, both."""
 RELOADED = ("log.level", "storage.reserve", "storage.offer")
 """The keys that SIGHUP takes over; every other one waits for a restart."""
-_KILLED_S = 5.0  # from SIGKILL until a program is gone, unless it waits for a disk
 
 
 class _Parser(argparse.ArgumentParser):
@@ -98,7 +97,7 @@ def main(arguments: list[str] | None = None) -> int:
             Path("/proc/self/comm").write_text("meshd")
         from meshd.supervise import child  # what `check` never needs
 
-        with Ending(lambda: child.kill_all(_KILLED_S)) as end:
+        with Ending(lambda: child.kill_all(child.KILLED_S)) as end:
             asyncio.run(_run(config, options.config, end))
     except Exception as exc:  # noqa: BLE001 - whatever ends the daemon, a person reads what and what to do
         return _fail(_why(exc), 1)

@@ -17,7 +17,6 @@ from meshd.supervise import child, kernel, leftovers
 from meshd.supervise.groups import delegated
 
 _RETIRE_S = 5.0  # for the control socket of a node that has ended
-_KILLED_S = 5.0  # from SIGKILL until a program is gone, unless it waits for a disk
 _LOG = structlog.get_logger(part="daemon")
 
 
@@ -73,7 +72,7 @@ async def run(
         finally:  # while the folders are held: nobody else may use them before nothing runs on them
             if child.running():
                 _LOG.error(
-                    "killed what still ran", pids=child.running(), remain=await child.end_all(_KILLED_S)
+                    "killed what still ran", pids=child.running(), remain=await child.end_all(child.KILLED_S)
                 )
             if node is not None:
                 await Steps(end.hurry).take("the control socket", node.retire(replaced=False), _RETIRE_S)

@@ -81,7 +81,7 @@ class Database:
 
     def create(self, changes: Iterable[Change], doing: str) -> None:
         """Make the file with all that it shall hold; cut off anywhere there is none. Raises as `write`."""
-        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+        temporary = files.temporary_beside(self.path)
         with self._lock, self._told(doing):
             files.remove_unfinished(self.path)
             try:

@@ -38,7 +38,7 @@ def write_atomically(path: Path, data: bytes | str, *, mode: int = 0o600, sync: 
     Without `sync` a later syncfs makes it durable.
     """
     raw = data.encode() if isinstance(data, str) else data
-    temporary = _temporary(path)
+    temporary = temporary_beside(path)
     try:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
         with os.fdopen(fd, "wb") as file:
@@ -56,7 +56,7 @@ def write_atomically(path: Path, data: bytes | str, *, mode: int = 0o600, sync: 
         raise
 
 
-def _temporary(path: Path) -> Path:
+def temporary_beside(path: Path) -> Path:
     """A name beside `path` for one write alone: two threads may write one file at once. It says whose it is."""
     return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(8)}.tmp")
 
@@ -101,7 +101,7 @@ def in_memory(path: Path) -> bool:
 
 def link_durably(path: Path, target: Path) -> None:
     """Replace `path` by a symbolic link to `target`, as `write_durably` replaces it by a file. Raises OSError."""
-    temporary = _temporary(path)
+    temporary = temporary_beside(path)
     temporary.symlink_to(target)
     try:
         temporary.replace(path)

@@ -20,7 +20,7 @@ _REPLICATE_EVERY_S = 5.0
 _REPLICATE_SHARE = 0.02  # a large catalogue is read less often
 _STOP_S = 60.0  # for the orderly part of the end: kubo may take 25 s of it and the cluster 10
 _STEP_S = 5.0  # for each of the other steps
-_KILLED_S = 10.0  # from SIGKILL until a program is gone, unless it waits for a disk
+_KILLED_S = 10.0  # from SIGKILL on, in the orderly end; the last resort has child.KILLED_S
 _LOG = structlog.get_logger(part="daemon")
 
 Tasks = list[asyncio.Task[None]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 import socket
 from collections.abc import Mapping
@@ -34,7 +33,6 @@ class MetricsServer:
         host, _, port = listen.rpartition(":")
         self._host, self._port = host.strip("[]"), int(port)
         self._listener = listener.Listener(
-            lambda: self._protocol(),
             {_ANYBODY.kind: Limit(most, most)},
             lambda _: _ANYBODY,
             head_s=head_s,
@@ -47,15 +45,11 @@ class MetricsServer:
 
     async def start(self) -> None:
         """Listen. Raises MeshError BUSY."""
-        await self._runner.setup()
-        assert self._runner.server is not None  # noqa: S101 - it is set up
-        self._listener.guard(self._runner.server)
         try:
-            sock = self._bound()
-            self._listener.start(sock)
-            self.listening = (self._host, int(sock.getsockname()[1]))
+            await self._listener.serve(self._runner, self._bound)
         except OSError as exc:
             await self._runner.cleanup()
+            self.listening = None
             raise MeshError(
                 Code.BUSY,
                 f"cannot serve metrics on {self._host}:{self._port}",
@@ -77,11 +71,8 @@ class MetricsServer:
         except BaseException:
             sock.close()
             raise
+        self.listening = (self._host, int(sock.getsockname()[1]))
         return sock
-
-    def _protocol(self) -> asyncio.Protocol:
-        assert self._runner.server is not None  # noqa: S101 - it listens only once it is set up
-        return self._runner.server()
 
     @web.middleware
     async def _only_local(self, request: web.Request, handler: Handler) -> web.StreamResponse:

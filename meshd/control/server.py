@@ -123,7 +123,7 @@ class ControlServer:
         self._gatekeeper = gatekeeper
         self._runner: web.AppRunner | None = None
         self._listener = listener.Listener(
-            lambda: self._protocol(), limits, self._origin, full=_too_many, head_s=head_s, grace_s=grace_s
+            limits, self._origin, full=_too_many, head_s=head_s, grace_s=grace_s
         )
         self._app = web.Application(client_max_size=_BODY_MOST, middlewares=[self._seam])
         for route in routes:
@@ -139,12 +139,9 @@ class ControlServer:
             shutdown_timeout=2.0,
             **listener.HEAD_LIMITS,
         )
-        await self._runner.setup()
-        assert self._runner.server is not None  # noqa: S101 - it is set up
-        self._listener.guard(self._runner.server)
         new = self._socket.with_suffix(".new")
         new.unlink(missing_ok=True)
-        self._listener.start(listener.unix_socket(str(new)))
+        await self._listener.serve(self._runner, lambda: listener.unix_socket(str(new)))
         os.chmod(new, 0o666)  # noqa: S103, PTH101 - everybody may ask; refusals say what to do
         # It is ours: the lock on the state folder is held. Nobody finds it missing meanwhile.
         new.rename(self._socket)
@@ -157,11 +154,6 @@ class ControlServer:
             self._runner = None
             if not replaced:
                 self._socket.unlink(missing_ok=True)
-
-    def _protocol(self) -> asyncio.Protocol:
-        assert self._runner is not None  # noqa: S101 - it listens only while there is one
-        assert self._runner.server is not None  # noqa: S101 - it is set up
-        return self._runner.server()
 
     def _origin(self, connection: socket.socket) -> Origin:
         caller = caller_of(connection)

@@ -10,7 +10,6 @@ ipfs-cluster's connector asks for six commands and no more (measured on 1.1.6 ov
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import ipaddress
 import json
@@ -83,7 +82,6 @@ class Gate:
         self._size = (0, float("-inf"))
         self._runner: web.AppRunner | None = None
         self._listener = listener.Listener(
-            lambda: self._protocol(),
             {_CLUSTER.kind: Limit(_CONNECTIONS_MOST, _CONNECTIONS_MOST)},
             _our_own,
             head_s=_IDLE_S,
@@ -97,16 +95,8 @@ class Gate:
         self._runner = web.AppRunner(
             app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0, **listener.HEAD_LIMITS
         )
-        await self._runner.setup()
-        assert self._runner.server is not None  # noqa: S101 - it is set up
-        self._listener.guard(self._runner.server)
         self.socket.unlink(missing_ok=True)
-        self._listener.start(listener.unix_socket(str(self.socket)))
-
-    def _protocol(self) -> asyncio.Protocol:
-        assert self._runner is not None  # noqa: S101 - it listens only while there is one
-        assert self._runner.server is not None  # noqa: S101 - it is set up
-        return self._runner.server()
+        await self._listener.serve(self._runner, lambda: listener.unix_socket(str(self.socket)))
 
     async def stop(self) -> None:
         if self._runner is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,17 +156,4 @@ def in_a_mesh(current: MeshState) -> MeshError:
         "cannot join or found a mesh",
         f"this node is in the mesh {current.name}",
         "meshctl leave",
-    )
-
-
-def not_written(path: Path, exc: OSError) -> MeshError:
-    """The error of a state file that could not be written."""
-    full = exc.errno in (errno.ENOSPC, errno.EDQUOT)
-    return MeshError(
-        Code.DISK_FLOOR if full else Code.BAD_STATE,
-        f"cannot write {path}",
-        exc.strerror or type(exc).__name__,
-        f"make room, then try again: df -h {path.parent}"
-        if full
-        else f"see what is wrong with it: ls -la {path.parent}",
     )

@@ -16,10 +16,11 @@ from typing import TypeVar
 
 import structlog
 
+from meshd import files
 from meshd.config import NODE_NAME
 from meshd.errors import Code, MeshError
 from meshd.mesh import admission, invites, roster, state
-from meshd.mesh.state import MeshState, in_a_mesh, need, not_written
+from meshd.mesh.state import MeshState, in_a_mesh, need
 from meshd.wire import Admitted, Invite, Joiner, Member, Roster
 
 _T = TypeVar("_T")
@@ -354,7 +355,7 @@ class MeshStore:
                 else:
                     await asyncio.to_thread(state.write, self._path, changed)
             except OSError as exc:
-                raise not_written(self._path, exc) from exc
+                raise files.unusable(exc, f"cannot write {self._path}") from exc
             self._show(changed)
         for callback in self._subscribers:
             callback()

@@ -121,9 +121,9 @@ class PeerServer:
         self._trust_members()
         self._connections = connections = listener.Connections(self._dispatch)
         self._listener = Listener(
-            connections,
             self._limits,
             self._origin,
+            protocol=connections,
             known=_member,
             head_s=self._head_s,
             grace_s=self._grace_s,

@@ -73,14 +73,14 @@ def refusal(error: MeshError) -> bytes:
 
 
 class Listener:
-    """One listening socket. Whatever speaks HTTP above it tells by `answering` what it answers."""
+    """One listening socket. `serve` an aiohttp application on it; what else speaks HTTP tells by `answering` what it answers."""
 
     def __init__(
         self,
-        protocol: Callable[[], asyncio.Protocol],
         limits: Mapping[str, Limit],
         origin: Callable[[socket.socket], Origin | None],
         *,
+        protocol: Callable[[], asyncio.Protocol] | None = None,
         known: Callable[[asyncio.BaseTransport], Origin | None] = lambda _: None,
         full: Callable[[Origin], bytes] = lambda _: b"",
         head_s: float = HEAD_S,
@@ -88,11 +88,10 @@ class Listener:
         grace_s: float = 0.0,
         tls: Tls | None = None,
     ) -> None:
-        """protocol: makes what reads and answers one connection.
+        """origin: of a socket that was just accepted; None where it may not speak to us at all; may raise OSError.
 
-        origin: of a socket that was just accepted; None where it may not speak to us at all; may raise OSError. known:
-        who it is after the handshake; None where that tells nothing new. full: what is sent to one that finds no room.
-        grace_s: see Limiter.
+        protocol: makes what reads and answers one connection; None where `serve` is told. known: who it is after the
+        handshake; None where that tells nothing new. full: what is sent to one that finds no room. grace_s: see Limiter.
         """
         self._protocol = protocol
         self._limiter = Limiter(limits, grace_s=grace_s)
@@ -110,6 +109,18 @@ class Listener:
     def count(self, kind: str) -> int:
         """Connections of that kind now, those in their handshake too."""
         return self._limiter.count(kind)
+
+    async def serve(self, runner: web.AppRunner, bind: Callable[[], socket.socket]) -> None:
+        """Set the application up, and listen on the socket that `bind` makes. `stop` this before the runner's `cleanup`.
+
+        Raises OSError; then the runner is to be cleaned up all the same.
+        """
+        await runner.setup()
+        server = runner.server
+        assert server is not None  # noqa: S101 - it is set up
+        self.guard(server)
+        self._protocol = server
+        self.start(bind())
 
     def start(self, sock: socket.socket) -> None:
         """Listen on a socket that is bound; it is this listener's from now on. Raises OSError."""
@@ -296,6 +307,7 @@ class _Connection(asyncio.Protocol):
         lasts_s = listener._limiter.limit(self._slot.origin).lasts_s
         if lasts_s is not None:
             self._end = asyncio.get_running_loop().call_later(lasts_s, transport.abort)
+        assert listener._protocol is not None  # noqa: S101 - it listens only once there is one
         self._inner = listener._protocol()
         listener._connections[self._inner] = self
         self._wait(listener._head_s)

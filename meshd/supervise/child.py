@@ -21,6 +21,8 @@ from meshd.supervise.groups import Group
 
 _LAUNCHER = Path(__file__).with_name("launch.py")
 _LOOK_AGAIN_S = 0.02
+KILLED_S = 5.0
+"""From SIGKILL until a program is gone, unless it waits for a disk."""
 _LINE_LIMIT = 64 * 1024  # a longer line is handed on in pieces
 _LOG = structlog.get_logger(part="supervise")
 MARK = "MESHD_CHILD_OF"
