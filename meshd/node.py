@@ -319,8 +319,8 @@ class Node:
         await self.control.stop(replaced=replaced)
 
     async def look_at_network(self) -> None:
-        """Ask the network's controller, where that is here, who of those that are away was put off the network."""
-        await self.admin.put_off(self.watch.states())
+        """Ask the network's controller, where that is here, who of those that are away is not authorized any more."""
+        await self.admin.look_for_deauthorized(self.watch.states())
 
     async def update_board(self) -> None:
         self.board.update(self._gathering.facts(time.time(), self.rounds.faults()))
@@ -338,7 +338,7 @@ class Node:
             "moved_from": lambda: self.membership.moved_from,
             "services": lambda: {name: s.state for name, s in turns.services.items()},
             "peers": self.watch.states,
-            "off_network": lambda: self.admin.off_network,
+            "deauthorized": lambda: self.admin.deauthorized,
             "unusable": lambda: self.programs.unusable,
             "joined": self.notices.unread,
             "asking": lambda: tuple((r.id, r.name, r.address) for r in self.peer_server.approval.views()),

@@ -83,7 +83,7 @@ class RequestsApi:
 
     async def _on_network(self, asking: set[str]) -> list[wire.JoinRequestView]:
         waiting = [m for m in await self._admin.waiting() if m.address not in asking]
-        seen_at = await self._admin.seen_at() if waiting else {}
+        seen_at = await self._admin.physical_addresses() if waiting else {}
         return [
             wire.JoinRequestView(
                 id=m.address,
@@ -103,7 +103,7 @@ class RequestsApi:
             await events.emit(wire.StepEvent(message=f"authorizing {node} on the network {network}"))
             await self._admin.authorize(node)
         else:
-            elsewhere = self._admin.elsewhere(f"meshctl approve {node}")
+            elsewhere = self._admin.where_to_authorize(f"meshctl approve {node}")
             message = f"this node may not authorize {node} on {network}: {elsewhere}"
             await events.emit(wire.StepEvent(message=message))
 

@@ -14,7 +14,7 @@ from meshd.pins.storage import Room
 class Facts:
     """now: wall clock, seconds. joined: (name, who admitted it, how) of members that nobody has read about yet.
 
-    off_network: fingerprint -> ZeroTier address of members that are not authorized on the network, as far as this node
+    deauthorized: fingerprint -> ZeroTier address of members that are not authorized on the network, as far as this node
     can know. unusable: why an engine's program cannot be run.
     """
 
@@ -30,7 +30,7 @@ class Facts:
     deaths: dict[str, int] = field(default_factory=dict)  # see history.py; the board fills it in
     peers: tuple[PeerState, ...] = ()
     joined: tuple[tuple[str, str, str], ...] = ()
-    off_network: Mapping[str, str] = field(default_factory=dict)
+    deauthorized: Mapping[str, str] = field(default_factory=dict)
     unusable: MeshError | None = None
     asking: tuple[tuple[str, str, str], ...] = ()  # (id, name, address) of nodes that ask to join
     room: Room | None = None

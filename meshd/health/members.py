@@ -48,7 +48,7 @@ def check(facts: Facts) -> Iterator[Condition]:
                 continue
             if is_long(peer, facts.now):
                 continue
-            yield _away(peer, facts.off_network.get(peer.fingerprint, ""))
+            yield _away(peer, facts.deauthorized.get(peer.fingerprint, ""))
         elif peer.problem and not peer.problem.startswith("cannot "):  # who cannot be reached is away soon
             yield Condition(
                 "peer-problem",
@@ -67,17 +67,17 @@ def cut_off(facts: Facts) -> bool:
     return all_away and (_at_once(away) or _none_since(facts, away))
 
 
-def _away(peer: PeerState, put_off: str) -> Condition:
-    """put_off: its ZeroTier address, where the network's controller says that it is not authorized."""
+def _away(peer: PeerState, zerotier_address: str) -> Condition:
+    """zerotier_address: its own, where the network's controller says that it is not authorized; else ""."""
     seen = "not seen since meshd started here"
     if peer.last_seen:
         seen = f"last seen {time.strftime('%Y-%m-%d %H:%M', time.localtime(peer.last_seen))}"
     why, helps = peer.problem or "it was not asked yet", "start it"
     if not peer.seen_at:
         helps = f"start it; if it has a new address: meshctl peers set {peer.name} ADDRESS"
-    if put_off:
+    if zerotier_address:
         why = "it is not authorized on the ZeroTier network, as the controller on this machine says"
-        helps = f"to let it in again: meshctl approve {put_off}"
+        helps = f"to let it in again: meshctl approve {zerotier_address}"
     return Condition(
         "peer-away",
         Severity.WARNING,

@@ -14,7 +14,7 @@ from meshd.model import PeerState
 from meshd.overlay.admin import Admin, Controller, Member, admin_of
 from meshd.overlay.follow import Overlay
 
-_PUT_OFF_S = 1.0  # what is wrong is told without it where the service does not answer so soon
+_ANSWER_S = 1.0  # what is wrong is told without it where the service does not answer so soon
 _LOG = structlog.get_logger(part="mesh")
 
 
@@ -25,7 +25,7 @@ class NetworkAdmin:
         self._config = config
         self._store = store
         self._overlay = overlay
-        self._put_off: dict[str, str] = {}
+        self._deauthorized: dict[str, str] = {}
 
     @property
     def network(self) -> str:
@@ -33,12 +33,12 @@ class NetworkAdmin:
         mesh = self._store.mesh
         return mesh.network if mesh is not None else ""
 
-    def elsewhere(self, what: str) -> str:
-        """Where a person does it, as this node may not. what: the command to type on the member that may, where there is
-        one; a network's controller is in its id."""
+    def where_to_authorize(self, command: str) -> str:
+        """Where a person does it, as this node may not. command: what to type on the member that may, where there is one;
+        a network's controller is in its id."""
         controller = self.member(self.network[:10])
         if controller:
-            return f"on {controller}, the network's controller, type: {what}"
+            return f"on {controller}, the network's controller, type: {command}"
         return (
             "do it in the admin page of the network's controller; on ZeroTier Central that is"
             f" https://my.zerotier.com/network/{self.network}"
@@ -62,31 +62,30 @@ class NetworkAdmin:
             return []
         return [m for m in await self._need().members() if not m.authorized]
 
-    async def seen_at(self) -> Mapping[str, str]:
+    async def physical_addresses(self) -> Mapping[str, str]:
         """ZeroTier address -> IP address, outside the overlay, of the nodes that this machine's service talks to."""
         return {node: peer.ip for node, peer in (await self._overlay.ways()).items() if peer.ip}
 
     @property
-    def off_network(self) -> Mapping[str, str]:
-        """What `put_off` found the last time."""
-        return self._put_off
+    def deauthorized(self) -> Mapping[str, str]:
+        """Fingerprint -> ZeroTier address: what `look_for_deauthorized` found the last time."""
+        return self._deauthorized
 
-    async def put_off(self, peers: Iterable[PeerState]) -> Mapping[str, str]:
-        """Fingerprint -> ZeroTier address of those out of reach that the controller of this machine does not let onto
-        the network. Empty where it is not the controller, or does not know them; as before where it does not answer at once."""
+    async def look_for_deauthorized(self, peers: Iterable[PeerState]) -> None:
+        """Ask the controller of this machine which of those out of reach it does not let onto the network. Nobody, where it
+        is not the controller or does not know them; as before where it does not answer at once."""
         admin = self._admin()
         if not isinstance(admin, Controller) or self._overlay.state.address is None:
-            self._put_off = {}
-            return {}
+            self._deauthorized = {}
+            return
         away = {p.fingerprint for p in peers if not p.reachable and p.last_seen}
         nodes = {m.fingerprint: m.zerotier for m in self._store.peers() if m.zerotier}
         try:
-            async with asyncio.timeout(_PUT_OFF_S):
+            async with asyncio.timeout(_ANSWER_S):
                 found = {f: await admin.member(nodes[f]) for f in away & nodes.keys()}
         except (MeshError, TimeoutError):
-            return self._put_off
-        self._put_off = {f: m.address for f, m in found.items() if m is not None and not m.authorized}
-        return self._put_off
+            return
+        self._deauthorized = {f: m.address for f, m in found.items() if m is not None and not m.authorized}
 
     async def authorize(self, node: str) -> None:
         """Let a node (its ZeroTier address) onto the network; read back. Raises MeshError DENIED."""
@@ -101,15 +100,15 @@ class NetworkAdmin:
         node = self._overlay.state.node or self._store.me().zerotier
         return admin_of(config, self._overlay.zerotier, node)
 
-    def _need(self, what: str = "meshctl requests") -> Admin:
-        """what: see `elsewhere`."""
+    def _need(self, command: str = "meshctl requests") -> Admin:
+        """command: see `where_to_authorize`."""
         admin = self._admin()
         if admin is None:
             raise MeshError(
                 Code.DENIED,
                 f"cannot see or change who is on the ZeroTier network {self.network}",
                 "this node has no API token for it, and is not its controller",
-                f"{self.elsewhere(what)}; or give this node the right: admin in [[overlay.zerotier.networks]] with"
+                f"{self.where_to_authorize(command)}; or give this node the right: admin in [[overlay.zerotier.networks]] with"
                 f' id = "{self.network}"',
             )
         return admin

@@ -32,7 +32,7 @@ _MEMBERS_MOST = 200  # of one's own controller, which is asked about each
 class Member:
     """A node that has asked to be on the network, by its ZeroTier address.
 
-    name: what the admin page calls it. since: when it first asked or was last put off, wall clock seconds; 0 where that
+    name: what the admin page calls it. since: when it first asked or was last deauthorized, wall clock seconds; 0 where that
     is not told.
     """
 

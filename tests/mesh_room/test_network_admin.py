@@ -6,7 +6,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +117,12 @@ async def test_a_controller_whose_service_is_down_is_the_controller_still(site: 
     assert error.hint == "sudo systemctl enable --now zerotier-one"
 
 
-# -- who waits, and who was put off -------------------------------------------------------------------------------------
+# -- who waits, and who was deauthorized ---------------------------------------------------------------------------
+
+
+async def deauthorized(admin: NetworkAdmin, *peers: PeerState) -> Mapping[str, str]:
+    await admin.look_for_deauthorized(peers)
+    return admin.deauthorized
 
 
 async def test_who_waits_is_told_with_the_time_since_when(site: Site) -> None:
@@ -129,37 +134,39 @@ async def test_who_waits_is_told_with_the_time_since_when(site: Site) -> None:
     assert before - 1 <= waiting.since <= time.time() + 1
 
 
-async def test_a_member_that_was_put_off_is_known_by_its_name(site: Site) -> None:
+async def test_a_member_that_was_deauthorized_is_known_by_its_name(site: Site) -> None:
     await site.open(attic_at=site.controller)
     site.planet.change_member(site.network, BARN, {"authorized": True})
     away = PeerState(site.barn.fingerprint, "barn", "10.144.0.2", last_seen=1.0)
     admin = site.admin(site.attic, site.controller)
-    assert await admin.put_off([away]) == {}
+    assert await deauthorized(admin, away) == {}
     before = time.time()
     site.planet.change_member(site.network, BARN, {"authorized": False})
-    assert await admin.put_off([away]) == {site.barn.fingerprint: BARN}
+    assert await deauthorized(admin, away) == {site.barn.fingerprint: BARN}
     (waiting,) = await admin.waiting()
     assert admin.member(waiting.address) == "barn"
-    assert waiting.since >= before - 1, "since it was put off, not since it first came"
+    assert waiting.since >= before - 1, "since it was deauthorized, not since it first came"
     here = PeerState(site.barn.fingerprint, "barn", "10.144.0.2", last_seen=1.0, reachable=True)
-    assert await admin.put_off([here]) == {}, "who is here is not asked about"
+    assert await deauthorized(admin, here) == {}, "who is here is not asked about"
 
 
-async def test_of_whom_the_controller_knows_nothing_it_is_not_said_that_he_was_put_off(site: Site) -> None:
+async def test_of_whom_the_controller_knows_nothing_it_is_not_said_that_it_was_deauthorized(
+    site: Site,
+) -> None:
     """As of a network that this machine's service does not control, though the configuration says so."""
     await site.open(attic_at=site.controller)
     away = PeerState(site.barn.fingerprint, "barn", "10.144.0.2", last_seen=1.0)
     admin = site.admin(site.attic, site.controller)
-    assert await admin.put_off([away]) == {}, "barn never asked"
+    assert await deauthorized(admin, away) == {}, "barn never asked"
     site.planet.remove_network(site.network)
-    assert await admin.put_off([away]) == {}
+    assert await deauthorized(admin, away) == {}
 
 
 async def test_who_is_not_the_controller_does_not_say_why_a_member_is_away(site: Site) -> None:
     await site.open(attic_at=site.controller)
     site.planet.change_member(site.network, BARN, {"authorized": False})
     away = PeerState(site.attic.fingerprint, "attic", "10.144.0.1", last_seen=1.0)
-    assert await site.admin(site.barn, BARN).put_off([away]) == {}
+    assert await deauthorized(site.admin(site.barn, BARN), away) == {}
 
 
 async def test_a_controller_that_does_not_answer_is_no_trouble_for_who_asks_what_is_wrong(site: Site) -> None:
@@ -167,9 +174,9 @@ async def test_a_controller_that_does_not_answer_is_no_trouble_for_who_asks_what
     site.planet.change_member(site.network, BARN, {"authorized": False})
     away = PeerState(site.barn.fingerprint, "barn", "10.144.0.2", last_seen=1.0)
     admin = site.admin(site.attic, site.controller)
-    assert await admin.put_off([away]) == {site.barn.fingerprint: BARN}
+    assert await deauthorized(admin, away) == {site.barn.fingerprint: BARN}
     await site.service.stop()
-    assert await admin.put_off([away]) == {site.barn.fingerprint: BARN}
+    assert await deauthorized(admin, away) == {site.barn.fingerprint: BARN}
 
 
 # -- as meshctl is answered ------------------------------------------------------------------------------------------------
@@ -205,7 +212,7 @@ async def test_approving_one_that_is_gone_ends_and_says_meanwhile_what_to_look_a
     assert requests.HELLO_S <= 120.0
     assert requests.BY_HAND_S <= 600.0
     monkeypatch.setattr(requests, "HELLO_S", 1.5)
-    monkeypatch.setattr(requests, "DOUBT_S", 0.5, raising=False)
+    monkeypatch.setattr(requests, "DOUBT_S", 0.5)
     await site.open(attic_at=site.controller)
     client = await api(site.attic, site.controller)
     *steps, last = await events_of(client, f"/v1/requests/{DAIRY}/authorize")

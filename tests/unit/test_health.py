@@ -289,7 +289,7 @@ def test_who_was_let_in_by_a_code_was_not_invited() -> None:
 
 
 def test_who_is_away_as_it_was_taken_off_the_network_is_told_so_with_how_to_let_it_in() -> None:
-    (condition,) = told(facts(peers=(replace(AWAY, last_seen=90.0),), off_network={"f2": "1a2b3c4d5e"}))
+    (condition,) = told(facts(peers=(replace(AWAY, last_seen=90.0),), deauthorized={"f2": "1a2b3c4d5e"}))
     assert (condition.code, condition.subject) == ("peer-away", "barn")
     assert "it is not authorized on the ZeroTier network" in condition.cause
     assert "meshctl approve 1a2b3c4d5e" in condition.hint
