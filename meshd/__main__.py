@@ -20,9 +20,9 @@ import structlog  # noqa: E402
 
 from meshd import __version__, files, service_manager  # noqa: E402
 from meshd.config import Config, Log, load  # noqa: E402
-from meshd.ending import Ending  # noqa: E402
 from meshd.errors import START_AGAIN, Code, MeshError, leaf  # noqa: E402
 from meshd.service_manager import Notifier, ServiceManager  # noqa: E402
+from meshd.shutdown import Shutdown  # noqa: E402
 
 VERBS = {
     "run": ("run this machine's node in the foreground", ""),
@@ -97,7 +97,7 @@ def main(arguments: list[str] | None = None) -> int:
             Path("/proc/self/comm").write_text("meshd")
         from meshd.supervise import child  # what `check` never needs
 
-        with Ending(lambda: child.kill_all(child.KILLED_S)) as end:
+        with Shutdown(lambda: child.kill_all(child.KILLED_S)) as end:
             asyncio.run(_run(config, options.config, end))
     except Exception as exc:  # noqa: BLE001 - whatever ends the daemon, a person reads what and what to do
         return _fail(_why(exc), 1)
@@ -142,7 +142,7 @@ def _why(exc: BaseException) -> MeshError:
     )
 
 
-async def _run(config: Config, path: Path | None, end: Ending) -> None:
+async def _run(config: Config, path: Path | None, end: Shutdown) -> None:
     end.bind(asyncio.get_running_loop())
     # Imported here so that `check` answers at once.
     from meshd import daemon
@@ -155,7 +155,7 @@ async def _run(config: Config, path: Path | None, end: Ending) -> None:
     try:
         await daemon.run(config, end, ServiceManager(Notifier(os.environ)), lambda: _reread(config, path))
     finally:
-        end.over()
+        end.node_ended()
 
 
 def _reread(running: Config, path: Path | None) -> Config | None:

@@ -10,9 +10,9 @@ import structlog
 
 from meshd import files, lifecycle, memory
 from meshd.config import Config
-from meshd.ending import Ending, Steps
 from meshd.node import Node
 from meshd.service_manager import ServiceManager
+from meshd.shutdown import Shutdown, ShutdownSteps
 from meshd.supervise import child, kernel, leftovers
 from meshd.supervise.groups import delegated
 
@@ -22,7 +22,7 @@ _LOG = structlog.get_logger(part="daemon")
 
 async def run(
     config: Config,
-    end: Ending,
+    end: Shutdown,
     manager: ServiceManager | None = None,
     reread: Callable[[], Config | None] = lambda: None,
 ) -> None:
@@ -44,7 +44,7 @@ async def run(
         own = (config.state, config.state / "secrets", config.state / "kubo", config.state / "cluster")
         for unfinished in files.sweep_unfinished(*own, config.private_sockets):
             _LOG.info("removed what a write that was cut off had left", file=str(unfinished))
-        for leftover in await end.unless_asked(asyncio.to_thread(leftovers.kill, config.state)) or ():
+        for leftover in await end.unless_stopping(asyncio.to_thread(leftovers.kill, config.state)) or ():
             _LOG.warning("ended a leftover of a previous run", pid=leftover.pid, program=leftover.program)
         node: Node | None = None
 
@@ -63,7 +63,7 @@ async def run(
             end.on(signal.SIGHUP, reload)
         try:
             while not end.stop.is_set():
-                new = await end.unless_asked(asyncio.to_thread(Node, config, manager, own_groups))
+                new = await end.unless_stopping(asyncio.to_thread(Node, config, manager, own_groups))
                 if new is None:
                     break
                 predecessor, node = node, new
@@ -75,4 +75,6 @@ async def run(
                     "killed what still ran", pids=child.running(), remain=await child.end_all(child.KILLED_S)
                 )
             if node is not None:
-                await Steps(end.hurry).take("the control socket", node.retire(replaced=False), _RETIRE_S)
+                await ShutdownSteps(end.kill_now).run(
+                    "the control socket", node.retire(replaced=False), _RETIRE_S
+                )

@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable, Coroutine
 
 import structlog
 
-from meshd import ending, memory
-from meshd.ending import Ending, Steps
+from meshd import memory, shutdown
 from meshd.node import Node
+from meshd.shutdown import Shutdown, ShutdownSteps
 from meshd.supervise import child
 
 _ADDRESS_EVERY_S = 2.0
@@ -26,14 +26,14 @@ _LOG = structlog.get_logger(part="daemon")
 Tasks = list[asyncio.Task[None]]
 
 
-async def run(node: Node, end: Ending, predecessor: Node | None) -> None:
+async def run(node: Node, end: Shutdown, predecessor: Node | None) -> None:
     """Until the end is asked for, or the node has left its mesh. Raises what went wrong first, once nothing runs.
 
     predecessor: the node that has left; it answers on the control socket until this one does.
     """
-    steps, tasks = Steps(end.hurry), Tasks()
+    steps, tasks = ShutdownSteps(end.kill_now), Tasks()
     try:
-        await end.unless_asked(_begin(node, predecessor))
+        await end.unless_stopping(_begin(node, predecessor))
         if not end.stop.is_set():
             tasks += _tasks(node)
             await _first(tasks, end.stop.wait(), node.leaving.left.wait())
@@ -41,11 +41,11 @@ async def run(node: Node, end: Ending, predecessor: Node | None) -> None:
                 if task.done():  # turns that gave up; the others are never done
                     await task
     except Exception as exc:  # noqa: BLE001 - whatever it is, what runs is stopped, and it is raised after that
-        steps.failed("meshd", exc)
+        steps.failed("meshd", exc, "cannot go on")
     finally:
         left = node.leaving.left.is_set() and steps.failure is None
         if not left:
-            end.begins()
+            end.start_deadline()
         await _end(node, steps, tasks, left=left)
     if steps.failure is not None:
         raise steps.failure
@@ -97,41 +97,41 @@ def _when_ready(node: Node, work: Callable[[], Awaitable[None]]) -> Callable[[],
     return guarded
 
 
-async def _end(node: Node, steps: Steps, tasks: Tasks, *, left: bool) -> None:
+async def _end(node: Node, steps: ShutdownSteps, tasks: Tasks, *, left: bool) -> None:
     """No more requests, then the services in their order, then the rest. Each step is taken, whatever became of the one
     before. left: the node has left its mesh; its control socket serves until the next node's does."""
     by = time.monotonic() + _STOP_S
     if not left:
         node.manager.stopping()
-    await steps.take("open uploads", node.pins.uploads.abort_all(), _STEP_S)
-    await steps.take("what is under way for entries", node.pins.stop(), _STEP_S)
+    await steps.run("open uploads", node.pins.uploads.abort_all(), _STEP_S)
+    await steps.run("what is under way for entries", node.pins.stop(), _STEP_S)
     if not left:
-        await steps.take("the control socket", node.control.stop(), _STEP_S)
+        await steps.run("the control socket", node.control.stop(), _STEP_S)
     if tasks:
         await _stop_engines(node, steps, tasks[0], by)
         for task in tasks:
             task.cancel()
-        await steps.take("what ran beside", asyncio.wait(tasks), _STEP_S)
+        await steps.run("what ran beside", asyncio.wait(tasks), _STEP_S)
     if node.metrics_port is not None:
-        await steps.take("the metrics port", node.metrics_port.stop(), _STEP_S)
-    await steps.take("the peer API", node.peer_server.stop(), _STEP_S)
-    await steps.take("the gate", node.pins.gate.stop(), _STEP_S)
+        await steps.run("the metrics port", node.metrics_port.stop(), _STEP_S)
+    await steps.run("the peer API", node.peer_server.stop(), _STEP_S)
+    await steps.run("the gate", node.pins.gate.stop(), _STEP_S)
     for client in (node.peers, node.kubo, node.cluster, node.overlay.zerotier):
-        await steps.take("a client", client.close(), _STEP_S)
+        await steps.run("a client", client.close(), _STEP_S)
     if steps.failure is None:
         _LOG.info("stopped")
 
 
-async def _stop_engines(node: Node, steps: Steps, turning: asyncio.Task[None], by: float) -> None:
+async def _stop_engines(node: Node, steps: ShutdownSteps, turning: asyncio.Task[None], by: float) -> None:
     """In their order; what still runs at that monotonic second is killed."""
     node.turns.stop()
     if not turning.done():
-        await steps.take("kubo and the cluster", turning, by - time.monotonic())
+        await steps.run("kubo and the cluster", turning, by - time.monotonic())
     if turning.done() and child.running():  # turns that gave up, or do so now
-        await steps.take("kubo and the cluster", node.turns.stop_by_hand(), by - time.monotonic())
+        await steps.run("kubo and the cluster", node.turns.stop_by_hand(), by - time.monotonic())
     if child.running():
         node.turns.abandon()
-        steps.failed("kubo and the cluster", ending.killed(await child.end_all(_KILLED_S)))
+        steps.failed("kubo and the cluster", shutdown.killed(await child.end_all(_KILLED_S)))
 
 
 async def _first(tasks: Tasks, *waits: Coroutine[object, object, object]) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
-from meshd import __main__, ending, files, lifecycle
+from meshd import __main__, files, lifecycle, shutdown
 from meshd import turns as turns_room
 from meshd.cluster.service import ClusterProgram
 from meshd.config import Config, load
@@ -276,7 +276,7 @@ def main(path: Path, fault: str, script: str) -> int:
     engines_are_scripts(DEAF if script == "deaf" else SERVES)
     lifecycle._STOP_S, lifecycle._STEP_S = 8.0, 1.0
     turns_room.GIVE_UP_S = 3.0
-    ending.HURRY_S, ending.OVER_S = 3.0, 2.0
+    shutdown.KILL_NOW_S, shutdown.NODE_ENDED_S = 3.0, 2.0
     FAULTS[fault]()
     return __main__.main(["run", "--config", str(path)])
 

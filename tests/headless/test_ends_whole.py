@@ -14,8 +14,9 @@ IN_ORDER = [("cluster", "exit 0"), ("kubo", "exit 0")]
 
 
 def cannot(daemon: Daemon) -> list[str]:
-    """What the log says of why it cannot go on, or end in order: the first thing first."""
-    return [line["error"] for line in daemon.logged("cannot go on")]
+    """What the log says of why it cannot go on, or else end in order: the first thing first."""
+    events = ("cannot go on", "a step of the shutdown failed")
+    return [line["error"] for event in events for line in daemon.logged(event)]
 
 
 # -- it ends by itself ---------------------------------------------------------------------------------------------

@@ -12,7 +12,6 @@ import pytest
 from aiohttp.test_utils import make_mocked_request
 
 from meshd import config, daemon, files, lifecycle
-from meshd.ending import Ending
 from meshd.errors import Code, MeshError
 from meshd.mesh.identity import Identity
 from meshd.mesh.secrets import Secrets
@@ -20,6 +19,7 @@ from meshd.model import OverlayState, Phase
 from meshd.node import Node
 from meshd.pins.keep import Emit
 from meshd.service_manager import Notifier, ServiceManager
+from meshd.shutdown import Shutdown
 from meshd.wire import Member, Removal, Roster, Wire
 from tests.engines.machine import short_folder
 from tests.unit.members import joiner
@@ -257,14 +257,14 @@ async def test_what_was_reloaded_stays_in_force_for_the_node_after_a_leave(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     reserves: list[int] = []
-    with short_folder() as folder, Ending(list) as end:
+    with short_folder() as folder, Shutdown(list) as end:
         paths = f'[paths]\nstate = "{folder}/s"\nrun = "{folder}/r"\n'
         first, second = (
             config.parse(f'{paths}[storage]\nreserve = "{size}"\n', "the test") for size in ("7MiB", "9MiB")
         )
         end.bind(asyncio.get_running_loop())
 
-        async def run(node: Node, _: Ending, predecessor: Node | None) -> None:
+        async def run(node: Node, _: Shutdown, predecessor: Node | None) -> None:
             if predecessor is None:
                 os.kill(os.getpid(), signal.SIGHUP)
                 await until(lambda: node.pins.storage.reserve != first.storage.reserve)

@@ -24,16 +24,16 @@ import structlog
 from meshd.errors import START_AGAIN, Code, MeshError, one_line
 
 LONGEST_S = 85.0  # from the first signal, or the first failure, to the last resort; TimeoutStopSec= is 90 s
-HURRY_S = 10.0  # from the second signal to it
-OVER_S = 10.0  # for what is left to do once the node has ended: tasks to cancel, threads to join
+KILL_NOW_S = 10.0  # from the second signal to it
+NODE_ENDED_S = 10.0  # for what is left to do once the node has ended: tasks to cancel, threads to join
 _GIVE_WAY_S = 5.0  # for a start that is under way when the stop is asked for
 _ASK = (signal.SIGTERM, signal.SIGINT)
 _LOG = structlog.get_logger(part="daemon")
 T = TypeVar("T")
 
 
-class Ending:
-    """stop: an orderly end is asked for. hurry: there is no more time, what runs is to be killed.
+class Shutdown:
+    """stop: an orderly end is asked for. kill_now: there is no more time, what runs is to be killed.
 
     Use it around asyncio.run, in the main thread, and `bind` it to the loop there.
     """
@@ -42,23 +42,23 @@ class Ending:
         """kill: the last resort before the process exits with 1; any thread may call it, and it takes some seconds at
         most. It ends all children, and answers the pids of those that did not end."""
         self.stop = asyncio.Event()
-        self.hurry = asyncio.Event()
+        self.kill_now = asyncio.Event()
         self._kill = kill
         self._loop: asyncio.AbstractEventLoop | None = None
         self._asked = 0
         self._deadline: float | None = None
         self._why = ""
         self._others: dict[int, Callable[[], object]] = {}
-        self._heard, self._told = socket.socketpair()
-        self._told.setblocking(False)
+        self._wake_read, self._wake_write = socket.socketpair()
+        self._wake_write.setblocking(False)
         self._before: dict[signal.Signals, object] = {}
-        self._thread = threading.Thread(target=self._heed, name="ending", daemon=True)
+        self._thread = threading.Thread(target=self._watch_signals, name="shutdown", daemon=True)
 
-    def __enter__(self) -> Ending:
+    def __enter__(self) -> Shutdown:
         # The loop's own add_signal_handler would do this too, but with a pipe that only a loop which turns reads.
-        signal.set_wakeup_fd(self._told.fileno(), warn_on_full_buffer=False)
+        signal.set_wakeup_fd(self._wake_write.fileno(), warn_on_full_buffer=False)
         for number in _ASK:
-            self._take(number)
+            self._install(number)
         self._thread.start()
         return self
 
@@ -68,9 +68,9 @@ class Ending:
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]  # what signal.signal has answered
         signal.set_wakeup_fd(-1)
-        self._told.close()  # which ends the thread
+        self._wake_write.close()  # which ends the thread
         self._thread.join()
-        self._heard.close()
+        self._wake_read.close()
 
     def bind(self, loop: asyncio.AbstractEventLoop) -> None:
         """From now on the two events are set in this loop. What was asked for before is not lost."""
@@ -80,17 +80,19 @@ class Ending:
     def on(self, number: signal.Signals, callback: Callable[[], object]) -> None:
         """Call it in the loop when that signal comes."""
         self._others[number] = callback
-        self._take(number)
+        self._install(number)
 
-    def begins(self) -> None:
+    def start_deadline(self) -> None:
         """The end has begun, asked for or not: from now on it has LONGEST_S."""
         self._within(LONGEST_S, f"it took longer than {LONGEST_S:.0f} s")
 
-    def over(self) -> None:
+    def node_ended(self) -> None:
         """The node has ended; what is left is the loop's own end."""
-        self._within(OVER_S, f"tasks or threads of it had not ended {OVER_S:.0f} s after all else")
+        self._within(
+            NODE_ENDED_S, f"tasks or threads of it had not ended {NODE_ENDED_S:.0f} s after all else"
+        )
 
-    async def unless_asked(self, work: Awaitable[T]) -> T | None:
+    async def unless_stopping(self, work: Awaitable[T]) -> T | None:
         """What `work` answers; None where the stop was asked for first, and it did not end within some seconds."""
         task = asyncio.ensure_future(work)
         asked = asyncio.ensure_future(self.stop.wait())
@@ -104,7 +106,7 @@ class Ending:
 
     # -- the thread ------------------------------------------------------------------------------------------------
 
-    def _take(self, number: signal.Signals) -> None:
+    def _install(self, number: signal.Signals) -> None:
         self._before.setdefault(number, signal.signal(number, _heard_by_the_thread))
 
     def _within(self, seconds: float, why: str) -> None:
@@ -113,14 +115,14 @@ class Ending:
         if self._deadline is None or deadline < self._deadline:
             self._deadline, self._why = deadline, why
         with contextlib.suppress(OSError):  # full: then the thread looks anyway
-            self._told.send(b"\0")
+            self._wake_write.send(b"\0")
 
-    def _heed(self) -> None:
+    def _watch_signals(self) -> None:
         while True:
             left = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
-            if not select.select([self._heard], [], [], left)[0]:
+            if not select.select([self._wake_read], [], [], left)[0]:
                 self._last_resort()
-            numbers = self._heard.recv(64)
+            numbers = self._wake_read.recv(64)
             if not numbers:
                 return
             for number in numbers:
@@ -134,14 +136,14 @@ class Ending:
         if self._asked == 1:
             self._within(LONGEST_S, f"it took longer than {LONGEST_S:.0f} s")
         else:
-            self._within(HURRY_S, f"it was told so twice, and still ran {HURRY_S:.0f} s later")
+            self._within(KILL_NOW_S, f"it was told so twice, and still ran {KILL_NOW_S:.0f} s later")
         self._tell_the_loop()
 
     def _tell_the_loop(self) -> None:
         if self._asked:
             self._call(self.stop.set)
         if self._asked > 1:
-            self._call(self.hurry.set)
+            self._call(self.kill_now.set)
 
     def _call(self, callback: Callable[[], object]) -> None:
         if self._loop is not None:
@@ -171,37 +173,37 @@ def _heard_by_the_thread(_: int, __: object) -> None:
     """A handler there must be, or the number does not reach the thread."""
 
 
-class Steps:
+class ShutdownSteps:
     """The steps of an end, each in its own guard and time, so that the next one is taken whatever became of the last one.
 
     failure: the first thing that went wrong, which was logged at once.
     """
 
-    def __init__(self, hurry: asyncio.Event) -> None:
+    def __init__(self, kill_now: asyncio.Event) -> None:
         self.failure: BaseException | None = None
-        self._hurry = hurry
+        self._kill_now = kill_now
 
-    def failed(self, what: str, exc: BaseException) -> None:
+    def failed(self, what: str, exc: BaseException, said: str = "a step of the shutdown failed") -> None:
         """It goes to the log now: what comes after it may take long, or never end."""
         if isinstance(exc, MeshError):
-            _LOG.error("cannot go on", failed=what, error=str(exc), hint=exc.hint)
+            _LOG.error(said, failed=what, error=str(exc), hint=exc.hint)
         else:
-            _LOG.error("cannot go on", failed=what, error=one_line(exc), exc_info=exc)
+            _LOG.error(said, failed=what, error=one_line(exc), exc_info=exc)
         self.failure = self.failure or exc
 
-    async def take(self, what: str, work: Awaitable[object], seconds: float) -> bool:
+    async def run(self, what: str, work: Awaitable[object], seconds: float) -> bool:
         """Whether it was done within `seconds`, and before a second signal."""
         task = asyncio.ensure_future(work)
-        hurry = asyncio.ensure_future(self._hurry.wait())
-        await asyncio.wait({task, hurry}, timeout=max(0.0, seconds), return_when=asyncio.FIRST_COMPLETED)
-        if self._hurry.is_set():
+        kill_now = asyncio.ensure_future(self._kill_now.wait())
+        await asyncio.wait({task, kill_now}, timeout=max(0.0, seconds), return_when=asyncio.FIRST_COMPLETED)
+        if self._kill_now.is_set():
             await asyncio.wait({task}, timeout=0.2)  # what needs no waiting is done all the same
-        hurry.cancel()
+        kill_now.cancel()
         if not task.done():
             task.add_done_callback(_read)
             task.cancel()
             late = f"it was not done within {max(0.0, seconds):.0f} s"
-            why = "a second signal came" if self._hurry.is_set() else late
+            why = "a second signal came" if self._kill_now.is_set() else late
             self.failed(what, MeshError(Code.INTERNAL, f"cannot end in order: {what}", why, START_AGAIN))
             return False
         if task.cancelled():
