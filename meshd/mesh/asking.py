@@ -16,9 +16,17 @@ from meshd.mesh import admission
 from meshd.mesh import code as codes
 from meshd.mesh.identity import Identity
 from meshd.mesh.invites import host_port
+from meshd.mesh.join_errors import (
+    FINAL,
+    RETRIED,
+    bad_answer,
+    not_approved,
+    printable,
+    refused,
+    wrong_member,
+)
 from meshd.mesh.peers import Peers
 from meshd.mesh.protocol import PROTOCOL, speaks
-from meshd.mesh.refused import FINAL, WHY, nobody, not_meant, printable, refusal, unusable
 from meshd.wire import Admitted, Ask, AskAnswer, CodeEvent, ConfirmEvent, Joiner, Reveal, StepEvent, Wire
 
 Address = tuple[str, int]
@@ -64,7 +72,7 @@ async def ask(
     except TimeoutError:
         if not limit.expired():
             raise
-        raise asking.nobody(total_s) from None
+        raise asking.not_approved(total_s) from None
     finally:
         await asking.close()
 
@@ -150,10 +158,10 @@ class _Asking:
         if self._admitted.done() and not self._admitted.cancelled():
             self._admitted.exception()  # seen
 
-    def nobody(self, total_s: float) -> MeshError:
+    def not_approved(self, total_s: float) -> MeshError:
         """That nobody said yes in that time."""
         failed = {host_port(*address): why for address, why in self._failed.items()}
-        return nobody(total_s, self._own.name, self._again, asked=self._asked, failed=failed)
+        return not_approved(total_s, self._own.name, self._again, asked=self._asked, failed=failed)
 
     def _all_refused(self) -> bool:
         """Whether nobody is left who may still say yes, and there was time to find others."""
@@ -229,7 +237,7 @@ class _Asking:
             self._busy_with.discard(fingerprint)
 
     async def _note(self, address: Address, exc: MeshError) -> None:
-        why = WHY.get(exc.code) or printable(exc.detail) or str(exc.code)
+        why = RETRIED.get(exc.code) or printable(exc.detail) or str(exc.code)
         where = host_port(*address)
         if self._failed.get(address) != why and where in self._asked:
             await self._say(f"{where} does not answer: {why}; asking it again")
@@ -252,7 +260,7 @@ class _Asking:
         except MeshError as exc:
             heard = self._heard.pop(fingerprint, None)
             if exc.code in FINAL:
-                await self._refuse(where, fingerprint, refusal(exc.code, self._again))
+                await self._refuse(where, fingerprint, refused(exc.code, self._again))
             elif exc.code is Code.NOT_FOUND:
                 await self._say(f"{where} has forgotten the question; asking it again")
             else:
@@ -286,7 +294,7 @@ class _Asking:
             answer = await self._wait(heard)
         del self._heard[fingerprint]
         if answer.state == "denied":
-            raise _RefusedError(refusal(Code.DENIED, self._again))
+            raise _RefusedError(refused(Code.DENIED, self._again))
         admitted = self._usable(answer, fingerprint)
         if not answer.here:
             code = ""  # nobody has compared it
@@ -300,7 +308,7 @@ class _Asking:
             if await self._is_right(event):
                 self._admitted.set_result((admitted, how))
                 return
-        raise _RefusedError(not_meant(self._own.name, self._again))
+        raise _RefusedError(wrong_member(self._own.name, self._again))
 
     async def _is_right(self, event: ConfirmEvent) -> bool:
         if self._confirm is None:
@@ -337,5 +345,5 @@ class _Asking:
         if admitted is not None:
             why = admission.why_unusable(admitted, self._identity.fingerprint, fingerprint)
         if admitted is None or why:
-            raise _RefusedError(unusable(why))
+            raise _RefusedError(bad_answer(why))
         return admitted

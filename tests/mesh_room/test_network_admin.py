@@ -1,4 +1,4 @@
-"""Who may be on the mesh's network, as far as a member knows: where to authorize, who asks, and who was put off."""
+"""Who may be on the mesh's network, as far as a member knows: where to authorize, who asks, and who was deauthorized."""
 
 from __future__ import annotations
 

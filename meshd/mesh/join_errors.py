@@ -30,20 +30,20 @@ FINAL = {
         "update meshd on the older of the two machines (meshctl version), then again: {again}",
     ),
 }
-# What does not: it is asked again.
-WHY = {
+# What does not, and why: it is asked again.
+RETRIED = {
     Code.BUSY: "too many nodes ask it at this moment",
     Code.NO_MESH: "it is in no mesh",
 }
 
 
-def refusal(code: Code, again: str) -> MeshError:
+def refused(code: Code, again: str) -> MeshError:
     """A member's last word. again: what a person types to join again."""
     detail, hint = FINAL[code]
     return MeshError(code, "cannot join", detail, hint.format(again=again))
 
 
-def nobody(
+def not_approved(
     total_s: float, name: str, again: str, *, asked: Iterable[str], failed: Mapping[str, str]
 ) -> MeshError:
     """That nobody said yes in that time. name: of this node. asked: addresses that showed a code. failed: address -> why."""
@@ -65,7 +65,7 @@ def nobody(
     )
 
 
-def not_meant(name: str, again: str) -> MeshError:
+def wrong_member(name: str, again: str) -> MeshError:
     """The person here says that it was another member."""
     return MeshError(
         Code.DENIED,
@@ -75,7 +75,7 @@ def not_meant(name: str, again: str) -> MeshError:
     )
 
 
-def unusable(why: str) -> MeshError:
+def bad_answer(why: str) -> MeshError:
     """A member said yes, and what it sent makes no sense."""
     return MeshError(
         Code.INTERNAL,
