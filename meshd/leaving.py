@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
+
+import structlog
 
 from meshd import files, wire
 from meshd.config import Config
@@ -12,6 +14,7 @@ from meshd.errors import Code, MeshError
 from meshd.mesh import identity as identities
 from meshd.mesh.membership import Membership
 from meshd.mesh.secret_store import SecretStore
+from meshd.mesh.state import MeshState
 from meshd.mesh.store import MeshStore
 from meshd.overlay.zerotier import ZeroTier
 from meshd.pins.parts import Pins
@@ -22,6 +25,8 @@ _FILES = (
     *("trash.db", "trash.db-wal", "trash.db-shm"),
     *("trash.json", "notices.json", "pending.json", "seen.json", "addresses.json"),
 )
+
+_LOG = structlog.get_logger(part="leaving")
 
 Emit = Callable[[wire.Wire], Awaitable[None]]
 
@@ -52,34 +57,13 @@ class Leaving:
         self._zerotier = zerotier
         self._why_not_ready = why_not_ready
         self._under_way = asyncio.Lock()
+        self._going: asyncio.Task[None] | None = None
 
     async def leave(self, emit: Emit, *, force: bool, network: bool) -> None:
         """force: also where content would be lost. network: leave the ZeroTier network too.
 
         Raises MeshError NO_MESH, NOT_READY, BUSY, LAST_COPY, FEWER_COPIES; then all is as before.
         """
-        async with self._one_at_a_time():
-            mesh = self._store.mesh
-            if mesh is None:
-                raise MeshError(Code.NO_MESH, "cannot leave", "this node is in no mesh", "meshctl status")
-            if not self._store.forgotten:
-                await self._hand_over(emit, force=force)
-            emit = _detached(emit)  # from here on there is no way back
-            await emit(wire.StepEvent(message="stopping kubo and the cluster"))
-            async with asyncio.timeout(_STOP_S):
-                await self._turns.all_stopped()
-            await asyncio.to_thread(self._remove_content)
-            await self._store.clear()
-            await asyncio.to_thread(self._remove_identity)
-            if network and mesh.network:
-                await self._leave_network(mesh.network, emit)
-            self.left.set()
-            async with asyncio.timeout(_STOP_S):
-                await self.replaced.wait()  # so that whoever reads `done` finds the new node
-            await emit(wire.LeftEvent(mesh=mesh.name))
-
-    @contextlib.asynccontextmanager
-    async def _one_at_a_time(self) -> AsyncIterator[None]:
         if self._under_way.locked():
             raise MeshError(
                 Code.BUSY,
@@ -87,11 +71,26 @@ class Leaving:
                 "another leave is under way here",
                 "see how it went: meshctl status",
             )
-        async with self._under_way:
-            yield
+        await self._under_way.acquire()
+        try:
+            mesh = self._store.mesh
+            if mesh is None:
+                raise MeshError(Code.NO_MESH, "cannot leave", "this node is in no mesh", "meshctl status")
+            cut_off = None if self._store.forgotten else await self._hand_over(emit, force=force)
+        except BaseException:
+            self._under_way.release()
+            raise
+        self._going = asyncio.create_task(self._go(mesh, _detached(emit), network=network), name="leave")
+        self._going.add_done_callback(self._gone)
+        if cut_off is not None:
+            raise cut_off
+        await asyncio.shield(self._going)
 
-    async def _hand_over(self, emit: Emit, *, force: bool) -> None:
-        """Until the mesh has forgotten this node. Raises MeshError; then all is as before."""
+    async def _hand_over(self, emit: Emit, *, force: bool) -> BaseException | None:
+        """Until it is stated that this node is no member. What cut the caller off where that is so all the same.
+
+        Raises MeshError, and what cuts the caller off before; then all is as it was.
+        """
         if not force and not self._turns.ready:
             raise MeshError(
                 Code.NOT_READY,
@@ -100,21 +99,54 @@ class Leaving:
                 "meshctl status; or: meshctl leave --force (what only this node holds is gone then)",
             )
         self._pins.uploads.closed = True
+        resign = self._membership.resign
         try:
             await self._pins.uploads.abort_all()
-            if not force:
-                await self._pins.departure.hand_over(emit, self._membership.exchange)
-            await self._membership.say_goodbye(_detached(emit))
-        except BaseException:
-            if not self._store.forgotten:
-                self._pins.uploads.closed = False
+            if force:
+                await resign()
+            else:
+                await self._pins.departure.hand_over(emit, self._membership.exchange, resign)
+        except MeshError:
+            self._pins.uploads.closed = False
             raise
+        except BaseException as exc:
+            await self._store.settled()
+            if self._store.forgotten:
+                return exc
+            self._pins.uploads.closed = False
+            raise
+        return None
+
+    async def _go(self, mesh: MeshState, emit: Emit, *, network: bool) -> None:
+        """What comes once there is no way back. A caller who goes away does not end it."""
+        if (
+            self._store.me().forgotten_by == self._store.fingerprint
+        ):  # else the others know, and answer no more
+            await self._membership.say_goodbye(emit)
+        await emit(wire.StepEvent(message="stopping kubo and the cluster"))
+        async with asyncio.timeout(_STOP_S):
+            await self._turns.all_stopped()
+        await asyncio.to_thread(self._remove_content)
+        await self._store.clear()
+        await asyncio.to_thread(self._remove_identity)
+        if network and mesh.network:
+            await self._leave_network(mesh.network, emit)
+        self.left.set()
+        async with asyncio.timeout(_STOP_S):
+            await self.replaced.wait()  # so that whoever reads `done` finds the new node
+        await emit(wire.LeftEvent(mesh=mesh.name))
+
+    def _gone(self, going: asyncio.Task[None]) -> None:
+        self._under_way.release()
+        if not going.cancelled() and (failure := going.exception()) is not None:
+            _LOG.error("cannot finish the leave; it can be typed again", error=str(failure), exc_info=failure)
 
     async def forget(self, name: str, *, force: bool) -> wire.Forgotten:
         """Have the mesh forget a member. Raises MeshError NOT_FOUND; and, unless `force`, LAST_COPY, BUSY."""
+        member = self._membership.other(name)  # once: the name may be another's in a moment
         if force:
-            return await self._membership.forget(name)
-        return await self._pins.departure.forget(name, self._membership.exchange, self._membership.forget)
+            return await self._membership.forget(member)
+        return await self._pins.departure.forget(member, self._membership.exchange, self._membership.forget)
 
     async def _leave_network(self, network: str, emit: Emit) -> None:
         try:
@@ -138,7 +170,7 @@ class Leaving:
 
 
 def _detached(emit: Emit) -> Emit:
-    """The same for a caller who may go away: what was begun is finished without him."""
+    """The same for a caller who may go away: what was begun is finished without them."""
 
     async def said(event: wire.Wire) -> None:
         with contextlib.suppress(ConnectionError):

@@ -212,11 +212,8 @@ class Membership:
         if await self._store.update_self(own):
             _LOG.info("the roster says where this node is", address=state.address)
 
-    async def forget(self, name: str, relying_on: Collection[str] = ()) -> wire.Forgotten:
-        """Have the mesh forget a member for good. relying_on: as `MeshStore.forget` takes it.
-
-        Raises MeshError NOT_FOUND, BUSY.
-        """
+    def other(self, name: str) -> wire.Member:
+        """The member of that name, which is not this node. Raises MeshError NOT_FOUND, BAD_REQUEST."""
         member = self._store.by_name(name)
         if member is None:
             raise MeshError(
@@ -224,9 +221,19 @@ class Membership:
             )
         if member.fingerprint == self._store.fingerprint:
             raise MeshError(Code.BAD_REQUEST, f"cannot forget {name}", "it is this node", "meshctl leave")
+        return member
+
+    async def forget(self, member: wire.Member, relying_on: Collection[str] = ()) -> wire.Forgotten:
+        """Have the mesh forget a member for good. relying_on: as `MeshStore.forget` takes it. Raises MeshError BUSY."""
+        name = self._store.name_of(member.fingerprint)
         await self._store.forget(member.fingerprint, by=self._store.fingerprint, relying_on=relying_on)
         await self.exchange(self._store.peers())
         return wire.Forgotten(name=name)
+
+    async def resign(self, relying_on: Collection[str] = ()) -> None:
+        """State that this node is no member any more. relying_on: as `MeshStore.forget` takes it. Raises MeshError BUSY."""
+        me = self._store.fingerprint
+        await self._store.forget(me, by=me, relying_on=relying_on)
 
     async def exchange(self, members: Iterable[wire.Member]) -> set[str]:
         """Give those members this node's roster at once and take theirs; the fingerprints of those that have it now."""
@@ -244,9 +251,8 @@ class Membership:
         return set(await asyncio.gather(*(one(m) for m in members))) - {""}
 
     async def say_goodbye(self, emit: Emit) -> None:
-        """Tell the members that this node leaves. emit must not raise: this node is no member any more."""
+        """Tell the members that this node has left. emit must not raise: there is no way back."""
         everyone = self._store.peers()
-        await self._store.forget(self._store.fingerprint, by=self._store.fingerprint)
         told = len(await self.exchange(everyone))
         if everyone:
             await emit(wire.StepEvent(message=f"told {told} of {len(everyone)} members"))

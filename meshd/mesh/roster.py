@@ -26,6 +26,7 @@ _ENGINE_ID = re.compile(r"[A-Za-z0-9]{0,128}")
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 _LATEST = 1e12  # seconds; later stamps are no times, and floats lose the fractions that tell statements apart
 _MARK = ("leaving", "leaving_stamp")
+_AHEAD_MOST_S = 86400.0  # of this node's clock
 _TICK = 0.001  # seconds between two statements of a node whose clock stands still or went back
 
 
@@ -182,6 +183,14 @@ def leaving(member: Member, since: float, now: float) -> Member:
         return member
     stamp = next_stamp(now, member.leaving_stamp)
     return member.model_copy(update={"leaving": since, "leaving_stamp": stamp})
+
+
+def without_future_mark(member: Member, now: float) -> Member:
+    """`member` as it is believed here: a mark from more than a day ahead is none, for nothing that its node says later could
+    take it back."""
+    if member.leaving_stamp <= now + _AHEAD_MOST_S:
+        return member
+    return member.model_copy(update=dict.fromkeys(_MARK, 0.0))
 
 
 def staying(entries: Entries, without: str) -> list[Member]:

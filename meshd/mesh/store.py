@@ -202,7 +202,8 @@ class MeshStore:
         Where somebody else said something about this node that it did not say itself, it says it again.
         Raises MeshError NO_MESH.
         """
-        usable = self._usable(theirs.members)
+        now = self._now()
+        usable = [roster.without_future_mark(member, now) for member in self._usable(theirs.members)]
 
         def change(current: MeshState | None) -> tuple[MeshState, bool]:
             known = need(current)
@@ -257,7 +258,7 @@ class MeshStore:
         """State that the node is no member any more, for good; False where that was so. by: fingerprint of who says it.
 
         relying_on: fingerprints of those that hold what the node holds. Raises MeshError NOT_FOUND, NO_MESH; and BUSY
-        where one of these leaves or is forgotten meanwhile: then look again who holds it.
+        where one of these does not stay any more (see `staying`): then look again who holds it.
         """
 
         def change(current: MeshState | None) -> tuple[MeshState, bool]:
@@ -272,7 +273,8 @@ class MeshStore:
                 )
             if member.forgotten:
                 return known, False
-            if any(m.forgotten or m.leaving for f in relying_on if (m := known.entries.get(f))):
+            stay = {m.fingerprint for m in roster.staying(known.entries, fingerprint)}
+            if not stay.issuperset(relying_on):
                 raise MeshError(
                     Code.BUSY,
                     "cannot forget that node now",

@@ -118,9 +118,16 @@ class Watch:
         watched = self._watched.get(fingerprint)
         if watched is None:
             return
-        watched.beat = beat
+        before, watched.beat = watched.beat, beat
         self._states = None
-        news = beat.roster_digest != self._store.digest() or beat.removals != watched.removals_taken
+        # Only what is new with it since its last beat: two that cannot agree (an older meshd, a full disk) would else
+        # answer each other without a pause. What was not taken is taken at the next beat of our own.
+        told = before is not None and (before.roster_digest, before.removals) == (
+            beat.roster_digest,
+            beat.removals,
+        )
+        behind = beat.roster_digest != self._store.digest() or beat.removals != watched.removals_taken
+        news = behind and not told
         if news or not self._reachable(watched):
             watched.wake.set()
 

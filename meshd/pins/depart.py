@@ -9,24 +9,25 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
 
 from meshd import wire
 from meshd.cluster.rest import Cluster
-from meshd.errors import Code, MeshError
+from meshd.errors import Code, MeshError, quoted
 from meshd.mesh.store import MeshStore
 from meshd.model import Pin
 from meshd.pins import place
 from meshd.pins.copies import Copies
 from meshd.pins.keep import Emit, Keeper
-from meshd.wire import Copy, Member
+from meshd.wire import Member
 
 _SHOWN = 5
 _AT_ONCE = 20  # entries that are handed over at a time
 _ROUNDS_WITHOUT_GAIN = 20  # each follows a change that another node made meanwhile
+_STEP = 2000  # entries between which others have their turn in the event loop
 _LOOKS = 5  # at who holds what, where others begin to leave meanwhile
 
 _LOG = structlog.get_logger(part="leaving")
@@ -34,11 +35,17 @@ _LOG = structlog.get_logger(part="leaving")
 Exchange = Callable[[Iterable[Member]], Awaitable[set[str]]]
 """Gives these members this node's roster and takes theirs; the fingerprints of those that have it now."""
 
-Forget = Callable[[str, set[str]], Awaitable[wire.Forgotten]]
-"""States that the member of this name is none any more, relying on the copies of these fingerprints.
+Forget = Callable[[Member, set[str]], Awaitable[wire.Forgotten]]
+"""States that this member is none any more, relying on the copies of these fingerprints.
 
 Raises MeshError BUSY where one of them leaves or was forgotten meanwhile; then nothing is stated.
 """
+
+Resign = Callable[[set[str]], Awaitable[None]]
+"""States the same of this node."""
+
+Held = Mapping[str, set[str]]
+"""Fingerprint of a member that was asked -> CIDs that it holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,20 +57,18 @@ class Short:
     goal: int
 
 
-def too_few(pin: Pin, staying: Sequence[Member], answers: dict[str, Copy]) -> Short | None:
-    """Whether a copy more is needed before the node that holds `pin` may go. answers: by fingerprint of who was asked.
+def too_few(pin: Pin, staying: Sequence[Member], held: Held) -> Short | None:
+    """Whether a copy more is needed before the node that holds `pin` may go.
 
     Only a copy that the pinset wants where it is counts: any other one may be let go at this moment.
     """
-    held = tuple(
+    by = tuple(
         m.fingerprint
         for m in staying
-        if (not pin.allocations or m.cluster_id in pin.allocations)
-        and (answer := answers.get(m.fingerprint)) is not None
-        and answer.state == "held"
+        if (not pin.allocations or m.cluster_id in pin.allocations) and pin.cid in held.get(m.fingerprint, ())
     )
     goal = max(1, place.target(pin.wanted, len(staying)))
-    return None if len(held) >= goal else Short(pin, held, goal)
+    return None if len(by) >= goal else Short(pin, by, goal)
 
 
 class Departure:
@@ -75,14 +80,22 @@ class Departure:
         self._copies = copies
         self._keeper = keeper
 
-    async def hand_over(self, emit: Emit, exchange: Exchange) -> None:
-        """Say that this node leaves, and see what is here on those that stay.
+    async def hand_over(self, emit: Emit, exchange: Exchange, resign: Resign) -> None:
+        """Say that this node leaves, see what is here on those that stay, and `resign` relying on them.
 
-        Raises MeshError LAST_COPY, FEWER_COPIES. Then the node stays, as where it is cut off, and the others know.
+        Raises MeshError LAST_COPY, FEWER_COPIES, BUSY, FORGOTTEN. Then the node stays, as where it is cut off, and the
+        others know.
         """
-        await self._store.set_leaving(True)
         try:
-            await self.drain(emit, exchange)
+            await self._store.set_leaving(True)
+            for _ in range(_LOOKS):
+                relying_on = await self.drain(emit, exchange)
+                try:
+                    return await resign(relying_on)
+                except MeshError as exc:
+                    if exc.code is not Code.BUSY:
+                        raise
+            raise _busy("leave", "meshctl leave")
         except BaseException as exc:
             await self._stay()
             # Where it is cut off, meshd stops or nobody listens: the heartbeat tells the others.
@@ -97,10 +110,11 @@ class Departure:
         except MeshError as exc:
             _LOG.warning("cannot write down that this node stays", error=str(exc))
 
-    async def drain(self, emit: Emit, exchange: Exchange) -> None:
-        """Before this node leaves, which its statement in the roster says: every entry has its copies elsewhere.
+    async def drain(self, emit: Emit, exchange: Exchange) -> set[str]:
+        """Before this node goes, which its statement in the roster says: every entry has its copies elsewhere.
 
-        Raises MeshError LAST_COPY (something would be lost) or FEWER_COPIES (nothing, but fewer copies than wanted).
+        The fingerprints of those on whose copies that relies. Raises MeshError LAST_COPY (something would be lost),
+        FEWER_COPIES (nothing, but fewer copies than wanted), BUSY (it must stay until the others are gone), FORGOTTEN.
         """
         me = self._store.fingerprint
         heard: set[str] = set()
@@ -110,45 +124,57 @@ class Departure:
             heard |= await exchange([m for m in self._store.peers() if m.fingerprint not in heard])
             staying = self._store.staying(me)
             short = await self._short(staying, heard)
+            if not short and not staying and self._store.peers():
+                raise _last_to_leave()  # those that leave may count on this node, whatever is here now
             if not short:
-                return
+                return heard & {m.fingerprint for m in staying}
             now = (len(short), sum(len(s.held) for s in short), sum(map(len, tried.values())))
             idle, before = (idle + 1 if now == before else 0), now
             await emit(
                 wire.StepEvent(message=f"copying {_names([s.pin for s in short])} to other nodes first")
             )
             stuck = await self._copy(short, [m for m in staying if m.fingerprint in heard], tried, emit)
-            if stuck or idle > _ROUNDS_WITHOUT_GAIN:
-                raise self._refusal(stuck or short, staying, heard, tried)
+            if stuck == len(short) or idle > _ROUNDS_WITHOUT_GAIN:
+                raise self._refusal(short, staying, heard, tried)
+        raise MeshError(
+            Code.FORGOTTEN,
+            "cannot hand over what is here",
+            f"{self._store.name_of(self._store.me().forgotten_by)} had the mesh forget this node meanwhile",
+            "meshctl leave (what only this node holds is gone then); first save it with: meshctl get",
+        )
 
     async def _short(self, staying: Sequence[Member], heard: set[str]) -> list[Short]:
         """What this node holds and has too few copies of among those that stay and have heard that it goes."""
         pins = {p.cid: p for p in await self._cluster.allocations()}
-        here = await self._copies.local(list(pins))
-        mine = [p for cid, p in pins.items() if here.states.get(cid) == "held"]
-        answers = await self._answers(mine, [m for m in staying if m.fingerprint in heard])
-        return [s for p in mine if (s := too_few(p, staying, answers[p.cid])) is not None]
+        mine = (await self._held(list(pins), [self._store.me()]))[self._store.fingerprint]
+        held = await self._held(list(mine), [m for m in staying if m.fingerprint in heard])
+        return [short async for short in _look([pins[cid] for cid in mine], staying, held)]
 
-    async def _answers(self, pins: Sequence[Pin], members: Sequence[Member]) -> dict[str, dict[str, Copy]]:
-        """By CID and fingerprint. Two members may have one name, so the order tells them apart."""
-        table = await self._copies.table([p.cid for p in pins], members)
-        return {
-            cid: {m.fingerprint: c for m, c in zip(members, row, strict=True)} for cid, row in table.items()
-        }
+    async def _held(self, cids: Sequence[str], members: Sequence[Member]) -> Held:
+        """What each of them holds now; nothing for one that does not answer."""
+
+        async def one(member: Member) -> set[str]:
+            try:
+                answer = await self._copies.ask_once(member, cids)
+            except MeshError:
+                return set()
+            return {cid for cid, state in answer.states.items() if state == "held"}
+
+        found = await asyncio.gather(*(one(m) for m in members))
+        return {m.fingerprint: held for m, held in zip(members, found, strict=True)}
 
     async def _copy(
         self, short: list[Short], staying: Sequence[Member], tried: dict[str, dict[str, str]], emit: Emit
-    ) -> list[Short]:
-        """One attempt for each; those for which there is no node left to try. tried: by CID and fingerprint, why not."""
+    ) -> int:
+        """One attempt for each; for how many there is no node left to try. tried: by CID and fingerprint, why not."""
         waiting = iter(short)
-        stuck: list[Short] = []
-        done = 0
+        stuck = done = 0
 
         async def work() -> None:
-            nonlocal done
+            nonlocal stuck, done
             for one in waiting:
                 if not await self._copy_one(one, staying, tried.setdefault(one.pin.cid, {})):
-                    stuck.append(one)
+                    stuck += 1
                 done += 1
                 if done % 100 == 0:
                     await emit(wire.StepEvent(message=f"{done} of {len(short)} entries done"))
@@ -171,9 +197,8 @@ class Departure:
             return False
         union = tuple(dict.fromkeys((*pin.allocations, *chosen))) if pin.allocations else ()
         try:
-            if set(union) != set(
-                pin.allocations
-            ):  # else those that shall hold it are at it, and are waited for
+            # Where nothing changes, those that shall hold it are at it, and are waited for.
+            if set(union) != set(pin.allocations):
                 pin = await self._keeper.commit(dataclasses.replace(pin, allocations=union), before=pin)
         except MeshError as exc:
             if exc.code is not Code.NOT_FOUND:  # removed, or changed by another node: the next look says
@@ -186,25 +211,29 @@ class Departure:
 
     def _refusal(
         self,
-        stuck: list[Short],
+        short: list[Short],
         staying: Sequence[Member],
         heard: set[str],
         tried: dict[str, dict[str, str]],
     ) -> MeshError:
-        lost = [s.pin for s in stuck if not s.held]
-        fewer = [s.pin for s in stuck if s.held]
+        lost = [s.pin for s in short if not s.held]
+        fewer = [s.pin for s in short if s.held]
         said = []
         if lost:
             said.append(f"no other node that stays holds {_names(lost)}")
         if fewer:
             said.append(f"{_names(fewer)} would have fewer copies than wanted")
         why = {m.fingerprint: "it is away" for m in staying if m.fingerprint not in heard}
-        for one in stuck:
+        for one in short:
             why |= tried.get(one.pin.cid, {})
         why = why or {m.fingerprint: "it takes nothing now" for m in staying}
         said += [f"{self._store.name_of(f)}: {w}" for f, w in list(why.items())[:_SHOWN]]
         if not staying and self._store.peers():
             said.append("all the others are leaving too")
+        away = [self._store.name_of(m.fingerprint) for m in staying if m.fingerprint not in heard]
+        see = (
+            f"start {away[0]}, or where it never comes back: meshctl forget {quoted(away[0])}" if away else ""
+        )
         force = (
             "their content is gone then" if lost else "nothing is lost: each has a copy on a node that stays"
         )
@@ -212,51 +241,67 @@ class Departure:
             Code.LAST_COPY if lost else Code.FEWER_COPIES,
             "cannot leave",
             "; ".join(said),
-            f"see who is there: meshctl peers; or: meshctl leave --force ({force})",
+            f"{see or 'see who is there: meshctl peers'}; or: meshctl leave --force ({force})",
         )
 
-    async def forget(self, name: str, exchange: Exchange, forget: Forget) -> wire.Forgotten:
+    async def forget(self, member: Member, exchange: Exchange, forget: Forget) -> wire.Forgotten:
         """Have the mesh forget a member once nobody needs it; look anew where others begin to leave meanwhile.
 
         Raises MeshError LAST_COPY, BUSY, and what `forget` raises; then the member is one.
         """
         for _ in range(_LOOKS):
-            relying_on = await self.check_forget(name, exchange)
+            relying_on = await self.check_forget(member, exchange)
             try:
-                return await forget(name, relying_on)
+                return await forget(member, relying_on)
             except MeshError as exc:
                 if exc.code is not Code.BUSY:
                     raise
-        raise MeshError(
-            Code.BUSY,
-            f"cannot forget {name} now",
-            "other nodes are leaving at this moment",
-            f"meshctl forget {name}",
-        )
+        name = self._store.name_of(member.fingerprint)
+        raise _busy(f"forget {name}", f"meshctl forget {quoted(name)}")
 
-    async def check_forget(self, name: str, exchange: Exchange) -> set[str]:
+    async def check_forget(self, member: Member, exchange: Exchange) -> set[str]:
         """Before a member is forgotten: the fingerprints of those on whose copies that relies.
 
         Raises MeshError LAST_COPY where only it holds something.
         """
-        member = self._store.by_name(name)
-        if member is None:
-            return set()  # whoever forgets it says so
         heard = await exchange([m for m in self._store.peers() if m.fingerprint != member.fingerprint])
         heard.add(self._store.fingerprint)
         staying = [m for m in self._store.staying(member.fingerprint) if m.fingerprint in heard]
-        pins = await self._cluster.allocations()
-        answers = await self._answers(pins, staying)
-        one = [dataclasses.replace(p, wanted=1) for p in pins]  # fewer copies are made up for afterwards
-        alone = [p for p in one if too_few(p, staying, answers[p.cid]) is not None]
+        # One copy is enough: fewer than wanted are made up for afterwards.
+        pins = [dataclasses.replace(p, wanted=1) for p in await self._cluster.allocations()]
+        held = await self._held([p.cid for p in pins], staying)
+        alone = [short.pin async for short in _look(pins, staying, held)]
         if alone:
+            name = quoted(self._store.name_of(member.fingerprint))
             raise MeshError(
                 Code.LAST_COPY,
                 f"cannot forget {name}",
                 f"no other node that can be reached and stays holds {_names(alone)}",
-                f"start {name} again so that the others can copy it; or: meshctl forget {name} --force",
+                f"start {name} again so that the others can copy it; or: meshctl forget --force {name}",
             )
         return {m.fingerprint for m in staying}
+
+
+async def _look(pins: Sequence[Pin], staying: Sequence[Member], held: Held) -> AsyncIterator[Short]:
+    """Those that have too few copies. Others have their turn in between: there may be 100,000."""
+    for number, pin in enumerate(pins, 1):
+        if number % _STEP == 0:
+            await asyncio.sleep(0)
+        if (short := too_few(pin, staying, held)) is not None:
+            yield short
+
+
+def _last_to_leave() -> MeshError:
+    return MeshError(
+        Code.BUSY,
+        "cannot leave now",
+        "all the others are leaving too, and may count on this node until they are gone",
+        "meshctl peers shows when they are; where one never comes back: meshctl forget NODE; then: meshctl leave",
+    )
+
+
+def _busy(what: str, again: str) -> MeshError:
+    return MeshError(Code.BUSY, f"cannot {what} now", "other nodes are leaving at this moment", again)
 
 
 _WHY = {

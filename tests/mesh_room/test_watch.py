@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import functools
+from collections import Counter
+from collections.abc import Callable, Iterable
 
 import pytest
 
@@ -124,6 +126,45 @@ async def test_one_that_was_never_reached_is_away_since_it_is_looked_for(pair: P
     attic.begin_watch()
     await until(lambda: _of(attic, barn).problem)
     assert began <= _of(attic, barn).away_since <= attic.watch._monotonic()
+
+
+async def test_two_that_cannot_agree_do_not_answer_each_other_without_a_pause(pair: Pair) -> None:
+    """An older meshd leaves out what it does not know, so the rosters differ however often they are exchanged."""
+    attic, barn = pair
+    usable = barn.store._usable
+
+    def older(members: Iterable[Member]) -> list[Member]:
+        return [m.model_copy(update={"leaving": 0.0, "leaving_stamp": 0.0}) for m in usable(members)]
+
+    barn.store._usable = older  # type: ignore[method-assign]
+    await attic.store.set_leaving(True)
+    await attic.store.set_leaving(False)
+    beats: Counter[str] = Counter()
+    for node in pair:
+        node.watch._interval = 3600.0
+        _count(node, beats)
+        node.begin_watch()
+    for _ in range(20):  # whatever they set off has come to its end
+        before = beats.total()
+        for node in pair:
+            node.watch.poke()
+        await until(functools.partial(_beaten, beats, before + 2))
+    assert attic.store.digest() != barn.store.digest()
+    assert beats.total() <= 20 * 2 + 12, "each of them beats when it is told to, and hardly more"
+
+
+def _beaten(beats: Counter[str], times: int) -> bool:
+    return beats.total() >= times
+
+
+def _count(node: Node, beats: Counter[str]) -> None:
+    beat = node.peers.beat
+
+    async def counted(peer: Member, mine: Beat) -> Beat:
+        beats[node.name] += 1
+        return await beat(peer, mine)
+
+    node.peers.beat = counted  # type: ignore[method-assign, assignment]
 
 
 async def test_a_slow_hook_does_not_stop_the_beat(pair: Pair) -> None:

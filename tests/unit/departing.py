@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from pathlib import Path
 from typing import Any, cast
 
@@ -135,7 +136,8 @@ class Host:
         self.away = self.full = self.slow = self.gone = False
         self.asked = asyncio.Event()
         self.said: list[str] = []
-        self.store = MeshStore(folder, self.fingerprint)
+        self.ahead_s = 0.0  # of the others' clocks
+        self.store = MeshStore(folder, self.fingerprint, now=lambda: time.time() + self.ahead_s)
         anything = cast(Any, self)  # it is its own cluster, disk and line to the others
         self.copies = Copies(cast(Any, Gate(self)), self.store, anything)
         keeper = Keeper(anything, self.store, self.copies, anything, cast(Any, Storage()), self.peer_states)
@@ -216,31 +218,34 @@ class Host:
 
     async def leave(self) -> MeshError | None:
         """Hand over, say goodbye, and be gone; what it was refused with."""
+        everyone = self.store.peers()
         try:
-            await self.departure.hand_over(self._say, self.exchange)
+            await self.departure.hand_over(self._say, self.exchange, self.resign)
         except MeshError as exc:
             return exc
-        everyone = self.store.peers()
-        await self.store.forget(self.fingerprint, by=self.fingerprint)
         await self.exchange(everyone)
         self.gone = True
         self.held.clear()
         return None
 
+    async def resign(self, relying_on: set[str]) -> None:
+        """As `Membership.resign` does."""
+        await self.store.forget(self.fingerprint, by=self.fingerprint, relying_on=relying_on)
+
     async def forget(self, name: str) -> None:
         """Somebody shuts a node out, and nobody gets anything from it any more. Raises MeshError as the real one."""
-        await self.departure.forget(name, self.exchange, self.state_forgotten)
-
-    async def state_forgotten(self, name: str, relying_on: set[str]) -> wire.Forgotten:
-        """As `Membership.forget` does."""
         member = self.store.by_name(name)
         assert member is not None
+        await self.departure.forget(member, self.exchange, self.state_forgotten)
+
+    async def state_forgotten(self, member: Member, relying_on: set[str]) -> wire.Forgotten:
+        """As `Membership.forget` does."""
         await self.store.forget(member.fingerprint, by=self.fingerprint, relying_on=relying_on)
-        out = self.world.nodes[name]
+        out = self.world.nodes[member.name]
         out.gone = True
         out.held.clear()
         await self.exchange(self.store.peers())
-        return wire.Forgotten(name=name)
+        return wire.Forgotten(name=member.name)
 
     async def _say(self, event: wire.Wire) -> None:
         self.said.append(getattr(event, "message", ""))

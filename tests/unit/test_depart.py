@@ -9,8 +9,11 @@ import pytest
 
 from meshd import wire
 from meshd.errors import Code, MeshError
+from meshd.pins import depart, patience
 from meshd.pins.copies import Copies
+from meshd.wire import Member, Roster
 from tests.unit.departing import Host, World
+from tests.waiting import until
 
 SEEDS = range(12)
 
@@ -63,7 +66,7 @@ async def test_where_all_leave_at_once_one_stays_and_has_everything(tmp_path: Pa
     refused = [(h, a) for h, a in zip(hosts, answers, strict=True) if a is not None]
     assert refused, "somebody must stay"
     for host, answer in refused:
-        assert answer.code in (Code.LAST_COPY, Code.FEWER_COPIES)
+        assert answer.code in (Code.LAST_COPY, Code.FEWER_COPIES, Code.BUSY)
         assert not host.store.me().leaving
     for cid in world.pinset:
         assert _where(world, cid), f"{cid} is nowhere"
@@ -161,7 +164,7 @@ async def test_a_copy_that_may_be_let_go_at_any_moment_does_not_count(tmp_path: 
     world.pin("c0", "barn", wanted=1, held=("barn", "cellar"))
     attic, barn = world.nodes["attic"], world.nodes["barn"]
     with pytest.raises(MeshError) as caught:
-        await attic.departure.check_forget("barn", attic.exchange)
+        await attic.departure.check_forget(barn.store.me(), attic.exchange)
     assert caught.value.code is Code.LAST_COPY
     assert await barn.leave() is None
     assert any(
@@ -212,7 +215,7 @@ async def test_nobody_is_forgotten_relying_on_one_who_leaves(tmp_path: Path) -> 
     world = await World(tmp_path).build("attic", "barn", "cellar")
     attic, barn, cellar = world.nodes["attic"], world.nodes["barn"], world.nodes["cellar"]
     world.pin("c0", "barn", "cellar")
-    relying_on = await attic.departure.check_forget("cellar", attic.exchange)
+    relying_on = await attic.departure.check_forget(cellar.store.me(), attic.exchange)
     assert barn.fingerprint in relying_on
     await barn.store.set_leaving(True)
     await barn.exchange(barn.store.peers())
@@ -229,14 +232,14 @@ async def test_where_one_that_was_relied_on_begins_to_leave_it_is_looked_at_anew
     attic, barn = world.nodes["attic"], world.nodes["barn"]
     relied: list[set[str]] = []
 
-    async def barn_leaves_meanwhile(name: str, relying_on: set[str]) -> wire.Forgotten:
+    async def barn_leaves_meanwhile(member: Member, relying_on: set[str]) -> wire.Forgotten:
         relied.append(relying_on)
         if len(relied) == 1:
             await barn.store.set_leaving(True)
             await barn.exchange(barn.store.peers())
-        return await attic.state_forgotten(name, relying_on)
+        return await attic.state_forgotten(member, relying_on)
 
-    await attic.departure.forget("cellar", attic.exchange, barn_leaves_meanwhile)
+    await attic.departure.forget(world.nodes["cellar"].store.me(), attic.exchange, barn_leaves_meanwhile)
     assert [barn.fingerprint in each for each in relied] == [True, False]
     assert world.nodes["cellar"].gone
     await _ended(world)
@@ -246,10 +249,134 @@ async def test_where_others_go_on_leaving_forget_gives_up_and_says_what_to_type(
     world = await World(tmp_path).build("attic", "barn")
     attic = world.nodes["attic"]
 
-    async def busy(name: str, relying_on: set[str]) -> wire.Forgotten:
+    async def busy(member: Member, relying_on: set[str]) -> wire.Forgotten:
         raise MeshError(Code.BUSY, "cannot forget that node now")
 
     with pytest.raises(MeshError) as caught:
-        await attic.departure.forget("barn", attic.exchange, busy)
+        await attic.departure.forget(world.nodes["barn"].store.me(), attic.exchange, busy)
     assert (caught.value.code, caught.value.hint) == (Code.BUSY, "meshctl forget barn")
+    await _ended(world)
+
+
+async def test_of_all_that_is_short_it_is_said_what_would_be_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though there is nobody left to ask for one entry, the other one is tried, and counted."""
+    monkeypatch.setattr(patience, "given_up", lambda _state, waited_s, away: waited_s > 0.2)
+    world = await World(tmp_path).build("attic", "barn", "cellar")
+    world.pin("twice", "attic", "barn")
+    world.pin("only", "attic")
+    world.nodes["barn"].slow = world.nodes["cellar"].away = True
+    refused = await world.nodes["attic"].leave()
+    assert refused is not None
+    assert refused.code is Code.LAST_COPY
+    assert "no other node that stays holds only.txt" in refused.detail
+    assert "meshctl forget cellar" in refused.hint, "a node that is away for good keeps nobody"
+    await _ended(world)
+
+
+async def test_who_has_nothing_stays_while_another_hands_over_to_it(tmp_path: Path) -> None:
+    world = await World(tmp_path).build("attic", "barn")
+    world.pin("c0", "attic", wanted=1)
+    attic, barn = world.nodes["attic"], world.nodes["barn"]
+    barn.slow = True
+    leaving = asyncio.create_task(attic.leave())
+    await asyncio.wait_for(barn.asked.wait(), 20)
+    refused = await barn.leave()
+    assert refused is not None
+    assert refused.code is Code.BUSY
+    assert "may count on this node" in refused.detail
+    barn.slow = False
+    assert await asyncio.wait_for(leaving, 20) is None
+    assert _where(world, "c0") == {"barn"}
+    assert await barn.leave() is not None, "it is the only holder now"
+    await _ended(world)
+
+
+async def test_clocks_that_are_apart_let_no_two_go(tmp_path: Path) -> None:
+    """By attic's clock it began last, so barn counts on it; attic had seen barn's copy before barn began."""
+    world = await World(tmp_path).build("attic", "barn")
+    world.pin("c0", "attic", "barn")
+    attic, barn = world.nodes["attic"], world.nodes["barn"]
+    attic.ahead_s = 600.0
+    resign = attic.resign
+
+    async def meanwhile(relying_on: set[str]) -> None:
+        assert relying_on == {barn.fingerprint}
+        assert await barn.leave() is None
+        await resign(relying_on)
+
+    attic.resign = meanwhile  # type: ignore[method-assign]
+    refused = await attic.leave()
+    assert refused is not None
+    assert _where(world, "c0") == {"attic"}
+    await _ended(world)
+
+
+async def test_who_is_forgotten_while_it_hands_over_keeps_what_it_has(tmp_path: Path) -> None:
+    world = await World(tmp_path).build("attic", "barn")
+    world.pin("c0", "barn", wanted=1)
+    attic, barn = world.nodes["attic"], world.nodes["barn"]
+    attic.slow = True
+    leaving = asyncio.create_task(barn.leave())
+    await asyncio.wait_for(attic.asked.wait(), 20)
+    await attic.store.forget(barn.fingerprint, by=attic.fingerprint)
+    await attic.exchange([barn.store.me()])
+    attic.slow = False
+    refused = await asyncio.wait_for(leaving, 20)
+    assert refused is not None
+    assert refused.code is Code.FORGOTTEN
+    assert "barn" in _where(world, "c0")
+    await _ended(world)
+
+
+async def test_a_leave_that_is_cut_off_while_its_mark_is_written_takes_it_back(tmp_path: Path) -> None:
+    world = await World(tmp_path).build("attic", "barn")
+    attic = world.nodes["attic"]
+    leaving = asyncio.create_task(attic.leave())
+    await until(lambda: attic.store._leaving)
+    leaving.cancel()
+    await asyncio.wait([leaving])
+    await attic.store.settled()
+    await attic.store.update_self(attic.joiner)
+    assert not attic.store.me().leaving
+    await _ended(world)
+
+
+async def test_a_mark_from_the_future_is_none(tmp_path: Path) -> None:
+    """Nothing that the node says later could take it back."""
+    world = await World(tmp_path).build("attic", "barn")
+    attic, barn = world.nodes["attic"], world.nodes["barn"]
+    forged = attic.store.me().model_copy(update={"leaving": 5.0, "leaving_stamp": 1e12})
+    await barn.store.merge(Roster(members=[forged]))
+    await attic.store.merge(Roster(members=[forged]))
+    assert [m.name for m in barn.store.staying(barn.fingerprint)] == ["attic"]
+    assert not attic.store.me().leaving
+    await _ended(world)
+
+
+async def test_a_hundred_thousand_entries_hold_up_nobody(tmp_path: Path) -> None:
+    """Counted, not timed: others have their turn every few thousand entries."""
+    world = await World(tmp_path).build("attic", "barn")
+    attic = world.nodes["attic"]
+    for number in range(6000):
+        world.pin(f"c{number}", "attic", "barn")
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    beside = asyncio.create_task(others())
+    pins, staying = list(world.pinset.values()), attic.store.staying(attic.fingerprint)
+    before = turns
+    short = [
+        s async for s in depart._look(pins, staying, {m.fingerprint: set(world.pinset) for m in staying})
+    ]
+    assert short == []
+    assert turns - before >= 2
+    beside.cancel()
+    await asyncio.wait([beside])
     await _ended(world)

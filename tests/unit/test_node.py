@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp.test_utils import make_mocked_request
@@ -205,13 +206,35 @@ async def test_while_it_hands_over_it_takes_nothing_new_and_if_that_fails_it_doe
 async def test_a_goodbye_that_cannot_be_written_down_leaves_a_node_that_takes_content(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def say_goodbye(_: Emit) -> None:
+    async def resign(relying_on: object = ()) -> None:
         raise MeshError(Code.DISK_FLOOR, "cannot write mesh.json", "No space left on device")
 
-    monkeypatch.setattr(node.membership, "say_goodbye", say_goodbye)
+    monkeypatch.setattr(node.membership, "resign", resign)
     with pytest.raises(MeshError, match="No space left"):
         await node.leaving.leave(_nobody, force=True, network=False)
     node.pins.uploads.enter()()
+
+
+async def test_a_leave_that_is_cut_off_once_it_is_written_down_is_finished(node: Node) -> None:
+    """Ctrl-C ends the request; the node is no member any more, and what it had must not stay."""
+    written, forget = asyncio.Event(), node.store.forget
+
+    async def slowly(*args: Any, **more: Any) -> bool:
+        answer = await forget(*args, **more)
+        written.set()
+        await asyncio.Event().wait()
+        return answer
+
+    node.store.forget = slowly  # type: ignore[method-assign]
+    leaving = asyncio.create_task(node.leaving.leave(_nobody, force=True, network=False))
+    await asyncio.wait_for(written.wait(), 20)
+    leaving.cancel()
+    await asyncio.wait_for(node.leaving.left.wait(), 20)
+    node.leaving.replaced.set()
+    await asyncio.wait([leaving])
+    assert leaving.cancelled()
+    assert node.store.mesh is None
+    await until(lambda: not node.leaving._under_way.locked())
 
 
 async def test_who_types_leave_and_goes_away_once_the_mesh_was_told_has_left(node: Node) -> None:
