@@ -51,8 +51,9 @@ def write_atomically(path: Path, data: bytes | str, *, mode: int = 0o600, sync: 
     except BaseException as exc:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
-        if isinstance(exc, OSError) and exc.filename is None:
-            exc.filename = str(path)  # write(2) and fsync(2) know no name, and a person wants one
+        if isinstance(exc, OSError) and exc.filename in (None, str(temporary)):
+            # write(2) and fsync(2) know no name, and a person wants the one they know.
+            exc.filename = str(path)
         raise
 
 

@@ -263,6 +263,23 @@ async def test_a_failed_write_admits_nobody_and_spends_nothing(
     assert told == [1]
 
 
+async def test_a_write_that_is_refused_names_the_file_itself_and_says_what_helps(
+    attic: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = os.open
+
+    def refuse(path: Path, *options: int, **more: int) -> int:
+        if ".mesh.json." in str(path):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        return opened(path, *options, **more)
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(MeshError) as caught:
+        await attic.store.set_leaving(True)
+    assert str(caught.value) == f"cannot write {attic.file}: Read-only file system"
+    assert f"findmnt -T {attic.folder}" in caught.value.hint
+
+
 async def test_a_caller_that_goes_away_stops_nothing(
     attic: Home, home: Callable[[str], Home], monkeypatch: pytest.MonkeyPatch
 ) -> None:
