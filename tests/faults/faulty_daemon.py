@@ -1,4 +1,4 @@
-"""`meshd run` on engines that are shell scripts, with a fault that is wanted: `python -m tests.headless.program CONFIG FAULT`.
+"""`meshd run` on engines that are shell scripts, with a fault that is wanted: `python -m tests.faults.faulty_daemon CONFIG FAULT`.
 
 No systemd and no engine is needed, so each fault costs seconds. Everything else is the daemon as it is.
 """

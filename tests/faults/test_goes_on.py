@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.headless.conftest import LONGEST_S, Daemon
+from tests.faults.conftest import LONGEST_S, Daemon
 from tests.mesh.asking import until
 
 

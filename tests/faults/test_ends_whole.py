@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from tests.headless.conftest import LONGEST_S, Daemon
+from tests.faults.conftest import LONGEST_S, Daemon
 from tests.mesh.asking import until
 
 IN_ORDER = [("cluster", "exit 0"), ("kubo", "exit 0")]

@@ -22,7 +22,7 @@ LONGEST_S = 60.0  # for a busy machine; what is awaited takes seconds
 
 
 class Daemon:
-    """`tests.headless.program` with one fault."""
+    """`tests.faults.faulty_daemon` with one fault."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -41,7 +41,7 @@ class Daemon:
         """engines: serves, or deaf to SIGTERM."""
         with (stderr or self.log).open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.headless.program", self.config, fault, engines],
+                [sys.executable, "-m", "tests.faults.faulty_daemon", self.config, fault, engines],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
