@@ -7,6 +7,7 @@ import secrets
 from collections.abc import AsyncIterator
 from typing import NamedTuple
 
+import aiohttp
 import pytest
 import pytest_asyncio
 
@@ -166,3 +167,16 @@ async def test_a_path_is_no_record(engines: Engines) -> None:
     with pytest.raises(MeshError) as caught:
         await engines.cluster.allocation("a/b")
     assert caught.value.code is Code.BAD_REQUEST
+
+
+async def test_what_is_no_command_is_not_found(engines: Engines) -> None:
+    for client, method, path in (
+        (engines.kubo, "POST", "api/v0/no/such"),
+        (engines.cluster, "GET", "no/such"),
+    ):
+        connector = aiohttp.UnixConnector(str(client.socket))
+        async with (
+            aiohttp.ClientSession(connector=connector) as http,
+            http.request(method, f"http://engine/{path}") as answer,
+        ):
+            assert answer.status == 404
