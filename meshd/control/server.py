@@ -24,8 +24,11 @@ from meshd.serving import listener
 from meshd.serving.limiter import Limit, Origin
 
 OWN, KNOWN, OTHERS = "own", "known", "others"
-LIMITS = {OWN: Limit(64, 128), KNOWN: Limit(64, 192), OTHERS: Limit(8, 32)}
-"""Connections of a user id, and of all of a kind: root and meshd's own user; those whom a group lets in; who may not ask."""
+LIMITS = {OWN: Limit(256, 320), KNOWN: Limit(128, 256), OTHERS: Limit(8, 32)}
+"""Connections of a user id, and of all of a kind: root and meshd's own user; those whom a group lets in; who may not ask.
+
+A script that pins 200 files at once is one user id.
+"""
 _LOG = structlog.get_logger(part="control")
 _BODY_MOST = 1024 * 1024  # of a JSON request; uploads are streamed and bounded by the disk
 M = TypeVar("M", bound=BaseModel)
