@@ -333,7 +333,7 @@ class Node:
             "in_mesh": lambda: store.mesh is not None,
             "mesh_name": lambda: store.mesh.name if store.mesh is not None else "",
             "forgotten_by": self._forgotten_by,
-            "leaving": lambda: store.mesh is not None and bool(store.me().leaving),
+            "leaving": lambda: store.mesh is not None and bool(store.me().leaving_since),
             "overlay": lambda: turns.overlay,
             "moved_from": lambda: self.membership.moved_from,
             "services": lambda: {name: s.state for name, s in turns.services.items()},

@@ -248,7 +248,7 @@ class StatusApi:
                     path="" if way is None or this else "direct" if way.direct else "relayed",
                     latency_ms=way.latency if way is not None and way.latency >= 0 else None,
                     zerotier=m.zerotier,
-                    leaving=bool(m.leaving),
+                    leaving=bool(m.leaving_since),
                 )
             )
         return result

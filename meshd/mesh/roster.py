@@ -25,7 +25,7 @@ Entries = Mapping[str, Member]
 _ENGINE_ID = re.compile(r"[A-Za-z0-9]{0,128}")
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 _LATEST = 1e12  # seconds; later stamps are no times, and floats lose the fractions that tell statements apart
-_MARK = ("leaving", "leaving_stamp")
+_MARK = ("leaving_since", "leaving_stamp")
 _AHEAD_MOST_S = 86400.0  # of this node's clock
 _TICK = 0.001  # seconds between two statements of a node whose clock stands still or went back
 
@@ -45,7 +45,7 @@ def _weight(member: Member) -> tuple[bool, float, str]:
 
 
 def _mark(member: Member) -> tuple[float, float]:
-    return (member.leaving_stamp, member.leaving)
+    return (member.leaving_stamp, member.leaving_since)
 
 
 def merge(mine: Entries, theirs: Iterable[Member]) -> dict[str, Member]:
@@ -107,7 +107,7 @@ def check_member(member: Member) -> None:
         raise ValueError("its fingerprint is not 64 hex digits")
     if certificate.check(member.certificate) != member.fingerprint:
         raise ValueError("its certificate is another node's")
-    for moment in (member.stamp, member.admitted, member.leaving, member.leaving_stamp):
+    for moment in (member.stamp, member.admitted, member.leaving_since, member.leaving_stamp):
         if not math.isfinite(moment) or not 0 <= moment <= _LATEST or math.copysign(1, moment) < 0:
             raise ValueError("it has a time that is none")
     for other in (member.admitted_by, member.forgotten_by):
@@ -177,12 +177,12 @@ def restated(member: Member, joiner: Joiner, now: float) -> Member:
     return member.model_copy(update={**joiner.model_dump(), "stamp": next_stamp(now, member.stamp)})
 
 
-def leaving(member: Member, since: float, now: float) -> Member:
+def with_leaving_mark(member: Member, since: float, now: float) -> Member:
     """`member` with the mark that it leaves since then, 0 that it stays; the same object where that is nothing new."""
-    if member.leaving == since:
+    if member.leaving_since == since:
         return member
     stamp = next_stamp(now, member.leaving_stamp)
-    return member.model_copy(update={"leaving": since, "leaving_stamp": stamp})
+    return member.model_copy(update={"leaving_since": since, "leaving_stamp": stamp})
 
 
 def without_future_mark(member: Member, now: float) -> Member:
@@ -200,9 +200,9 @@ def staying(entries: Entries, without: str) -> list[Member]:
     """
     members = live(entries)
     others = [member for member in members if member.fingerprint != without]
-    if stay := [member for member in others if not member.leaving]:
+    if stay := [member for member in others if not member.leaving_since]:
         return stay
-    last = max(members, key=lambda member: (member.leaving, member.fingerprint), default=None)
+    last = max(members, key=lambda member: (member.leaving_since, member.fingerprint), default=None)
     return [] if last is None or last.fingerprint == without else [last]
 
 

@@ -236,7 +236,7 @@ class MeshStore:
     def _said(self, mine: Member, own: Joiner) -> Member:
         """`mine` with what this node says of itself now; the same object where that is nothing new."""
         now = self._now()
-        return roster.leaving(roster.restated(mine, own, now), self._leaving, now)
+        return roster.with_leaving_mark(roster.restated(mine, own, now), self._leaving, now)
 
     async def set_leaving(self, leaving: bool) -> None:
         """State that this node leaves, or that it stays after all. Raises MeshError NO_MESH, BAD_STATE."""
@@ -244,7 +244,7 @@ class MeshStore:
 
         def change(current: MeshState | None) -> tuple[MeshState, None]:
             known = need(current)
-            said = roster.leaving(known.entries[self._fingerprint], self._leaving, self._now())
+            said = roster.with_leaving_mark(known.entries[self._fingerprint], self._leaving, self._now())
             return dataclasses.replace(known, entries={**known.entries, self._fingerprint: said}), None
 
         try:

@@ -138,7 +138,7 @@ class Watch:
             self._peers.address_of(member),
             member.site,
             admitted=member.admitted,
-            leaving=bool(member.leaving),
+            leaving=bool(member.leaving_since),
             away_since=self._monotonic(),
         )
         watched = self._watched.get(member.fingerprint)

@@ -65,7 +65,7 @@ class Keeper:
         now = time.monotonic()
         result = []
         for m in self._store.members():
-            leaving = bool(m.leaving)
+            leaving = bool(m.leaving_since)
             if m.fingerprint == self._store.fingerprint:
                 room = self._storage.room().above_reserve  # the offer limits others, not this node
                 result.append(

@@ -189,5 +189,5 @@ def may_let_go(
         for m, c in zip(members, copies, strict=True)
         if not pin.allocations or m.cluster_id in pin.allocations
     ]
-    safe = all(c.state == "held" and not m.leaving for m, c in shall)
+    safe = all(c.state == "held" and not m.leaving_since for m, c in shall)
     return safe and len(shall) >= place.target(wanted, len(members))

@@ -23,7 +23,7 @@ class Challenge(Wire):
 class Member(Wire):
     """One statement of the roster. stamp: the newest statement about a fingerprint wins; forgotten wins over all.
 
-    leaving: since when the node leaves the mesh (wall clock seconds), 0 while it stays; leaving_stamp: the newest word on
+    leaving_since: since when the node leaves the mesh (wall clock seconds), 0 while it stays; leaving_stamp: the newest word on
     that wins, apart from all else, so that a meshd that does not know the mark cannot wipe it away.
     """
 
@@ -43,7 +43,7 @@ class Member(Wire):
     stamp: float = 0.0
     forgotten: bool = False
     forgotten_by: str = ""  # fingerprint
-    leaving: float = 0.0
+    leaving_since: float = 0.0
     leaving_stamp: float = 0.0
 
 

@@ -40,7 +40,7 @@ _STATEMENTS = st.builds(
     stamp=st.sampled_from([0.0, 1.0, 2.0, 3.5]),
     admitted=st.sampled_from([0.0, 1.0]),
     forgotten=st.booleans(),
-    leaving=st.sampled_from([0.0, 7.0]),
+    leaving_since=st.sampled_from([0.0, 7.0]),
     leaving_stamp=st.sampled_from([0.0, 7.0, 8.0]),
 )
 _ROSTERS = st.lists(_STATEMENTS, max_size=8)
@@ -106,15 +106,17 @@ def test_times_cross_the_wire_unchanged(stamp: float, admitted: float) -> None:
 
 def test_that_a_node_leaves_outlives_what_else_is_said_of_it() -> None:
     """A meshd that does not know the mark passes the statement on without it, and the node may state a new address."""
-    here = roster.leaving(member(0, stamp=5.0), 7.0, 7.0)
+    here = roster.with_leaving_mark(member(0, stamp=5.0), 7.0, 7.0)
     for said in (member(0, stamp=5.0), member(0, stamp=9.0, address="10.0.0.2")):
         for merged in (merge(merge({}, [here]), [said]), merge(merge({}, [said]), [here])):
             assert merged[here.fingerprint] == said.model_copy(
-                update={"leaving": 7.0, "leaving_stamp": here.leaving_stamp}
+                update={"leaving_since": 7.0, "leaving_stamp": here.leaving_stamp}
             )
-    stays = roster.leaving(here, 0.0, 6.0)
-    assert merge(merge({}, [stays]), [here])[here.fingerprint].leaving == 0.0, "its newest word, by any clock"
-    assert roster.leaving(stays, 0.0, 9.0) is stays
+    stays = roster.with_leaving_mark(here, 0.0, 6.0)
+    assert merge(merge({}, [stays]), [here])[here.fingerprint].leaving_since == 0.0, (
+        "its newest word, by any clock"
+    )
+    assert roster.with_leaving_mark(stays, 0.0, 9.0) is stays
 
 
 def test_whose_copies_count_where_nodes_leave() -> None:
@@ -122,7 +124,9 @@ def test_whose_copies_count_where_nodes_leave() -> None:
     everybody = {m.fingerprint: m for m in (attic, barn, cellar)}
 
     def leave(*leaving: Member) -> dict[str, Member]:
-        return everybody | {m.fingerprint: roster.leaving(m, 10.0 + i, 10.0) for i, m in enumerate(leaving)}
+        return everybody | {
+            m.fingerprint: roster.with_leaving_mark(m, 10.0 + i, 10.0) for i, m in enumerate(leaving)
+        }
 
     def counted(entries: dict[str, Member], without: Member) -> list[str]:
         return [m.name for m in roster.staying(entries, without.fingerprint)]

@@ -134,7 +134,7 @@ async def test_two_that_cannot_agree_do_not_answer_each_other_without_a_pause(pa
     usable = barn.store._usable
 
     def older(members: Iterable[Member]) -> list[Member]:
-        return [m.model_copy(update={"leaving": 0.0, "leaving_stamp": 0.0}) for m in usable(members)]
+        return [m.model_copy(update={"leaving_since": 0.0, "leaving_stamp": 0.0}) for m in usable(members)]
 
     barn.store._usable = older  # type: ignore[method-assign]
     await attic.store.set_leaving(True)

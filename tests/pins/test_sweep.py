@@ -79,7 +79,7 @@ def test_a_copy_goes_only_for_copies_that_stay_each_counted_once() -> None:
     assert not may_let_go(pin, 2, [here, one, two], [held, held, missing])
     assert not may_let_go(pin, 2, [here, one, two], [held, missing, held])
     assert not may_let_go(pin, 3, [here, one, two], [held, held, held])
-    assert not may_let_go(pin, 2, [here, one, member(2, leaving=7.0)], [held, held, held])
+    assert not may_let_go(pin, 2, [here, one, member(2, leaving_since=7.0)], [held, held, held])
     assert not may_let_go(dataclasses.replace(pin, allocations=("c8", "c9")), 2, [here, one], [held, held])
 
 

@@ -67,7 +67,7 @@ async def test_where_all_leave_at_once_one_stays_and_has_everything(tmp_path: Pa
     assert refused, "somebody must stay"
     for host, answer in refused:
         assert answer.code in (Code.LAST_COPY, Code.FEWER_COPIES, Code.BUSY)
-        assert not host.store.me().leaving
+        assert not host.store.me().leaving_since
     for cid in world.pinset:
         assert _where(world, cid), f"{cid} is nowhere"
     await _ended(world)
@@ -126,8 +126,8 @@ async def test_where_nobody_has_room_it_says_who_and_what_would_be_lost(tmp_path
         "attic: it takes nothing now; cellar: it takes nothing now"
     )
     assert "their content is gone then" in refused.hint
-    assert not world.nodes["barn"].store.me().leaving
-    assert not world.nodes["attic"].store.by_fingerprint(world.nodes["barn"].fingerprint).leaving  # type: ignore[union-attr]
+    assert not world.nodes["barn"].store.me().leaving_since
+    assert not world.nodes["attic"].store.by_fingerprint(world.nodes["barn"].fingerprint).leaving_since  # type: ignore[union-attr]
     assert _where(world, "only") == {"barn"}
 
     world.nodes["cellar"].full = False
@@ -204,9 +204,9 @@ async def test_a_leave_that_was_cut_off_is_none_after_a_restart(tmp_path: Path) 
     again = Host.__new__(Host)  # the same folder, read anew
     again.__dict__ |= barn.__dict__
     again.store = type(barn.store)(tmp_path / "barn", barn.fingerprint)
-    assert again.store.me().leaving
+    assert again.store.me().leaving_since
     await again.store.update_self(barn.joiner)
-    assert not again.store.me().leaving
+    assert not again.store.me().leaving_since
     assert isinstance(again.copies, Copies)
     await _ended(world)
 
@@ -339,7 +339,7 @@ async def test_a_leave_that_is_cut_off_while_its_mark_is_written_takes_it_back(t
     await asyncio.wait([leaving])
     await attic.store.settled()
     await attic.store.update_self(attic.joiner)
-    assert not attic.store.me().leaving
+    assert not attic.store.me().leaving_since
     await _ended(world)
 
 
@@ -347,11 +347,11 @@ async def test_a_mark_from_the_future_is_none(tmp_path: Path) -> None:
     """Nothing that the node says later could take it back."""
     world = await World(tmp_path).build("attic", "barn")
     attic, barn = world.nodes["attic"], world.nodes["barn"]
-    forged = attic.store.me().model_copy(update={"leaving": 5.0, "leaving_stamp": 1e12})
+    forged = attic.store.me().model_copy(update={"leaving_since": 5.0, "leaving_stamp": 1e12})
     await barn.store.merge(Roster(members=[forged]))
     await attic.store.merge(Roster(members=[forged]))
     assert [m.name for m in barn.store.staying(barn.fingerprint)] == ["attic"]
-    assert not attic.store.me().leaving
+    assert not attic.store.me().leaving_since
     await _ended(world)
 
 

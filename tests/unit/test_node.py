@@ -187,7 +187,7 @@ async def test_while_it_hands_over_it_takes_nothing_new_and_if_that_fails_it_doe
     await until(lambda: node.pins.uploads.count)
 
     async def drain(_: Emit, __: object) -> None:
-        assert node.store.me().leaving, "it says so before it looks"
+        assert node.store.me().leaving_since, "it says so before it looks"
         with pytest.raises(MeshError) as caught:
             node.pins.uploads.enter()
         refused.append(caught.value)
@@ -197,7 +197,7 @@ async def test_while_it_hands_over_it_takes_nothing_new_and_if_that_fails_it_doe
     monkeypatch.setattr(type(node.turns), "ready", True)
     with pytest.raises(MeshError, match="diary"):
         await node.leaving.leave(_nobody, force=False, network=False)
-    assert not node.store.me().leaving
+    assert not node.store.me().leaving_since
     assert [(e.code, e.detail) for e in refused] == [(Code.NOT_READY, "this node is leaving its mesh")]
     assert open_upload.cancelled(), "what was open could be nowhere else either"
     node.pins.uploads.enter()()
