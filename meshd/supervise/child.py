@@ -140,12 +140,12 @@ class Child:
     @property
     def gone(self) -> bool:
         """Its process has ended, whether or not the event loop has seen it. Any thread may ask."""
-        if self._pidfd is None:
+        pidfd = self._pidfd
+        if pidfd is None:
             return True
-        try:
-            return bool(select.select([self._pidfd], [], [], 0)[0])
-        except (OSError, ValueError):  # it was closed just now, so it has
-            return True
+        poll = select.poll()  # select(2) takes no descriptor above 1023
+        poll.register(pidfd, select.POLLIN)
+        return bool(poll.poll(0))  # also where it was closed just now (POLLNVAL), so it has
 
     def _signal(self, number: signal.Signals) -> None:
         # Process.send_signal would poll first, and can take the exit status from asyncio's own watcher.

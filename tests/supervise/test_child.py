@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -70,6 +72,36 @@ async def test_the_last_lines_are_kept_for_the_report() -> None:
 
 
 # -- end -----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_child_runs_however_many_files_are_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its handle gets a high number then."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 4096:
+        pytest.skip(f"this user may open no more than {hard} files")
+    handle = child_room._pidfd
+
+    def high(pid: int) -> int | None:
+        if (low := handle(pid)) is None:
+            return None
+        number = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, 2000)
+        os.close(low)
+        return number
+
+    monkeypatch.setattr(child_room, "_pidfd", high)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 4096), hard))
+    try:
+        child = await Child.spawn(Launch(python("input()")), lambda _: None)
+        endless = await Child.spawn(Launch(python("import signal; signal.pause()")), lambda _: None)
+        async with asyncio.timeout(30):
+            await child.ended.wait()
+            assert child.gone
+            assert not endless.gone
+            assert endless.pid in child_room.running()
+            await endless.stop(0)
+        assert endless.gone
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.mark.parametrize(
