@@ -43,22 +43,26 @@ Resolve = Callable[[str], Awaitable[list[str]]]
 
 class Resolver:
     """Host names to IP addresses, each name in a thread of its own that nobody waits for: a resolver may hang for long,
-    and the loop's own threads write files."""
+    and the loop's own threads write files. Who asks for a name that is being resolved gets the same answer."""
 
     def __init__(self) -> None:
-        self._under_way: set[str] = set()
+        self._under_way: dict[
+            str, tuple[asyncio.Future[list[str]], float]
+        ] = {}  # until when one waits, by the loop's time
 
     async def __call__(self, host: str) -> list[str]:
-        """The addresses of a host name, or the address itself. Raises OSError, TimeoutError."""
+        """The addresses of a host name, or the address itself. Raises OSError; TimeoutError also at once, where the name is
+        being resolved for too long already."""
         with contextlib.suppress(ValueError):
             return [str(ipaddress.ip_address(host))]
-        if host in self._under_way:
-            raise TimeoutError
-        self._under_way.add(host)
-        answer: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
-        threading.Thread(target=self._ask, args=(host, answer), name="resolve", daemon=True).start()
-        async with asyncio.timeout(_RESOLVE_S):
-            return await answer
+        if host not in self._under_way:
+            loop = asyncio.get_running_loop()
+            begun: asyncio.Future[list[str]] = loop.create_future()
+            threading.Thread(target=self._ask, args=(host, begun), name="resolve", daemon=True).start()
+            self._under_way[host] = (begun, loop.time() + _RESOLVE_S)
+        answer, deadline = self._under_way[host]
+        async with asyncio.timeout_at(deadline):
+            return await asyncio.shield(answer)  # others may wait for it too
 
     def _ask(self, host: str, answer: asyncio.Future[list[str]]) -> None:
         found: list[str] | OSError
@@ -71,11 +75,10 @@ class Resolver:
             answer.get_loop().call_soon_threadsafe(self._done, host, answer, found)
 
     def _done(self, host: str, answer: asyncio.Future[list[str]], found: list[str] | OSError) -> None:
-        self._under_way.discard(host)
-        if answer.done():
-            return
+        self._under_way.pop(host, None)
         if isinstance(found, OSError):
             answer.set_exception(found)
+            answer.exception()  # nobody may be waiting any more
         else:
             answer.set_result(found)
 

@@ -264,6 +264,27 @@ async def test_a_resolver_that_hangs_costs_one_thread_a_name(monkeypatch: pytest
     assert await resolver("barn.lan") == []
 
 
+async def test_all_who_ask_for_a_name_at_once_get_its_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two seeds on one host, and a person who names it meanwhile."""
+    asked_for: list[str] = []
+    go = threading.Event()
+
+    def slow(host: str, port: object, **_: object) -> list[object]:
+        asked_for.append(host)
+        assert go.wait(30)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.0.0.9", 0))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    monkeypatch.setattr(module, "_RESOLVE_S", 30.0)
+    resolver = Resolver()
+    asking = [asyncio.create_task(resolver("barn.lan")) for _ in range(3)]
+    await until(lambda: bool(asked_for))
+    asking.pop(0).cancel()  # who gives up takes the answer from nobody
+    go.set()
+    assert await asyncio.gather(*asking) == [["10.0.0.9"], ["10.0.0.9"]]
+    assert asked_for == ["barn.lan"]
+
+
 async def test_a_name_is_resolved_by_the_system() -> None:
     assert "127.0.0.1" in await Resolver()("localhost")
 
