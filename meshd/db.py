@@ -2,6 +2,9 @@
 
 A change writes what changed, and not all that there is. The file is in WAL mode with synchronous=FULL: a commit is in
 `NAME-wal`, synced, before it returns, and goes into the file itself later. So the two belong together (sqlite.org/wal.html).
+
+Who has it open has it alone (locking_mode=EXCLUSIVE, set before the first access): then SQLite needs no `NAME-shm`, for
+which a full disk has no room ("Use of WAL Without Shared-Memory", ibid.).
 """
 
 from __future__ import annotations
@@ -58,9 +61,11 @@ class Database:
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int] = (0, 0)  # device and inode of what is open
+        self._for_reading = False  # there was no room to open it for more
 
     def rows(self, sql: str, parameters: Row = ()) -> list[Row]:
-        """What a query finds; nothing where there is no file. Raises MeshError BAD_STATE, BUSY."""
+        """What a query finds; nothing where there is no file. Raises MeshError BAD_STATE, BUSY; DISK_FLOOR where the disk
+        is full and what lies beside the file cannot be read without writing."""
         with self._lock, self._told(f"cannot use {self.path}"):
             connection = self._opened()
             return [] if connection is None else connection.execute(sql, parameters).fetchall()
@@ -71,7 +76,7 @@ class Database:
         doing: "cannot ...", for the error. Raises MeshError DISK_FLOOR, BAD_STATE, BUSY; then nothing of it was done.
         """
         with self._lock, self._told(doing):
-            connection = self._opened()
+            connection = self._opened(writing=True)
             if connection is None:
                 return False
             with _transaction(connection):
@@ -103,7 +108,7 @@ class Database:
     def _build(self, temporary: Path, changes: Iterable[Change]) -> None:
         fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         os.close(fd)
-        with contextlib.closing(_connect(temporary)) as connection:
+        with contextlib.closing(_connect(temporary, "mode=rw")) as connection:
             connection.execute("PRAGMA journal_mode=OFF")  # who looks sees it only once it is whole
             connection.execute("PRAGMA synchronous=OFF")
             connection.execute(f"PRAGMA application_id={self._schema.application}")
@@ -116,31 +121,57 @@ class Database:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
 
-    def _opened(self) -> sqlite3.Connection | None:
+    def _opened(self, *, writing: bool = False) -> sqlite3.Connection | None:
+        """None where there is no file. writing: one that was opened for reading alone is opened anew."""
         try:
             stat = self.path.stat()
         except FileNotFoundError:
             self._let_go()
             return None
-        if self._connection is not None and self._file == (stat.st_dev, stat.st_ino):
+        here = (stat.st_dev, stat.st_ino)
+        if self._connection is not None and self._file == here and not (writing and self._for_reading):
             return self._connection
         self._let_go()
         if stat.st_size == 0:  # SQLite would take it for a new one
             raise self.damaged("the file is empty")
         if stat.st_size < _SHORTEST and self.path.is_file():  # and what is missing for zeros
             raise self.damaged("the file is damaged (it is cut off)")
-        connection = _connect(self.path)
         try:
+            self._connection, self._for_reading = self._open(), False
+        except sqlite3.Error as exc:
+            if writing or not self._lacks_room(exc) or not self._is_one_file():
+                raise
+            self._connection, self._for_reading = self._open_for_reading(), True
+        self._file = here
+        return self._connection
+
+    def _open(self) -> sqlite3.Connection:
+        connection = _connect(self.path, "mode=rw")
+        try:
+            connection.execute("PRAGMA locking_mode=EXCLUSIVE")
             self._check(connection)
-            [[mode]] = connection.execute("PRAGMA journal_mode=WAL").fetchall()
-            # Where the filesystem has no shared memory it stays with a journal, whose removal must be synced as well.
-            connection.execute(f"PRAGMA synchronous={'FULL' if mode == 'wal' else 'EXTRA'}")
+            connection.execute("PRAGMA journal_mode=WAL").fetchall()
+            connection.execute("PRAGMA synchronous=FULL")
             connection.execute(f"PRAGMA journal_size_limit={_WAL_KEPT}")
         except BaseException:
             connection.close()
             raise
-        self._connection, self._file = connection, (stat.st_dev, stat.st_ino)
         return connection
+
+    def _open_for_reading(self) -> sqlite3.Connection:
+        """Makes nothing beside the file, and reads nothing beside it: see `_is_one_file`."""
+        connection = _connect(self.path, "mode=ro&immutable=1")
+        try:
+            self._check(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _is_one_file(self) -> bool:
+        """Whether all that was committed is in the file itself."""
+        beside = (self.path.with_name(self.path.name + end) for end in ("-wal", "-journal"))
+        return not any(path.exists() and path.stat().st_size > 0 for path in beside)
 
     def _check(self, connection: sqlite3.Connection) -> None:
         """Raises MeshError BAD_STATE for a file of something else, and for a damaged one."""
@@ -179,6 +210,12 @@ class Database:
         except OSError as exc:
             raise files.unusable(exc, doing) from exc
 
+    def _lacks_room(self, exc: sqlite3.Error) -> bool:
+        code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
+        # The second and the third are also said where a file beside it cannot be made bigger, or cannot be made.
+        unclear = code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
+        return code == sqlite3.SQLITE_FULL or (unclear and _is_full(self.path.parent))
+
     def _refused(self, exc: sqlite3.Error, doing: str) -> MeshError:
         code = getattr(exc, "sqlite_errorcode", 0) & 0xFF  # the rest says more of it
         folder = self.path.parent
@@ -191,7 +228,7 @@ class Database:
                 f"another program holds {self.path} ({exc})",
                 f"see which one, and end it: fuser -v {self.path}",
             )
-        if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and _is_full(folder)):
+        if self._lacks_room(exc):
             return MeshError(
                 Code.DISK_FLOOR,
                 doing,
@@ -206,10 +243,10 @@ class Database:
         )
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    """An existing file. Transactions are begun by hand."""
+def _connect(path: Path, how: str) -> sqlite3.Connection:
+    """An existing file. how: as in sqlite.org/uri.html. Transactions are begun by hand."""
     return sqlite3.connect(
-        f"file:{quote(str(path))}?mode=rw",
+        f"file:{quote(str(path))}?{how}",
         uri=True,
         timeout=BUSY_S,
         isolation_level=None,

@@ -8,17 +8,22 @@ damaged catalogue is not a removal.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import threading
 import time
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
+
 from meshd import db, wire
-from meshd.errors import MeshError
+from meshd.errors import Code, MeshError
 from meshd.model import Pin
 from meshd.pins import entries, journal_json, running
 
 _KEEP_TIME_S = 3600.0  # so much ageing a machine that loses power may lose
+_LOG = structlog.get_logger(part="trash")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,17 @@ class _Clock:
     last: int = 0
     seconds: float = 0.0
     since: running.Moment | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Untaken:
+    """What an older meshd left, and the database does not have yet. changes: what makes it have all of that.
+
+    Nothing else is written before: a record that was dropped meanwhile would come back from the old file.
+    """
+
+    old: Path
+    changes: list[db.Change]
 
 
 _SCHEMA = db.Schema(
@@ -80,22 +96,29 @@ class Journal:
     """
 
     def __init__(self, path: Path, read: Callable[[], running.Moment] = running.moment) -> None:
-        """Blocks: reads the file, and takes over what meshd 0.1 left beside it. Raises MeshError BAD_STATE, DISK_FLOOR, BUSY."""
+        """Blocks: reads the file, and takes over what meshd 0.1 left beside it, or later where there is no room now.
+
+        Raises MeshError BAD_STATE, BUSY; DISK_FLOOR where a full disk does not let the file be read.
+        """
         self._db = db.Database(path, _SCHEMA)
         old = journal_json.path_beside(path)
         before = journal_json.read(old)
-        self._by_cid, clock = self._load()
-        if before is not None and not self._by_cid and clock == _Clock():
-            clock = _Clock(seconds=before.clock, since=running.Moment(before.boot, before.uptime))
-        self._clock = running.RunClock(clock.seconds, clock.since, read)
-        self._kept_at = clock.seconds  # what the file says that the clock showed
-        self._last = clock.last
         self._changed: set[str] = set()  # records that the file does not have as they are here
         self._writing = asyncio.Lock()
-        if before is not None:
-            self._take_over(before, read)
-            journal_json.remove(old)
-        self._written = self._last
+        self._untaken: _Untaken | None = None
+        self._taking = threading.Lock()
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._db.close)  # nobody else could open it
+            self._by_cid, clock = self._load()
+            if before is not None and not self._by_cid and clock == _Clock():
+                clock = _Clock(seconds=before.clock, since=running.Moment(before.boot, before.uptime))
+            self._clock = running.RunClock(clock.seconds, clock.since, read)
+            self._kept_at = clock.seconds  # what the file says that the clock showed
+            self._last = clock.last
+            if before is not None:
+                self._take_over(before, old, read)
+            undo.pop_all()
+        self._written = self._last  # durable, in the one file or the other
 
     def _load(self) -> tuple[dict[str, _Record], _Clock]:
         try:
@@ -109,15 +132,14 @@ class Journal:
             for last, seconds, boot, uptime in clocks:
                 clock = _Clock(int(last), float(seconds), running.Moment(str(boot), float(uptime)))
         except (ValueError, TypeError) as exc:  # pydantic's error is a ValueError
-            self._db.close()
             raise self._db.damaged(f"it is not {_SCHEMA.what}") from exc
-        except MeshError:
-            self._db.close()
-            raise
         return {r.removal.cid: r for r in records}, clock
 
-    def _take_over(self, before: journal_json.File, read: Callable[[], running.Moment]) -> None:
-        """All of an old file in one transaction. Cut off after it, the next start finds nothing new in the old file."""
+    def _take_over(self, before: journal_json.File, old: Path, read: Callable[[], running.Moment]) -> None:
+        """All of an old file in one transaction. Cut off after it, the next start finds nothing new in the old file.
+
+        Where there is no room for that the old file stays, and each start gives its records the same numbers until there is.
+        """
         then, _ = running.RunClock(before.clock, running.Moment(before.boot, before.uptime), read).now()
         now, _ = self._clock.now()
         shift, first = now - then, self._last
@@ -127,10 +149,25 @@ class Journal:
                 self._put(_Record(first + n.number, n.removal, n.at + shift, n.gone))
         if self._changed or not first:
             self._last = first + max([before.last, *(n.number for n in before.removals)])
-        changes = self._changes(self._changed)
-        if not self._db.write(changes, _DOING):
-            self._db.create(changes, _DOING)
+        self._untaken = _Untaken(old, self._changes(self._changed))
         self._changed.clear()
+        try:
+            self._finish_take_over()
+        except MeshError as exc:
+            if exc.code is not Code.DISK_FLOOR:
+                raise
+            _LOG.warning("cannot take over what was removed yet", file=str(old), error=str(exc))
+
+    def _finish_take_over(self) -> None:
+        """Blocks; any thread. Raises MeshError DISK_FLOOR, BAD_STATE, BUSY: then the old file is there still."""
+        with self._taking:
+            if self._untaken is None:
+                return
+            changes = self._untaken.changes
+            if not self._db.write(changes, _DOING):
+                self._db.create(changes, _DOING)
+            journal_json.remove(self._untaken.old)
+            self._untaken = None
 
     def close(self) -> None:
         """Blocks. All is in the one file then; a change after that opens it again."""
@@ -215,9 +252,17 @@ class Journal:
 
     async def keep_time(self, *, at_once: bool = False) -> None:
         """Write down how old everything is, if that was not done for an hour: a restart of the machine goes on there.
+        And take over what an older meshd left, if there is room for it now.
 
         Not where the file was moved away, as `leave` does. Raises MeshError DISK_FLOOR, BAD_STATE, BUSY.
         """
+        if self._untaken is not None and self._untaken.old.exists():
+            try:
+                await self._flush(clock=True)
+            except MeshError as exc:
+                if exc.code is not Code.DISK_FLOOR:  # that is no news
+                    raise
+            return
         now, _ = self._clock.now()
         if self._by_cid and (at_once or now - self._kept_at > _KEEP_TIME_S) and self._db.path.exists():
             await self._flush(clock=True)
@@ -227,6 +272,8 @@ class Journal:
         async with self._writing:
             if not self._changed and not clock:
                 return
+            if self._untaken is not None:
+                await asyncio.to_thread(self._finish_take_over)
             changed, self._changed = self._changed, set()
             last, kept_at = self._last, self._clock.now()[0]
             try:

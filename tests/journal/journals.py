@@ -19,9 +19,14 @@ def removal(cid: str = "c1", time: float = 100.0, by: str = "f1", **facts: Any) 
 
 
 def opened(path: Path, read: Callable[[], Moment] = moment) -> Journal:
-    """A journal as a start of the daemon finds it; closed after the test."""
-    MADE.append(Journal(path, read))
-    return MADE[-1]
+    """A journal as a start of the daemon finds it; closed after the test. One journal has the file at a time: those before
+    it have ended, and each of them opens it again when it has something to write."""
+    for before in MADE:
+        before.close()
+    journal = Journal(path, read)
+    journal.close()
+    MADE.append(journal)
+    return journal
 
 
 class Machine:

@@ -28,6 +28,7 @@ async def journal(tmp_path: Path) -> AsyncIterator[Journal]:
 async def test_what_is_in_the_pinset_again_is_forgotten_durably(journal: Journal, tmp_path: Path) -> None:
     await journal.drop_kept({"c1", "c3", "never-removed"}, journal.last)
     assert [r.cid for r in journal.all()] == ["c2"]
+    journal.close()
     again = Journal(tmp_path / "trash.db")
     assert [r.cid for r in again.all()] == ["c2"]
     again.close()
