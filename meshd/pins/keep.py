@@ -298,6 +298,9 @@ class Keeper:
             asker.close(question)
 
     def _is_away(self, member: wire.Member) -> bool:
+        known = self._store.by_fingerprint(member.fingerprint)
+        if known is None or known.forgotten:
+            return True  # it has left since it was chosen
         states = {p.fingerprint: p for p in self._peer_states()}
         s = states.get(member.fingerprint)
         return s is not None and not s.reachable and bool(s.last_seen)

@@ -380,3 +380,21 @@ async def test_a_hundred_thousand_entries_hold_up_nobody(tmp_path: Path) -> None
     beside.cancel()
     await asyncio.wait([beside])
     await _ended(world)
+
+
+async def test_one_that_leaves_while_it_is_waited_for_is_soon_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "SILENT_S", 3600.0)
+    monkeypatch.setattr(patience, "AWAY_S", 0.1)
+    world = await World(tmp_path).build("attic", "barn", "cellar")
+    world.pin("c0", "barn", wanted=1)
+    attic, barn, cellar = (world.nodes[name] for name in ("attic", "barn", "cellar"))
+    attic.full = cellar.slow = True
+    leaving = asyncio.create_task(barn.leave())
+    await until(lambda: world.commits, 20)
+    assert await cellar.leave() is None, "it holds nothing yet"
+    attic.full = False
+    assert await asyncio.wait_for(leaving, 20) is None
+    assert _where(world, "c0") == {"attic"}
+    await _ended(world)
