@@ -294,8 +294,6 @@ class Disk:
 
     async def sync(self) -> None:
         """Return when everything written before this call is on the disk. Raises MeshError BAD_STATE."""
-        if self.failed:
-            raise self._not_durable()
         if self._next is None:
             self._next = asyncio.get_running_loop().create_future()
         mine = self._next
@@ -308,9 +306,11 @@ class Disk:
             while self._next is not None:
                 waiting, self._next = self._next, None
                 try:
-                    await asyncio.to_thread(self._sync_all)
+                    if not self.failed:  # else what these wrote may be gone, too
+                        await asyncio.to_thread(self._sync_all)
                 except OSError as exc:
-                    self.failed = self.failed or exc.strerror or str(exc)
+                    self.failed = exc.strerror or str(exc) or type(exc).__name__
+                if self.failed:
                     waiting.set_exception(self._not_durable())
                     waiting.exception()  # a caller that was cancelled must not leave it unread
                 else:

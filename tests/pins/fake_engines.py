@@ -91,7 +91,8 @@ class _Server:
 class FakeKubo(_Server):
     """blocks: what is here, CID -> dag-json. elsewhere: what other nodes have. pins: CID -> name.
 
-    settings: its config. peers: to whom it is connected, peer id -> multiaddr. A command is called `pin/add`.
+    forgets: CIDs of which it says that it pinned them, and has no pin. settings: its config. peers: to whom it is
+    connected, peer id -> multiaddr. A command is called `pin/add`.
     """
 
     def __init__(self, socket: Path) -> None:
@@ -99,6 +100,7 @@ class FakeKubo(_Server):
         self.blocks: dict[str, Any] = {}
         self.elsewhere: dict[str, Any] = {}
         self.pins: dict[str, str] = {}
+        self.forgets: set[str] = set()
         self.settings: dict[str, Any] = {"Addresses": {"Gateway": []}}
         self.peers: dict[str, str] = {}
 
@@ -148,7 +150,8 @@ class FakeKubo(_Server):
         if not self._fetch(cid):
             return _error("context deadline exceeded")
         self._fetch(self._root(cid))
-        self.pins[cid] = request.query.get("name", "")
+        if cid not in self.forgets:
+            self.pins[cid] = request.query.get("name", "")
         lines = [{"Progress": 1}] if request.query.get("progress") == "true" else []
         return _lines([*lines, {"Pins": [cid]}])
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from meshd.errors import MeshError
 from meshd.kubo.rpc import Kubo, KuboError, json_lines
 from meshd.pins.storage import Room, Storage
 from tests.mesh_room.nodes import Node
@@ -44,6 +45,18 @@ async def test_what_another_node_has_is_fetched(attic: Attic, door: Kubo, barn: 
     pin = attic.entry(attic.node, owner=barn.fingerprint, here=False)
     await fetch(door, pin.cid)
     assert attic.has(pin)
+    assert pin.cid in attic.pins.gate.durable
+
+
+async def test_pinned_is_said_only_of_what_kubo_has_when_it_is_asked_again(attic: Attic, door: Kubo) -> None:
+    """What `pin/add` itself says is not believed: the cluster would count a copy that is none."""
+    pin = attic.entry(here=False)
+    attic.fake_kubo.forgets.add(pin.cid)
+    with pytest.raises(MeshError):
+        await fetch(door, pin.cid)
+    assert pin.cid not in attic.pins.gate.durable
+    attic.fake_kubo.forgets.clear()
+    await fetch(door, pin.cid)
     assert pin.cid in attic.pins.gate.durable
 
 

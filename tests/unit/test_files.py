@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import errno
 import json
 import os
@@ -12,6 +13,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import hypothesis.strategies as st
 import pytest
@@ -226,6 +228,17 @@ async def test_a_sync_reaches_the_filesystem(tmp_path: Path) -> None:
     await files.Disk(tmp_path, tmp_path).sync()
 
 
+async def test_every_filesystem_is_synced_and_each_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr(files, "syncfs", synced.append)
+    (tmp_path / "same").mkdir()
+    other = Path("/proc")  # a filesystem of its own everywhere
+    await files.Disk(tmp_path, tmp_path / "same", other).sync()
+    assert synced == [tmp_path, other]
+
+
 async def test_those_who_wait_while_one_sync_runs_share_the_next_one(tmp_path: Path) -> None:
     with slow(tmp_path) as disk:
         first = asyncio.create_task(disk.sync())
@@ -252,6 +265,40 @@ async def test_after_a_sync_that_failed_nothing_is_called_durable_any_more(tmp_p
             assert "systemctl restart meshd" in caught.value.hint
         assert disk.failed == "Input/output error"
         assert disk.syncs == 1
+
+
+@pytest.mark.parametrize("broken", [0, 1])
+async def test_a_filesystem_that_fails_is_heard_by_all_who_wait_and_no_later_sync_hides_it(
+    broken: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever of two it is. As the kernel does, it fails once."""
+    answers = [0] * broken + [-1]
+
+    def syncfs(_: int) -> int:
+        answer = answers.pop(0) if answers else 0
+        ctypes.set_errno(errno.EIO if answer else 0)
+        return answer
+
+    monkeypatch.setattr(files, "_libc", SimpleNamespace(syncfs=syncfs))
+    disk = files.Disk(tmp_path, Path("/proc"))
+    told = await asyncio.gather(*(disk.sync() for _ in range(3)), return_exceptions=True)
+    told += await asyncio.gather(disk.sync(), return_exceptions=True)
+    assert [getattr(each, "code", None) for each in told] == [Code.BAD_STATE] * 4
+    assert all("Input/output error" in str(each) for each in told)
+
+
+async def test_who_waits_for_the_sync_after_one_that_failed_hears_of_it_too(tmp_path: Path) -> None:
+    """What they wrote can be what the kernel dropped, and the next sync would succeed."""
+    with slow(tmp_path) as disk:
+        disk.errors = [OSError(errno.EIO, "Input/output error")]
+        first = asyncio.create_task(disk.sync())
+        await disk.began.wait()
+        next_one = asyncio.create_task(disk.sync())
+        await asyncio.wait([next_one], timeout=0.01)
+        disk.go_on(2)
+        for each in (first, next_one):
+            with pytest.raises(MeshError, match="Input/output"):
+                await each
 
 
 async def test_who_gives_up_does_not_take_the_sync_from_the_others(tmp_path: Path) -> None:
