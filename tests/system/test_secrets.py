@@ -44,7 +44,7 @@ def test_encrypted_through_a_reboot_and_plain_again(archive: Machine, key: str) 
     assert "the secrets are locked by a key in /var/lib/systemd/credential.secret" in said
     assert secret_on_the_disk(archive, key) == []
     archive.run(f"test ! -e {STATE}/secrets/swarm.key && test ! -e {STATE}/secrets/cluster.secret")
-    assert archive.run(KEPT) == "{'kept': 'encrypted', 'key': 'host', 'encrypted': False}\n"
+    assert archive.run(KEPT) == "{'kept': 'encrypted', 'key': 'host', 'encrypted': False, 'by': ''}\n"
     assert "not encrypted: the key to them lies on a disk" in archive.run("meshctl status")
     assert archive.run("systemd-analyze verify meshd.service 2>&1") == ""
     daemon = archive.run("systemctl show -P MainPID meshd")
@@ -91,7 +91,7 @@ def test_a_key_in_the_tpm_is_what_counts_as_encrypted(attic: Machine) -> None:
     assert "the secrets are encrypted by a key in this machine's TPM (tpm2).\n" in said
     attic.reboot()
     attic.until("systemctl status meshd", READY)
-    assert attic.run(KEPT) == "{'kept': 'encrypted', 'key': 'tpm2', 'encrypted': True}\n"
+    assert attic.run(KEPT) == "{'kept': 'encrypted', 'key': 'tpm2', 'encrypted': True, 'by': ''}\n"
     assert "secrets  encrypted, by a key in this machine's TPM (tpm2)" in attic.run("meshctl status")
     assert secret_on_the_disk(attic, digits) == []
 
@@ -106,7 +106,7 @@ def test_who_leaves_and_begins_anew_is_not_handed_the_old_ones(archive: Machine,
     archive.until("systemctl status meshd", READY)
     assert "another: 1 node" in archive.run("meshctl status")
     archive.run("meshd encrypt-secrets", seconds=120)
-    assert archive.run(KEPT) == "{'kept': 'encrypted', 'key': 'host', 'encrypted': False}\n"
+    assert archive.run(KEPT) == "{'kept': 'encrypted', 'key': 'host', 'encrypted': False, 'by': ''}\n"
 
 
 def test_a_lost_key_is_said_and_mended_from_another_members_files(archive: Machine, key: str) -> None:
