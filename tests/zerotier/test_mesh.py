@@ -108,9 +108,12 @@ def test_a_member_that_is_put_off_the_network_serves_nowhere_until_it_is_let_in_
     meanwhile = attic.meshctl("pin", random_file(tmp_path, "while-cellar-was-out"))
     assert (meanwhile.code, "2 of 3 copies: attic, barn" in meanwhile.out) == (6, True)
     assert re.search(rf"{address} +cellar, a member \(\S+\) +the network", attic.do("requests").out)
-    away = attic.holds("peer-away")
-    assert "it is not authorized on the ZeroTier network" in away["cause"]
-    assert f"meshctl approve {address}" in away["hint"]
+    until(  # the controller is asked about those that are away, every two seconds
+        lambda: "it is not authorized on the ZeroTier network" in attic.holds("peer-away")["cause"],
+        "attic says why cellar is away",
+        20,
+    )
+    assert f"meshctl approve {address}" in attic.holds("peer-away")["hint"]
     approved = attic.do("approve", address)
     assert "cellar is a member, and may be on the network now." in approved.out
     standing.whole()
