@@ -148,7 +148,11 @@ class Node:
             groups,
         )
         self.redialer = Redialer(
-            self.cluster_program, lambda: self.store.me().cluster_id, self._answering, self.turns.wake
+            self.cluster_program,
+            lambda: self.store.me().cluster_id,
+            self._answering,
+            lambda: bool(self.membership.moved_from),
+            self.turns.wake,
         )
         self.membership = Membership(
             config,

@@ -1,8 +1,9 @@
 """When a running cluster is started anew to dial members at new addresses.
 
 ipfs-cluster reads the addresses of the others at its start only, and its REST API takes no new ones (`POST /peers` does
-nothing under CRDT; read in 1.1.6). One member that moves needs no restart of the others: it starts its own cluster anew and
-dials them, and who is dialled knows where the caller is. Only where several have moved at once does nobody dial anybody.
+nothing under CRDT; read in 1.1.6). One member that moves needs no restart of the others as a rule: it starts its own cluster
+anew and dials them, and who is dialled knows where the caller is. Where several have moved at once nobody dials anybody; and
+where an address vanished from its interface, the others hold on to a connection that is dead for up to a minute.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ import structlog
 from meshd.cluster.service import ClusterProgram
 from meshd.errors import MeshError
 
-UNHEARD_S = 10.0  # that a member must answer at its new address, and not be heard
-YIELD_S = 25.0  # the same, for the one of the two with the higher id: both at once would dial into nothing
+UNHEARD_S = 6.0  # that a member must answer at its new address, and not be heard; who moved dials within 2 s
+YIELD_S = 25.0  # the same where both have moved, for the one with the higher id: both at once would dial into nothing
 AGAIN_S = 60.0  # between two restarts
 _LOG = structlog.get_logger(part="cluster")
 
@@ -40,13 +41,15 @@ def unheard(peers: Mapping[str, str], dialled: Collection[str], heard: Collectio
     return {i: where for i, where in peers.items() if where not in dialled and i not in heard}
 
 
-def decide(known: Redial, own: str, silent: Mapping[str, str], now: float) -> Redial:
-    """One look. own: this node's cluster id. silent: as `unheard` gives it.
+def decide(known: Redial, own: str, silent: Mapping[str, str], now: float, *, moved: bool) -> Redial:
+    """One look. own: this node's cluster id. silent: as `unheard` gives it. moved: this node is at a new address, too.
 
     An address that changes again begins to wait anew, so one that flaps restarts nobody. Pure.
     """
     since = {key: known.since.get(key, now) for key in silent.items()}
-    late = [i for (i, _), began in since.items() if now - began >= (UNHEARD_S if own < i else YIELD_S)]
+    late = [
+        i for (i, _), began in since.items() if now - began >= (YIELD_S if moved and own > i else UNHEARD_S)
+    ]
     if not late or now - known.last < AGAIN_S:
         return replace(known, since=since)
     return Redial(known.count + 1, {}, now)
@@ -60,13 +63,16 @@ class Redialer:
         program: ClusterProgram,
         own: Callable[[], str],
         peers: Callable[[], Mapping[str, str]],
+        moved: Callable[[], bool],
         changed: Callable[[], None],
     ) -> None:
         """own: this node's cluster id. peers: cluster id -> multiaddr of the members whose meshd answers, and says that
-        its cluster runs. changed: called when the cluster is to be started anew."""
+        its cluster runs. moved: whether this node is at another address than when the others last heard of it. changed:
+        called when the cluster is to be started anew."""
         self._program = program
         self._own = own
         self._peers = peers
+        self._moved = moved
         self._changed = changed
         self._known = Redial()
 
@@ -81,7 +87,8 @@ class Redialer:
                 silent = unheard(silent, (), await self._program.rest.heard())
             except MeshError:  # it does not run, which its own state tells
                 return
-        before, self._known = self._known, decide(self._known, self._own(), silent, time.monotonic())
+        before = self._known
+        self._known = decide(before, self._own(), silent, time.monotonic(), moved=self._moved())
         if self._known.count != before.count:
             _LOG.info("the cluster is to dial members at new addresses", members=sorted(silent.values()))
             self._program.redials = self._known.count

@@ -29,10 +29,16 @@ def with_other(**fields: object) -> Place:
     return Place(**{f: getattr(PLACE, f) for f in PLACE.__slots__} | fields)
 
 
-def watched(looks: list[tuple[float, dict[str, str]]], own: str = "idA", known: Redial = Redial()) -> Redial:  # noqa: B008
+def watched(
+    looks: list[tuple[float, dict[str, str]]],
+    own: str = "idA",
+    known: Redial = Redial(),  # noqa: B008
+    *,
+    moved: bool = True,
+) -> Redial:
     """What is known after those looks: when, and who was not heard where."""
     for now, silent in looks:
-        known = decide(known, own, silent, now)
+        known = decide(known, own, silent, now, moved=moved)
     return known
 
 
@@ -78,11 +84,11 @@ def test_who_is_at_an_address_that_was_never_dialled_and_is_not_heard(
     ("name", "looks", "count"),
     [
         ("all are heard", [(t, {}) for t in range(0, 300, 2)], 0),
-        ("it is heard in time", [(0, dict([B])), (8, dict([B])), (10, {})], 0),
-        ("it is not heard", [(0, dict([B])), (10, dict([B]))], 1),
-        ("two are not heard", [(0, dict([B, C])), (10, dict([B, C]))], 1),
-        ("each for too short a time", [(0, dict([B])), (8, dict([C])), (14, dict([C]))], 0),
-        ("it is heard between", [(0, dict([B])), (8, {}), (12, dict([B])), (20, dict([B]))], 0),
+        ("it is heard in time", [(0, dict([B])), (4, dict([B])), (6, {})], 0),
+        ("it is not heard", [(0, dict([B])), (6, dict([B]))], 1),
+        ("two are not heard", [(0, dict([B, C])), (6, dict([B, C]))], 1),
+        ("each for too short a time", [(0, dict([B])), (4, dict([C])), (8, dict([C]))], 0),
+        ("it is heard between", [(0, dict([B])), (4, {}), (6, dict([B])), (10, dict([B]))], 0),
     ],
 )
 def test_a_restart_needs_somebody_who_stays_unheard(
@@ -92,7 +98,7 @@ def test_a_restart_needs_somebody_who_stays_unheard(
 
 
 def test_an_address_that_flaps_restarts_nobody() -> None:
-    looks = [(float(t), {"idB": f"/ip4/10.0.0.{2 + t // 8 % 2}/tcp/9096/p2p/idB"}) for t in range(0, 3600, 2)]
+    looks = [(float(t), {"idB": f"/ip4/10.0.0.{2 + t // 4 % 2}/tcp/9096/p2p/idB"}) for t in range(0, 3600, 2)]
     assert watched(looks).count == 0
 
 
@@ -114,3 +120,10 @@ def test_of_two_nodes_one_dials_and_the_other_waits_longer() -> None:
     looks = [0.0, UNHEARD_S, YIELD_S - 1, YIELD_S]
     assert [watched([(t, dict([b])) for t in looks[:n]], own="idA").count for n in (1, 2)] == [0, 1]
     assert [watched([(t, dict([a])) for t in looks[:n]], own="idB").count for n in (2, 3, 4)] == [0, 0, 1]
+
+
+def test_who_has_not_moved_itself_waits_for_nobody() -> None:
+    """Its connection to the other one is dead, and who is at the other end of it does not know."""
+    looks = [(0.0, dict([B])), (UNHEARD_S, dict([B]))]
+    assert watched(looks, own="idZ", moved=False).count == 1
+    assert watched(looks, own="idZ").count == 0
