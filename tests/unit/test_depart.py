@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 
 import pytest
 
 from meshd import wire
 from meshd.errors import Code, MeshError
+from meshd.mesh import state
 from meshd.pins import depart, patience
 from meshd.pins.copies import Copies
 from meshd.wire import Member, Roster
@@ -330,13 +332,25 @@ async def test_who_is_forgotten_while_it_hands_over_keeps_what_it_has(tmp_path: 
     await _ended(world)
 
 
-async def test_a_leave_that_is_cut_off_while_its_mark_is_written_takes_it_back(tmp_path: Path) -> None:
+async def test_a_leave_that_is_cut_off_while_its_mark_is_written_takes_it_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world = await World(tmp_path).build("attic", "barn")
     attic = world.nodes["attic"]
+    begun, go_on, write = threading.Event(), threading.Event(), state.write
+
+    def slowly(path: Path, what: state.MeshState) -> None:
+        begun.set()
+        assert go_on.wait(20)
+        write(path, what)
+
+    monkeypatch.setattr(state, "write", slowly)
     leaving = asyncio.create_task(attic.leave())
-    await until(lambda: attic.store._leaving)
+    await until(begun.is_set)
     leaving.cancel()
+    go_on.set()
     await asyncio.wait([leaving])
+    assert leaving.cancelled()
     await attic.store.settled()
     await attic.store.update_self(attic.joiner)
     assert not attic.store.me().leaving_since
