@@ -8,6 +8,7 @@ module ends. What is found is also ended where that can be done, so that the nex
 from __future__ import annotations
 
 import asyncio
+import inspect
 import sys
 import threading
 import time
@@ -15,11 +16,13 @@ import traceback
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 import psutil
 import pytest
 import pytest_asyncio
 
+_TESTS = Path(__file__).resolve().parent
 LONGEST_STEP_S = 0.5
 """How long one step of an event loop may take. Others' time does not count: see Watchdog."""
 GRACE_S = 2.0  # what was told to end may take so long
@@ -230,7 +233,8 @@ class Watchdog:
                     self._reported = step
                     frame = sys._current_frames().get(self._main)
                     stack = "".join(traceback.format_stack(frame)[-6:]) if frame else ""
-                    self.reports.append(f"for more than {LONGEST_STEP_S} s here:\n{stack}")
+                    if not _of_a_fixture(frame):
+                        self.reports.append(f"for more than {LONGEST_STEP_S} s here:\n{stack}")
             at, waited = now, waited_now
 
     def _waited(self) -> float:
@@ -239,6 +243,16 @@ class Watchdog:
             return int(self._schedstat.read_text().split()[1]) / 1e9
         except (OSError, IndexError):
             return 0.0
+
+
+def _of_a_fixture(frame: FrameType | None) -> bool:
+    """Whether a fixture's own coroutine is what runs there: it makes and removes files, and waits for a busy disk."""
+    while frame is not None:
+        if frame.f_code.co_flags & (inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR):
+            file = Path(frame.f_code.co_filename)
+            return _TESTS in file.parents and not file.name.startswith("test_")
+        frame = frame.f_back
+    return False
 
 
 watchdog = Watchdog()
