@@ -53,6 +53,9 @@ class Barn:
             )
         ]
 
+    def by_fingerprint(self, fingerprint: str) -> wire.Member | None:
+        return next((m for m in self.members() if m.fingerprint == fingerprint), None)
+
     def asker(self, _: wire.Member) -> Asker:
         return self.asker_of_it
 
