@@ -117,6 +117,17 @@ def write_json(path: Path, value: object, *, mode: int = 0o600) -> None:
     write_durably(path, json.dumps(value, indent=1, sort_keys=True) + "\n", mode=mode)
 
 
+def read_known(file: Path | None) -> dict[str, object]:
+    """The JSON object in `file` that may as well be missing: {} where there is none or it cannot be read. Blocks."""
+    if file is None:
+        return {}
+    try:
+        document = read_json(file)
+    except (OSError, MeshError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
 def read_json(path: Path, *, hint: str = "") -> object:
     """The JSON in `path`. Raises FileNotFoundError, and MeshError BAD_STATE where it is not JSON, with that hint."""
     raw = path.read_bytes()

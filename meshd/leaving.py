@@ -119,9 +119,8 @@ class Leaving:
 
     async def _go(self, mesh: MeshState, emit: Emit, *, network: bool) -> None:
         """What comes once there is no way back. A caller who goes away does not end it."""
-        if (
-            self._store.me().forgotten_by == self._store.fingerprint
-        ):  # else the others know, and answer no more
+        # Where others had this node forgotten they know, and answer no more.
+        if self._store.me().forgotten_by == self._store.fingerprint:
             await self._membership.say_goodbye(emit)
         await emit(wire.StepEvent(message="stopping kubo and the cluster"))
         async with asyncio.timeout(_STOP_S):

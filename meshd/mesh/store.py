@@ -74,7 +74,7 @@ class MeshStore:
 
     def me(self) -> Member:
         """This node's own statement. Raises MeshError NO_MESH."""
-        return self._need().entries[self._fingerprint]
+        return need(self._state).entries[self._fingerprint]
 
     def by_fingerprint(self, fingerprint: str) -> Member | None:
         """The statement about that node, also where it was forgotten."""
@@ -390,9 +390,6 @@ class MeshStore:
             raise MeshError(
                 Code.BAD_REQUEST, "cannot speak for this node", "the certificate is another node's"
             )
-
-    def _need(self) -> MeshState:
-        return need(self._state)
 
     def _member_state(self, current: MeshState | None) -> MeshState:
         known = need(current)

@@ -310,14 +310,7 @@ class Watch:
 
 def _read_seen(file: Path | None) -> dict[str, float]:
     """Fingerprint -> wall clock seconds. What cannot be read is not known, which does no harm."""
-    if file is None:
-        return {}
-    try:
-        document = files.read_json(file)
-    except (OSError, MeshError):
-        return {}
-    known = document.items() if isinstance(document, dict) else ()
-    return {str(k): float(v) for k, v in known if isinstance(v, int | float)}
+    return {k: float(v) for k, v in files.read_known(file).items() if isinstance(v, int | float)}
 
 
 def _other_protocol(theirs: int) -> str:

@@ -15,7 +15,6 @@ from pathlib import Path
 import structlog
 
 from meshd import files
-from meshd.errors import MeshError
 from meshd.wire import Member
 
 _LOG = structlog.get_logger(part="mesh")
@@ -75,14 +74,8 @@ class Whereabouts:
 
 
 def _read(file: Path | None) -> dict[str, _Found]:
-    if file is None:
-        return {}
-    try:
-        document = files.read_json(file)
-    except (OSError, MeshError):
-        return {}
     found: dict[str, _Found] = {}
-    for fingerprint, item in document.items() if isinstance(document, dict) else ():
+    for fingerprint, item in files.read_known(file).items():
         match item:
             case [str(stated), int(stated_port), str(address), int(port)] if _usable(address, port):
                 found[fingerprint] = _Found((stated, stated_port), (address, port))
