@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from meshd import files, wire
-from meshd.config import Config
+from meshd import wire
 from meshd.errors import Code, MeshError
+from meshd.health.readiness import Readiness
 from meshd.mesh import identity as identities
 from meshd.mesh.membership import Membership
 from meshd.mesh.secret_store import SecretStore
@@ -18,44 +18,58 @@ from meshd.mesh.state import MeshState
 from meshd.mesh.store import MeshStore
 from meshd.overlay.zerotier import ZeroTier
 from meshd.pins.parts import Pins
-from meshd.turns import Turns
+from meshd.state_files import StateFiles
+from meshd.supervise.services import Services
 
 _STOP_S = 60.0
-_FILES = (
-    *("trash.db", "trash.db-wal", "trash.db-shm"),
-    *("trash.json", "notices.json", "pending.json", "seen.json", "addresses.json"),
-)
-
 _LOG = structlog.get_logger(part="leaving")
 
 Emit = Callable[[wire.Wire], Awaitable[None]]
 
 
+class Cleanup:
+    """Removes all that belonged to the mesh. Both parts block; cut off anywhere, it can be repeated."""
+
+    def __init__(self, store: MeshStore, secret_store: SecretStore, state_files: StateFiles) -> None:
+        self._store = store
+        self._secret_store = secret_store
+        self._state_files = state_files
+
+    async def run(self) -> None:
+        """The content first; who this node was, last."""
+        await asyncio.to_thread(self._state_files.remove_those_of_the_mesh)
+        await self._store.clear()
+        await asyncio.to_thread(self._remove_identity)
+
+    def _remove_identity(self) -> None:
+        self._secret_store.erase()
+        identities.discard(self._state_files.folder)
+
+
 class Leaving:
     """left: set when nothing of the mesh is here any more. replaced: awaited then, until a new node answers in place of
-    this one. why_not_ready: what is missing until this node serves, "" when it does."""
+    this one."""
 
     def __init__(
         self,
-        config: Config,
+        *,
         store: MeshStore,
-        secret_store: SecretStore,
         membership: Membership,
-        turns: Turns,
+        services: Services,
+        readiness: Readiness,
         pins: Pins,
         zerotier: ZeroTier,
-        why_not_ready: Callable[[], str],
+        cleanup: Cleanup,
     ) -> None:
         self.left = asyncio.Event()
         self.replaced = asyncio.Event()
-        self._config = config
         self._store = store
-        self._secret_store = secret_store
         self._membership = membership
-        self._turns = turns
+        self._services = services
+        self._readiness = readiness
         self._pins = pins
         self._zerotier = zerotier
-        self._why_not_ready = why_not_ready
+        self._cleanup = cleanup
         self._under_way = asyncio.Lock()
         self._going: asyncio.Task[None] | None = None
 
@@ -91,11 +105,11 @@ class Leaving:
 
         Raises MeshError, and what cuts the caller off before; then all is as it was.
         """
-        if not force and not self._turns.ready:
+        if not force and not self._services.ready:
             raise MeshError(
                 Code.NOT_READY,
                 "cannot leave yet",
-                f"whether the others hold what is here cannot be seen: {self._why_not_ready()}",
+                f"whether the others hold what is here cannot be seen: {self._readiness.why_not()}",
                 "meshctl status; or: meshctl leave --force (what only this node holds is gone then)",
             )
         self._pins.uploads.closed = True
@@ -124,10 +138,8 @@ class Leaving:
             await self._membership.say_goodbye(emit)
         await emit(wire.StepEvent(message="stopping kubo and the cluster"))
         async with asyncio.timeout(_STOP_S):
-            await self._turns.all_stopped()
-        await asyncio.to_thread(self._remove_content)
-        await self._store.clear()
-        await asyncio.to_thread(self._remove_identity)
+            await self._services.wait_stopped()
+        await self._cleanup.run()
         if network and mesh.network:
             await self._leave_network(mesh.network, emit)
         self.left.set()
@@ -154,18 +166,6 @@ class Leaving:
         except MeshError as exc:
             said = f"could not leave the ZeroTier network ({exc.detail}): sudo zerotier-cli leave {network}"
         await emit(wire.StepEvent(message=said))
-
-    def _remove_content(self) -> None:
-        """The content first: a mesh that is joined later must not be served from it."""
-        for folder in ("kubo", "cluster"):
-            files.empty(self._config.state / folder)
-        self._pins.journal.close()
-        for name in _FILES:
-            (self._config.state / name).unlink(missing_ok=True)
-
-    def _remove_identity(self) -> None:
-        self._secret_store.erase()
-        identities.discard(self._config.state)
 
 
 def _detached(emit: Emit) -> Emit:

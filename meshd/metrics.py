@@ -8,7 +8,9 @@ from collections.abc import Mapping
 
 from aiohttp import web
 
+from meshd.component import Component, Phase, Stop
 from meshd.control.server import Handler
+from meshd.control.status import StatusApi
 from meshd.errors import Code, MeshError
 from meshd.serving import listener
 from meshd.serving.limiter import Limit, Origin
@@ -92,3 +94,16 @@ def _is_loopback(name: str) -> bool:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:
         return False
+
+
+def component(listen: str, status: StatusApi) -> Component:
+    """What the port says of itself. listen: as in the configuration; "" for none."""
+    if not listen:
+        return Component(name="metrics")
+    handlers = {"/metrics": status.metrics, "/healthz": status.healthz, "/readyz": status.readyz}
+    server = MetricsServer(listen, handlers)
+    return Component(
+        name="metrics",
+        start=(server.start,),
+        stops=(Stop("the metrics port", Phase.LISTENERS, server.stop),),
+    )

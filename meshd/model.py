@@ -34,6 +34,8 @@ class Condition:
 
     code: stable, e.g. `overlay-down`. subject: what it is about (a service, a peer), may be empty.
     title: what is wrong. cause: why. hint: what to type. since: wall clock, seconds; 0 until the board stamps it.
+    visible_after_s: so long it must last until it is told, where it is no trouble while it is short.
+    depends_on: codes of the conditions that cause it: while one of them holds, this one is not told.
     """
 
     code: str
@@ -43,6 +45,8 @@ class Condition:
     hint: str = ""
     subject: str = ""
     since: float = 0.0
+    visible_after_s: float = 0.0
+    depends_on: tuple[str, ...] = ()
 
     @property
     def key(self) -> tuple[str, str]:
@@ -51,11 +55,15 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A part of meshd itself that raised. error: one line. io_error: the kernel refused it a file, or the disk."""
+    """A part of meshd itself that raised. error: one line. io_error: the kernel refused it a file, or the disk.
+
+    meanwhile: for a person, what is not done while it fails.
+    """
 
     part: str
     error: str
     io_error: bool = False
+    meanwhile: str = ""
 
 
 @dataclass(frozen=True, slots=True)

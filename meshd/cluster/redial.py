@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 import structlog
@@ -58,38 +58,29 @@ def decide(known: Redial, own: str, silent: Mapping[str, str], now: float, *, mo
 class Redialer:
     """`look` again and again; the program's `redials` is part of what it is started with."""
 
-    def __init__(
-        self,
-        program: ClusterProgram,
-        own: Callable[[], str],
-        peers: Callable[[], Mapping[str, str]],
-        moved: Callable[[], bool],
-        changed: Callable[[], None],
-    ) -> None:
-        """own: this node's cluster id. peers: cluster id -> multiaddr of the members whose meshd answers, and says that
-        its cluster runs. moved: whether this node is at another address than when the others last heard of it. changed:
-        called when the cluster is to be started anew."""
+    def __init__(self, program: ClusterProgram) -> None:
         self._program = program
-        self._own = own
-        self._peers = peers
-        self._moved = moved
-        self._changed = changed
         self._known = Redial()
 
-    async def look(self) -> None:
-        """Asks the cluster only while somebody is where it has never dialled."""
+    async def look(self, own: str, peers: Mapping[str, str], *, moved: bool) -> bool:
+        """Whether the cluster is to be started anew. Asks it only while somebody is where it has never dialled.
+
+        own: this node's cluster id. peers: cluster id -> multiaddr of the members whose meshd answers, and says that its
+        cluster runs. moved: whether this node is at another address than when the others last heard of it.
+        """
         place = self._program.place
         if place is None:
-            return
-        silent = unheard(self._peers(), place.peers, ())
+            return False
+        silent = unheard(peers, place.peers, ())
         if silent:
             try:
                 silent = unheard(silent, (), await self._program.rest.heard())
             except MeshError:  # it does not run, which its own state tells
-                return
+                return False
         before = self._known
-        self._known = decide(before, self._own(), silent, time.monotonic(), moved=self._moved())
-        if self._known.count != before.count:
-            _LOG.info("the cluster is to dial members at new addresses", members=sorted(silent.values()))
-            self._program.redials = self._known.count
-            self._changed()
+        self._known = decide(before, own, silent, time.monotonic(), moved=moved)
+        if self._known.count == before.count:
+            return False
+        _LOG.info("the cluster is to dial members at new addresses", members=sorted(silent.values()))
+        self._program.redials = self._known.count
+        return True

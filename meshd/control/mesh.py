@@ -10,8 +10,8 @@ from meshd.control.server import json_answer, read_request
 from meshd.control.status import StatusApi
 from meshd.control.streams import EventStream, stream
 from meshd.errors import MeshError
+from meshd.joining import Joining
 from meshd.leaving import Leaving
-from meshd.mesh.membership import Membership
 from meshd.mesh.network_admin import NetworkAdmin
 from meshd.mesh.seeds import Seeds
 from meshd.mesh.store import MeshStore
@@ -20,14 +20,14 @@ from meshd.mesh.store import MeshStore
 class MeshApi:
     def __init__(
         self,
-        membership: Membership,
+        joining: Joining,
         store: MeshStore,
         status: StatusApi,
         leaving: Leaving,
         admin: NetworkAdmin,
         seeds: Seeds,
     ) -> None:
-        self._membership = membership
+        self._joining = joining
         self._store = store
         self._status = status
         self._leaving = leaving
@@ -38,7 +38,7 @@ class MeshApi:
         wanted = await read_request(request, wire.InitRequest)
 
         async def work(events: EventStream) -> None:
-            await self._membership.init(wanted.name, (wanted.network or "").lower(), events.emit)
+            await self._joining.init(wanted.name, (wanted.network or "").lower(), events.emit)
 
         return await stream(request, work)
 
@@ -47,17 +47,17 @@ class MeshApi:
 
         async def work(events: EventStream) -> None:
             if wanted.network is not None:
-                await self._membership.join_network(
+                await self._joining.join_network(
                     wanted.network.lower(), wanted.name, events.emit, confirm=wanted.confirm
                 )
             else:
-                await self._membership.join(wanted.invite or "", wanted.name, events.emit)
+                await self._joining.join(wanted.invite or "", wanted.name, events.emit)
 
         return await stream(request, work)
 
     async def confirm(self, request: web.Request) -> web.StreamResponse:
         """Answer the `confirm` event of a join by network"""
-        self._membership.confirm(await read_request(request, wire.ConfirmAdmission))
+        self._joining.confirm(await read_request(request, wire.ConfirmAdmission))
         return json_answer(wire.Heard())
 
     async def leave(self, request: web.Request) -> web.StreamResponse:

@@ -22,10 +22,10 @@ from meshd.kubo.rpc import Kubo
 from meshd.mesh.membership import Membership
 from meshd.mesh.secret_store import SecretStore
 from meshd.mesh.store import MeshStore
-from meshd.model import Condition, PeerState, Phase
+from meshd.model import Condition, PeerState
 from meshd.overlay.follow import Overlay
 from meshd.pins.parts import Pins
-from meshd.turns import Turns
+from meshd.reconciler.loop import Reconciler
 
 Happened = Literal["condition-raised", "condition-cleared"]
 LINES, LINES_MOST = 100, 500  # of a log
@@ -44,7 +44,7 @@ class StatusApi:
         store: MeshStore,
         secret_store: SecretStore,
         membership: Membership,
-        turns: Turns,
+        reconciler: Reconciler,
         board: Board,
         notices: Notices,
         pins: Pins,
@@ -57,7 +57,7 @@ class StatusApi:
         self._store = store
         self._secret_store = secret_store
         self._membership = membership
-        self._turns = turns
+        self._reconciler = reconciler
         self._board = board
         self._notices = notices
         self._pins = pins
@@ -75,9 +75,10 @@ class StatusApi:
 
     async def readyz(self, request: web.Request) -> web.StreamResponse:
         """This node serves."""
-        ready = self._turns.ready
+        ready = self._reconciler.ready
         return web.Response(
-            text="ready\n" if ready else f"not ready: {self.why_not_ready()}\n", status=200 if ready else 503
+            text="ready\n" if ready else f"not ready: {self._reconciler.why_not_ready()}\n",
+            status=200 if ready else 503,
         )
 
     async def metrics(self, request: web.Request) -> web.StreamResponse:
@@ -89,27 +90,6 @@ class StatusApi:
         from meshd.exposition import render  # only where somebody scrapes: a megabyte less elsewhere
 
         return render(await self.document(), self._pins.adder.durations)
-
-    def why_not_ready(self) -> str:
-        """What is still missing until this node serves; "" when it does."""
-        if self._store.mesh is None:
-            return "this node is in no mesh"
-        if self._store.forgotten:
-            return "the mesh has forgotten this node"
-        if self._turns.overlay.address is None:
-            return "waiting for the private network"
-        if self._turns.migration:
-            return f"waiting for kubo: {self._turns.migration}"
-        for name, service in self._turns.services.items():
-            state = service.state
-            if state.phase is not Phase.READY:
-                why = f": {state.last_exit}" if state.last_exit else ""
-                return f"waiting for {name}{why}" + (f"; {state.advice}" if why and state.advice else "")
-            if not state.healthy:
-                return f"{name} runs but does not answer"
-        if self._turns.listen_error is not None:
-            return str(self._turns.listen_error)
-        return ""
 
     async def status(self, request: web.Request) -> web.StreamResponse:
         """The document. With glance=1 a program looks, so the news in it stays for a person."""
@@ -126,7 +106,7 @@ class StatusApi:
 
     async def document(self) -> wire.Status:
         """The whole status, each part as it was last seen."""
-        overlay, mesh = self._turns.overlay, self._membership.mesh()
+        overlay, mesh = self._reconciler.overlay, self._membership.mesh()
         return wire.Status(
             node=wire.Node(
                 name=self._store.me().name if mesh else self._config.node.name,
@@ -152,7 +132,7 @@ class StatusApi:
             storage=await self._room(),
             pins=await self._pin_counts(),
             secrets=await self._secrets_at_rest() if mesh else None,
-            ready=self._turns.ready,
+            ready=self._reconciler.ready,
         )
 
     async def _room(self) -> wire.Storage | None:
@@ -183,7 +163,7 @@ class StatusApi:
             return 0  # kubo is down or frozen, which the services say
 
     async def _pin_counts(self) -> wire.PinCounts | None:
-        if not self._turns.ready:
+        if not self._reconciler.ready:
             return None
         try:
             async with asyncio.timeout(_ENGINE_S):
@@ -216,7 +196,7 @@ class StatusApi:
                 version=versions.get(name, ""),
                 last_exit=s.state.last_exit,
             )
-            for name, s in self._turns.services.items()
+            for name, s in self._reconciler.services.items()
         ]
 
     async def peers(self) -> list[wire.Peer]:
@@ -232,13 +212,13 @@ class StatusApi:
                 wire.Peer(
                     name=self._store.name_of(m.fingerprint),
                     fingerprint=m.fingerprint,
-                    address=(self._turns.overlay.address or "") if this else state.address,
+                    address=(self._reconciler.overlay.address or "") if this else state.address,
                     site=m.site,
                     this_node=this,
                     reachable=this or state.reachable,
                     last_seen=time.time() if this else state.last_seen,
                     rtt_s=state.rtt_s,
-                    ready=self._turns.ready if this else state.ready,
+                    ready=self._reconciler.ready if this else state.ready,
                     free=self._storage.free() if this else state.free_bytes,
                     accepts=self._storage.accepts() if this else state.accepts,
                     version=__version__ if this else state.version,
@@ -279,9 +259,9 @@ class StatusApi:
     async def logs(self, request: web.Request) -> web.StreamResponse:
         """?lines=100 &follow=1: a service's own output"""
         name = request.match_info["service"]
-        service = self._turns.services.get(name)
+        service = self._reconciler.services.get(name)
         if service is None:
-            known = ", ".join(self._turns.services)
+            known = ", ".join(self._reconciler.services)
             raise MeshError(
                 Code.NOT_FOUND,
                 f"cannot find a service {name[:40]!a}",

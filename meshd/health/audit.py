@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import structlog
@@ -14,10 +13,15 @@ from meshd import files
 from meshd.errors import MeshError
 from meshd.kubo import policy
 from meshd.kubo.rpc import Kubo
+from meshd.mesh.engine_settings import EngineSettings
 from meshd.model import Phase
-from meshd.rounds import Rounds
+from meshd.overlay.follow import Overlay
+from meshd.periodic import TaskGuard
+from meshd.pins.storage import Storage
+from meshd.state_files import StateFiles
 from meshd.supervise import sockets
 from meshd.supervise.service import Service
+from meshd.supervise.services import Services
 
 WHILE_STARTING_S = 0.25
 JUST_STARTED_S = 5.0
@@ -27,37 +31,34 @@ _LOG = structlog.get_logger(part="audit")
 
 
 class Audit:
-    """drift, strangers, open_files: what was found at the last look; see health.facts."""
+    """drift, strangers, open_files: what was found at the last look; see `AuditFacts`."""
 
     def __init__(
         self,
-        services: dict[str, Service],
-        ports: dict[str, int],
-        address: Callable[[], str | None],
+        *,
+        services: Services,
+        settings: EngineSettings,
+        overlay: Overlay,
         kubo: Kubo,
-        kubo_place: Callable[[str], policy.Place],
-        member_ids: Callable[[], set[str]],
-        secret_files: Callable[[], list[Path]],
-        state: Path,
-        rounds: Rounds,
+        storage: Storage,
+        state_files: StateFiles,
+        guard: TaskGuard,
     ) -> None:
-        self._rounds = rounds
+        """storage: is told where the state folder takes no writes."""
         self._services = services
-        self._ports = ports
-        self._address = address
+        self._settings = settings
+        self._overlay = overlay
         self._kubo = kubo
-        self._kubo_place = kubo_place
-        self._member_ids = member_ids
-        self._secret_files = secret_files
-        self._state = state
+        self._storage = storage
+        self._state_files = state_files
+        self._guard = guard
         self.drift: tuple[str, ...] = ()
         self.strangers: tuple[str, ...] = ()
         self.open_files: tuple[str, ...] = ()
-        self.unwritable = ""
 
     async def run(self) -> None:
         """For as long as the daemon lives. Each look by itself: one that fails keeps no other one from being taken."""
-        attempt, looks = self._rounds.attempt, 0
+        attempt, looks = self._guard.attempt, 0
         while True:
             for name, service in self._services.items():
                 await attempt(f"audit of {name}'s sockets", functools.partial(self._look_at_sockets, service))
@@ -71,15 +72,15 @@ class Audit:
             starting = any(s.state.phase is Phase.STARTING for s in self._services.values())
             looks = 0 if starting else looks + 1
             # Whoever mends something wants to see it mended.
-            troubled = self.drift or self.strangers or self.open_files or self.unwritable
+            troubled = self.drift or self.strangers or self.open_files or self._storage.unwritable
             calm = WHILE_RUNNING_S if looks > _FIRST_LOOKS and not troubled else JUST_STARTED_S
             await self._sleep(WHILE_STARTING_S if starting else calm)
 
     async def _look_at_files(self) -> None:
-        self.open_files = tuple(str(p) for p in self._secret_files() if _others_may_read(p))
+        self.open_files = tuple(str(p) for p in self._state_files.secrets() if _others_may_read(p))
 
     async def _look_at_disk(self) -> None:
-        self.unwritable = await asyncio.to_thread(why_unwritable, self._state)
+        self._storage.unwritable = await asyncio.to_thread(why_unwritable, self._state_files.folder)
 
     async def _sleep(self, seconds: float) -> None:
         """That long, but no longer than until a service starts."""
@@ -90,7 +91,7 @@ class Audit:
                 return
 
     async def _look_at_sockets(self, service: Service) -> None:
-        state, address = service.state, self._address()
+        state, address = service.state, self._overlay.state.address
         if state.pid is None or address is None or state.phase not in (Phase.STARTING, Phase.READY):
             return
         name = state.name
@@ -99,24 +100,26 @@ class Audit:
         except MeshError as exc:
             _LOG.warning("cannot audit", service=name, error=str(exc))
             return
-        leaks = [str(s) for s in sockets.leaks(found, address, self._ports[name])]
+        leaks = [str(s) for s in sockets.leaks(found, address, self._settings.ports[name])]
         if service.state.phase is Phase.READY and service.state.pid == state.pid:
-            count = sockets.count_listeners(address, self._ports[name])
+            count = sockets.count_listeners(address, self._settings.ports[name])
             if count > 1:
-                leaks.append(f"{count} programs listen on {address}:{self._ports[name]}, and one should")
+                leaks.append(
+                    f"{count} programs listen on {address}:{self._settings.ports[name]}, and one should"
+                )
         if leaks and service.state.pid == state.pid:
             service.report_leak("; ".join(leaks))
 
     async def _look_at_kubo(self) -> None:
-        address = self._address()
+        address = self._overlay.state.address
         if address is None:
             return
         try:
             config, peers = await self._kubo.config(), await self._kubo.swarm_peers()
         except MeshError:
             return  # it ends, or hangs, which its service says
-        self.drift = tuple(str(v) for v in policy.audit(config, self._kubo_place(address)))
-        known = self._member_ids()
+        self.drift = tuple(str(v) for v in policy.audit(config, self._settings.kubo_place(address)))
+        known = self._settings.kubo_ids()
         self.strangers = tuple(f"{i} at {where}" for i, where in sorted(peers.items()) if i not in known)
 
 

@@ -3,65 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Sequence
 
 import structlog
 
-from meshd.errors import one_line
-from meshd.health import (
-    clocks,
-    early,
-    failing,
-    long_away,
-    members,
-    overlay,
-    privacy,
-    programs,
-    services,
-    storage,
-    taking_part,
-    unstable,
-    versions,
-    writing,
-)
-from meshd.health.facts import Facts
-from meshd.health.history import History
-from meshd.model import Condition, Fault, Severity
+from meshd.model import Condition, Severity
 
-Check = Callable[[Facts], Iterator[Condition]]
-CHECKS: tuple[Check, ...] = (
-    overlay.check,
-    programs.check,
-    services.check,
-    unstable.check,
-    privacy.check,
-    members.check,
-    long_away.check,
-    taking_part.check,
-    versions.check,
-    storage.check,
-    early.check,
-    writing.check,
-    clocks.check,
-    failing.check,
-)
 _LOG = structlog.get_logger(part="health")
-# Seconds that it must last until it is told, for what is no trouble while it is short: a node that starts is not ready.
-_PATIENCE_S = {"peer-not-ready": 60.0}
 _ORDER = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.INFO: 2}
 
 Listener = Callable[[str, Condition], None]
 
 
 class Board:
-    """`update` it with fresh facts; a condition whose cause went is gone with the next update."""
+    """`update` it with what the checks find; a condition whose cause went is gone with the next update."""
 
     def __init__(self) -> None:
         self._held: dict[tuple[str, str], Condition] = {}
-        self._found: dict[str, list[Condition]] = {}  # by each check, the last time it could be made
-        self._said: dict[str, str] = {}  # the fault of each check that fails
         self._awaited: dict[tuple[str, str], float] = {}  # not told yet -> since when it is so
-        self._history = History()
         self.listeners: list[Listener] = []
 
     @property
@@ -69,35 +28,19 @@ class Board:
         """The worst first, then the oldest."""
         return tuple(sorted(self._held.values(), key=lambda c: (_ORDER[c.severity], c.since, c.key)))
 
-    def update(self, facts: Facts) -> None:
-        """Run every check, each by itself. One that raises is told, and what it found before still stands."""
-        facts = dataclasses.replace(facts, deaths=self._history.deaths(facts.now, facts.services))
-        faults = [fault for check in CHECKS if (fault := self._make(check, facts)) is not None]
-        found = [c for conditions in self._found.values() for c in conditions]
-        self._replace([*found, *map(failing.condition, faults)], facts.now)
-
-    def _make(self, check: Check, facts: Facts) -> Fault | None:
-        name = check.__module__.rpartition(".")[2]
-        try:
-            self._found[name] = list(check(facts))
-        except Exception as exc:  # noqa: BLE001 - a mistake in one of them; the others must be told
-            fault = Fault(f"check {name}", one_line(exc))
-            if self._said.get(name) != fault.error:  # the same fault is told once
-                self._said[name] = fault.error
-                _LOG.error("a check failed", check=name, error=fault.error, exc_info=exc)
-            return fault
-        self._said.pop(name, None)
-        return None
-
-    def _replace(self, found: Iterable[Condition], now: float) -> None:
+    def update(self, found: Sequence[Condition], now: float) -> None:
+        """All that holds now, and nothing else does. now: wall clock, seconds."""
+        codes = {condition.code for condition in found}
         new: dict[tuple[str, str], Condition] = {}
         awaited: dict[tuple[str, str], float] = {}
         news: list[tuple[str, Condition]] = []
         for condition in found:
+            if not codes.isdisjoint(condition.depends_on):
+                continue  # its cause is told
             key = condition.key
             old = self._held.get(key)
             since = old.since if old else self._awaited.get(key, now)
-            if old is None and now - since < _PATIENCE_S.get(condition.code, 0.0):
+            if old is None and now - since < condition.visible_after_s:
                 awaited[key] = since
                 continue
             new[key] = dataclasses.replace(condition, since=since)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 from meshd import wire
@@ -15,48 +14,47 @@ from meshd.health.board import Board
 from meshd.kubo import policy
 from meshd.kubo.policy import Rule
 from meshd.kubo.rpc import Kubo
+from meshd.mesh.engine_settings import EngineSettings
+from meshd.mesh.store import MeshStore
 from meshd.model import OverlayState
+from meshd.overlay.follow import Overlay
+from meshd.state_files import StateFiles
 from meshd.supervise import sockets
 from meshd.supervise.service import Service
+from meshd.supervise.services import Services
 
 _RESTART = "sudo systemctl restart meshd: every start writes the private settings again"
 _SECRET_KEYS = ("cluster.secret",)
+_CLUSTER_FILE = "cluster/service.json"
 
 
 class Examination:
-    """places: kubo's and the cluster's for an address; each may raise MeshError. in_mesh: whether this node is in one."""
+    """Asks the programs, the kernel and the disk each time it runs; nothing is remembered."""
 
     def __init__(
         self,
-        services: dict[str, Service],
-        ports: dict[str, int],
-        overlay: Callable[[], OverlayState],
+        *,
+        services: Services,
+        settings: EngineSettings,
+        overlay: Overlay,
         kubo: Kubo,
-        kubo_place: Callable[[str], policy.Place],
-        cluster_place: Callable[[str], cluster_config.Place],
-        cluster_file: Path,
-        member_ids: Callable[[], set[str]],
-        secret_files: Callable[[], list[Path]],
+        store: MeshStore,
+        state_files: StateFiles,
         board: Board,
-        in_mesh: Callable[[], bool] = lambda: True,
     ) -> None:
         self._services = services
-        self._ports = ports
+        self._settings = settings
         self._overlay = overlay
         self._kubo = kubo
-        self._kubo_place = kubo_place
-        self._cluster_place = cluster_place
-        self._cluster_file = cluster_file
-        self._member_ids = member_ids
-        self._secret_files = secret_files
+        self._store = store
+        self._state_files = state_files
         self._board = board
-        self._in_mesh = in_mesh
 
     async def run(self) -> list[wire.Finding]:
         """All findings, area by area. What cannot be looked at now is `held: null` with the reason."""
-        overlay = self._overlay()
+        overlay = self._overlay.state
         findings = [self._overlay_finding(overlay)]
-        if self._in_mesh():
+        if self._store.mesh is not None:
             for name, service in self._services.items():
                 findings += await self._about_sockets(name, service, overlay.address)
             findings += await self._about_kubo(overlay.address)
@@ -91,7 +89,9 @@ class Examination:
         runs.held = state.phase.value == "ready" and state.healthy
         if state.last_exit:
             runs.found = f"{state.phase.value}; {state.last_exit}"
-        rule = f"it listens on the overlay address, port {self._ports[name]}, and nowhere else; no UDP"
+        rule = (
+            f"it listens on the overlay address, port {self._settings.ports[name]}, and nowhere else; no UDP"
+        )
         why = "read from the kernel: nothing of the mesh can be reached off the overlay"
         if state.pid is None or address is None:
             return [runs, finding(rule, why, None, "it does not run")]
@@ -99,8 +99,8 @@ class Examination:
             found = await asyncio.to_thread(sockets.of_process, state.pid)
         except MeshError as exc:
             return [runs, finding(rule, why, None, str(exc))]
-        leaks = sockets.leaks(found, address, self._ports[name])
-        count = sockets.count_listeners(address, self._ports[name])
+        leaks = sockets.leaks(found, address, self._settings.ports[name])
+        count = sockets.count_listeners(address, self._settings.ports[name])
         shown = ", ".join(str(s) for s in (leaks or [s for s in found if s.listening])) or "no listener"
         return [
             runs,
@@ -110,7 +110,7 @@ class Examination:
     async def _about_kubo(self, address: str | None) -> list[wire.Finding]:
         if address is None:
             return []
-        place = self._kubo_place(address)
+        place = self._settings.kubo_place(address)
         try:
             config, peers = await self._kubo.config(), await self._kubo.swarm_peers()
         except MeshError as exc:
@@ -128,7 +128,7 @@ class Examination:
             _setting("kubo", rule, broken.get(rule.key, rule.value), rule.key not in broken)
             for rule in policy.rules(place)
         ]
-        strangers = sorted(set(peers) - self._member_ids())
+        strangers = sorted(set(peers) - self._settings.kubo_ids())
         findings.append(
             wire.Finding(
                 area="kubo",
@@ -145,8 +145,8 @@ class Examination:
     def _about_cluster(self, address: str | None) -> Iterator[wire.Finding]:
         if address is None or self._services["cluster"].state.pid is None:
             return
-        config = json.loads(self._cluster_file.read_text())
-        for rule in cluster_config.rules(self._cluster_place(address)):
+        config = json.loads((self._state_files.folder / _CLUSTER_FILE).read_text())
+        for rule in cluster_config.rules(self._settings.cluster_place(address)):
             if rule.key in cluster_config.AS_OF_ITS_START:
                 continue
             value: Any = config
@@ -155,7 +155,7 @@ class Examination:
             yield _setting("cluster", rule, value, value == rule.value)
 
     def _about_secrets(self) -> Iterator[wire.Finding]:
-        for path in self._secret_files():
+        for path in self._state_files.secrets():
             if path.exists():
                 mode = path.stat().st_mode & 0o777
                 yield wire.Finding(

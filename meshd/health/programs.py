@@ -1,49 +1,35 @@
-"""kubo's and ipfs-cluster's programs: can they be run here? Told while there is no mesh; then the services say it."""
+"""Looks whether kubo's and ipfs-cluster's programs can be run here, while there is no mesh in which they would."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
 
 from meshd import files
+from meshd.cluster.engines import Engines
 from meshd.errors import MeshError
-from meshd.health.facts import Facts
-from meshd.model import Condition, Severity
+from meshd.mesh.store import MeshStore
 
 _EVERY_S = 10.0  # one that is found is not looked for again
-Find = Callable[[], Awaitable[object]]
-
-
-def check(facts: Facts) -> Iterator[Condition]:
-    if facts.unusable is not None and not facts.in_mesh:
-        error = facts.unusable
-        hint = error.hint or "meshctl version; from a checkout: make setup"
-        yield Condition("engine-missing", Severity.ERROR, error.title, error.detail, hint)
 
 
 class Programs:
     """`unusable` is why one of them cannot be run, as the last look found it."""
 
-    def __init__(self, *find: Find) -> None:
-        """find: for each a callable that raises MeshError or OSError where it cannot be run."""
-        self._find = find
+    def __init__(self, engines: Engines, store: MeshStore) -> None:
+        self._engines = engines
+        self._store = store
         self.unusable: MeshError | None = None
 
-    async def find(self) -> None:
-        """Raises what the first one raises that cannot be run."""
-        for find in self._find:
-            await find()
-
-    async def run(self, needed: Callable[[], bool]) -> None:
-        """Look for ever, while `needed`."""
+    async def run(self) -> None:
+        """Look for ever, while this node is in no mesh."""
         while True:
-            if needed():
+            if self._store.mesh is None:
                 await self._look()
             await asyncio.sleep(_EVERY_S)
 
     async def _look(self) -> None:
         try:
-            await self.find()
+            await self._engines.find()
         except MeshError as exc:
             self.unusable = exc
         except TimeoutError:

@@ -13,20 +13,12 @@ from meshd import files
 from meshd.errors import Code, MeshError
 from meshd.mesh import certificate
 from meshd.mesh.certificate import fingerprint_of, grouped, verify
+from meshd.mesh.state_files import OF_A_MESH
 
 __all__ = ["Identity", "discard", "fingerprint_of", "grouped", "verify"]
 
 _KEY = "node.key"
 _CERTIFICATE = "node.crt"
-# Any of these says that the node belonged to a mesh, and that mesh knows it by the key that is to be found here.
-_OF_A_MESH = (
-    "mesh.json",
-    "secrets/swarm.key",
-    "secrets/cluster.secret",
-    "secrets/swarm.key.encrypted",
-    "kubo/swarm.key",
-    "cluster/identity.json",
-)
 
 
 class Identity:
@@ -54,7 +46,7 @@ class Identity:
         for the mesh knows this node by it. OSError where the folder cannot be read or written.
         """
         key_file, certificate_file = state / _KEY, state / _CERTIFICATE
-        has_mesh = any(os.path.lexists(state / name) for name in _OF_A_MESH)
+        has_mesh = any(os.path.lexists(state / name) for name in OF_A_MESH)
         if not key_file.exists():
             if has_mesh or certificate_file.exists():
                 raise _unusable(

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iter
 import structlog
 
 from meshd import files, wire
+from meshd.cluster.engines import Engines
 from meshd.config import Config, check_node_name
 from meshd.errors import Code, MeshError
 from meshd.mesh import invites
@@ -23,35 +24,28 @@ from meshd.mesh.secret_store import SecretStore
 from meshd.mesh.secrets import Secrets
 from meshd.mesh.store import MeshStore
 from meshd.model import OverlayState
+from meshd.overlay.follow import Overlay
 
-READY_TIMEOUT = 120.0
-CATALOGUE_TIMEOUT = 20.0  # then it is read in the background
 _LOG = structlog.get_logger(part="membership")
 
 _HINT = "mend that, then try again; what this machine has is shown by: meshctl status"
 
 Emit = Callable[[wire.Wire], Awaitable[None]]
-CreateEngines = Callable[[], Awaitable[tuple[str, str]]]
 
 
 class Membership:
-    """find_engines: raises MeshError ENGINE_MISSING, ENGINE_FAILED where kubo or the cluster cannot be run here.
-    create_engines: makes their folders and returns their peer ids. why_not_ready: what is still missing until this node
-    serves, "" when it does."""
+    """The steps of one who becomes a member, or is one no more. `alone` first: one init or join at a time."""
 
     def __init__(
         self,
+        *,
         config: Config,
         identity: Identity,
         store: MeshStore,
         secret_store: SecretStore,
         peers: Peers,
-        overlay: Callable[[], OverlayState],
-        find_engines: Callable[[], Awaitable[None]],
-        create_engines: CreateEngines,
-        why_not_ready: Callable[[], str],
-        count_entries: Callable[[], Awaitable[int]],
-        by_network: ByNetwork,
+        overlay: Overlay,
+        engines: Engines,
     ) -> None:
         self._config = config
         self._identity = identity
@@ -59,11 +53,8 @@ class Membership:
         self._secret_store = secret_store
         self._peers = peers
         self._overlay = overlay
-        self._find_engines = find_engines
-        self._create_engines = create_engines
-        self._why_not_ready = why_not_ready
-        self._count_entries = count_entries
-        self._by_network = by_network
+        self._engines = engines
+        self._by_network = ByNetwork(config, overlay)
         self.moved_from = ""  # the address before the one that was got since meshd started
         self._one_at_a_time = asyncio.Lock()
         self._questions: dict[str, asyncio.Future[bool]] = {}  # fingerprint -> whether it is the right member
@@ -82,88 +73,99 @@ class Membership:
             network=state.network,
         )
 
-    async def init(self, name: str, network: str, emit: Emit) -> None:
-        """Found a mesh, on that ZeroTier network if one is given. In a mesh of that name already: says so.
+    @contextlib.asynccontextmanager
+    async def alone(self) -> AsyncIterator[None]:
+        """Nobody else begins or joins a mesh here meanwhile. Raises MeshError BUSY where somebody does."""
+        if self._one_at_a_time.locked():
+            raise MeshError(
+                Code.BUSY,
+                "cannot begin now",
+                "another init or join is under way on this node",
+                "wait for it to end; see how it went: meshctl status",
+            )
+        async with self._one_at_a_time:
+            yield
+
+    async def init(self, name: str, network: str, emit: Emit) -> int | None:
+        """Found a mesh, on that ZeroTier network if one is given. How many entries it keeps: none; and None where this node
+        is in a mesh of that name already.
 
         Raises MeshError IN_OTHER_MESH, NO_OVERLAY, BAD_CONFIG.
         """
-        async with self._lock():
-            current = self._store.mesh
-            if current is not None:
-                if name not in (current.name, "mesh") or network not in (current.network, ""):
-                    raise _in_other_mesh(current.name, f"begin {name}")
-                await self._done(emit, created=False)
-                return
-            async with (
-                self._attempt("cannot found a mesh"),
-                self._by_network.on(network, emit, again=f"meshctl init --network {network}", founding=True),
-            ):
-                own = await self._own(self._config.node.name, emit)
-                secrets = await asyncio.to_thread(self._secret_store.founding)
-                await asyncio.to_thread(self._secret_store.save, secrets)
-                await self._store.create(name, own, secrets.digest(), self._network())
-            _LOG.info("mesh founded", mesh=name)
-            await self._serve(emit)
+        current = self._store.mesh
+        if current is not None:
+            if name not in (current.name, "mesh") or network not in (current.network, ""):
+                raise _in_other_mesh(current.name, f"begin {name}")
+            return None
+        async with (
+            self._attempt("cannot found a mesh"),
+            self._by_network.on(network, emit, again=f"meshctl init --network {network}", founding=True),
+        ):
+            own = await self._own(self._config.node.name, emit)
+            secrets = await asyncio.to_thread(self._secret_store.founding)
+            await asyncio.to_thread(self._secret_store.save, secrets)
+            await self._store.create(name, own, secrets.digest(), self._network())
+        _LOG.info("mesh founded", mesh=name)
+        return 0
 
-    async def join(self, invite_text: str, node_name: str | None, emit: Emit) -> None:
-        """Join by invite. In that mesh already: says so. Raises MeshError BAD_INVITE, INVITE_*, NAME_TAKEN, ..."""
-        async with self._lock():
-            invitation = invites.decode(invite_text, 0.0)  # an old invite to this very mesh is no mistake
-            current = self._store.mesh
-            if current is not None:
-                if current.id != invitation.mesh_id:
-                    raise _in_other_mesh(current.name, f"join {invitation.mesh_name}")
-                await self._done(emit, created=False)
-                return
-            invites.decode(invite_text, time.time())  # nothing is begun for one whose time is over
-            name = self._config.node.name if node_name is None else _checked(node_name)
-            async with (
-                self._attempt(f"cannot join {invitation.mesh_name}"),
-                self._by_network.on(invitation.network, emit, again="meshctl join"),
-            ):
-                own = await self._own(name, emit)
-                asked = ", ".join(invitation.addresses)
-                await emit(wire.StepEvent(message=f"asking {asked} to admit this node"))
-                admitted = await join(invite_text, own, self._identity, self._peers)
-                await self._become(admitted, name)
-            await self._serve(emit, entries=admitted.entries)
+    async def join(self, invite_text: str, node_name: str | None, emit: Emit) -> int | None:
+        """Join by invite. How many entries the mesh keeps; None where this node is in it already.
+
+        Raises MeshError BAD_INVITE, INVITE_*, NAME_TAKEN, ...
+        """
+        invitation = invites.decode(invite_text, 0.0)  # an old invite to this very mesh is no mistake
+        current = self._store.mesh
+        if current is not None:
+            if current.id != invitation.mesh_id:
+                raise _in_other_mesh(current.name, f"join {invitation.mesh_name}")
+            return None
+        invites.decode(invite_text, time.time())  # nothing is begun for one whose time is over
+        name = self._config.node.name if node_name is None else _checked(node_name)
+        async with (
+            self._attempt(f"cannot join {invitation.mesh_name}"),
+            self._by_network.on(invitation.network, emit, again="meshctl join"),
+        ):
+            own = await self._own(name, emit)
+            asked = ", ".join(invitation.addresses)
+            await emit(wire.StepEvent(message=f"asking {asked} to admit this node"))
+            admitted = await join(invite_text, own, self._identity, self._peers)
+            await self._become(admitted, name)
+        return admitted.entries
 
     async def join_network(
         self, network: str, node_name: str | None, emit: Emit, *, confirm: bool = True
-    ) -> None:
+    ) -> int | None:
         """Join the mesh on a ZeroTier network: find its members, ask them, and wait until a person there says yes, and one
         here (`confirm`) that it was the right member.
 
-        In a mesh on it already: says so. Raises MeshError IN_OTHER_MESH, NO_OVERLAY, BAD_CONFIG, and what `ask` raises.
+        How many entries the mesh keeps; None where this node is in a mesh on it already. Raises MeshError IN_OTHER_MESH, NO_OVERLAY, BAD_CONFIG, and what `ask` raises.
         """
-        async with self._lock():
-            current = self._store.mesh
-            if current is not None:
-                if current.network != network:
-                    raise _in_other_mesh(current.name, f"join the mesh on {network}")
-                await self._done(emit, created=False)
-                return
-            name = self._config.node.name if node_name is None else _checked(node_name)
-            again = f"meshctl join {network}"
-            async with (
-                self._attempt(f"cannot join the mesh on {network}"),
-                self._by_network.on(network, emit, again=again),
-                self._by_network.seeker(network) as seeker,
-            ):
-                own = await self._own(name, emit)
-                await emit(wire.StepEvent(message="looking for members of a mesh on it"))
-                async with unless_answered(network, emit) as tell:
-                    admitted = await ask(
-                        seeker.found,
-                        own,
-                        self._identity,
-                        self._peers,
-                        tell,
-                        again=again,
-                        confirm=self._confirmed if confirm else None,
-                    )
-                await self._become(admitted, name)
-            await self._serve(emit, entries=admitted.entries)
+        current = self._store.mesh
+        if current is not None:
+            if current.network != network:
+                raise _in_other_mesh(current.name, f"join the mesh on {network}")
+            return None
+        name = self._config.node.name if node_name is None else _checked(node_name)
+        again = f"meshctl join {network}"
+        async with (
+            self._attempt(f"cannot join the mesh on {network}"),
+            self._by_network.on(network, emit, again=again),
+            self._by_network.seeker(network) as seeker,
+        ):
+            own = await self._own(name, emit)
+            await emit(wire.StepEvent(message="looking for members of a mesh on it"))
+            async with unless_answered(network, emit) as tell:
+                admitted = await ask(
+                    seeker.found,
+                    own,
+                    self._identity,
+                    self._peers,
+                    tell,
+                    again=again,
+                    confirm=self._confirmed if confirm else None,
+                )
+            await self._become(admitted, name)
+        return admitted.entries
 
     def confirm(self, answer: wire.ConfirmAdmission) -> None:
         """A person here says whether a member that admits this node is the right one. Raises MeshError NOT_FOUND."""
@@ -198,11 +200,11 @@ class Membership:
 
     def _network(self) -> str:
         """The ZeroTier network that this node is on now, "" for another overlay."""
-        return self._overlay().network
+        return self._overlay.state.network
 
     async def follow_address(self) -> None:
         """Say in the roster where this node is now, if that has changed."""
-        state = self._overlay()
+        state = self._overlay.state
         if self._store.mesh is None or self._store.forgotten or state.address is None:
             return
         me = self._store.me()
@@ -271,7 +273,7 @@ class Membership:
         except OSError as exc:
             raise files.unusable(exc, title) from exc
         try:
-            await self._find_engines()
+            await self._engines.find()
             yield
         except BaseException as exc:
             await self._store.settled()
@@ -294,19 +296,9 @@ class Membership:
         except OSError as exc:  # what it failed for is told; the next attempt takes this up
             _LOG.warning("cannot clear away what was begun", error=str(exc))
 
-    def _lock(self) -> asyncio.Lock:
-        if self._one_at_a_time.locked():
-            raise MeshError(
-                Code.BUSY,
-                "cannot begin now",
-                "another init or join is under way on this node",
-                "wait for it to end; see how it went: meshctl status",
-            )
-        return self._one_at_a_time
-
     async def _own(self, name: str, emit: Emit) -> wire.Joiner:
         """What this node says of itself; makes the engines' folders first, for their ids."""
-        state = self._overlay()
+        state = self._overlay.state
         if state.address is None:
             problem = state.problem
             raise MeshError(
@@ -316,7 +308,7 @@ class Membership:
                 problem.hint if problem else "meshctl status",
             )
         await emit(wire.StepEvent(message="preparing kubo and the cluster"))
-        kubo_id, cluster_id = await self._create_engines()
+        kubo_id, cluster_id = await self._engines.create()
         return self._joiner(name, kubo_id, cluster_id, state)
 
     def _joiner(self, name: str, kubo_id: str, cluster_id: str, state: OverlayState) -> wire.Joiner:
@@ -333,46 +325,6 @@ class Membership:
             cluster_id=cluster_id,
             site=self._config.node.site,
         )
-
-    async def _serve(self, emit: Emit, *, entries: int = 0) -> None:
-        """Wait until this node serves. It is a member whether it gets that far now or later."""
-        deadline = asyncio.get_running_loop().time() + READY_TIMEOUT
-        said = ""
-        while why := self._why_not_ready():
-            if why != said:
-                said = why
-                await emit(wire.StepEvent(message=why))
-            if asyncio.get_running_loop().time() > deadline:
-                raise MeshError(
-                    Code.NOT_READY,
-                    "cannot serve yet, though this node is a member now",
-                    why,
-                    "meshctl status; it goes on trying",
-                )
-            await asyncio.sleep(0.05)
-        await self._read_catalogue(entries, emit)
-        await self._done(emit, created=True)
-
-    async def _read_catalogue(self, entries: int, emit: Emit) -> None:
-        """Wait until what the mesh keeps is known here too: the others tell it every five seconds."""
-        deadline = asyncio.get_running_loop().time() + CATALOGUE_TIMEOUT
-        said = False
-        while await self._count_entries() < entries:
-            if not said:
-                said = True
-                await emit(
-                    wire.StepEvent(
-                        message=f"reading the catalogue: {entries} {'entry' if entries == 1 else 'entries'}"
-                    )
-                )
-            if asyncio.get_running_loop().time() > deadline:
-                return
-            await asyncio.sleep(0.2)
-
-    async def _done(self, emit: Emit, *, created: bool) -> None:
-        mesh = self.mesh()
-        assert mesh is not None  # noqa: S101 - it was made or found above
-        await emit(wire.MeshResult(mesh=mesh, node=self._store.me().name, created=created))
 
 
 def _checked(name: str) -> str:

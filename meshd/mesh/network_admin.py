@@ -12,7 +12,7 @@ from meshd.errors import Code, MeshError
 from meshd.mesh.store import MeshStore
 from meshd.model import PeerState
 from meshd.overlay.admin import Admin, Controller, Member, admin_of
-from meshd.overlay.follow import Overlay
+from meshd.overlay.follow import MeshOnOverlay, Overlay
 
 _ANSWER_S = 1.0  # what is wrong is told without it where the service does not answer so soon
 _LOG = structlog.get_logger(part="mesh")
@@ -26,6 +26,12 @@ class NetworkAdmin:
         self._store = store
         self._overlay = overlay
         self._deauthorized: dict[str, str] = {}
+        store.subscribe(self._tell_the_overlay)
+        self._tell_the_overlay()
+
+    def _tell_the_overlay(self) -> None:
+        named = {m.zerotier: self._store.name_of(m.fingerprint) for m in reversed(self._store.members())}
+        self._overlay.mesh = MeshOnOverlay(self._store.mesh is not None, self.network, named)
 
     @property
     def network(self) -> str:

@@ -24,8 +24,8 @@ from meshd.mesh.certificate import grouped
 from meshd.mesh.invites import host_port
 from meshd.mesh.peers import Peers
 from meshd.mesh.store import MeshStore
+from meshd.mesh.watch import Watch
 from meshd.mesh.whereabouts import Where, Whereabouts
-from meshd.model import PeerState
 from meshd.overlay.addresses import is_private
 from meshd.wire import Member, PeerAddress
 
@@ -120,29 +120,27 @@ class Seeds:
 
     def __init__(
         self,
+        *,
         seeds: Sequence[str],
         port: int,
         store: MeshStore,
         peers: Peers,
         whereabouts: Whereabouts,
-        states: Callable[[], tuple[PeerState, ...]],
+        watch: Watch,
         local_address: Callable[[], str | None],
-        found: Callable[[str], None],
-        *,
         resolve: Resolve | None = None,
     ) -> None:
         """seeds: as in the configuration. port: of one that says none. local_address: this node's overlay address.
 
-        found(fingerprint): called when that member was found at another address: it is to be called there now.
+        watch: says who is away, and is told who was found at another address, and is to be called there now.
         """
         self._seeds = [(host, given or port) for host, given in map(parse_where, seeds)]
         self._port = port
         self._store = store
         self._peers = peers
         self._whereabouts = whereabouts
-        self._states = states
+        self._watch = watch
         self._local_address = local_address
-        self._found = found
         self._resolve = resolve or Resolver()
 
     async def run(self) -> None:
@@ -245,13 +243,13 @@ class Seeds:
     async def _believe(self, member: Member, where: Where) -> None:
         await self._whereabouts.found(member, where)
         _LOG.info("a member is at another address", peer=member.name, address=host_port(*where))
-        self._found(member.fingerprint)
+        self._watch.poke(member.fingerprint)
 
     def _away(self) -> list[Member]:
         """The members that were called where they should be, and do not answer."""
         if self._store.mesh is None or self._store.forgotten:
             return []
-        away = {s.fingerprint for s in self._states() if not s.reachable and s.problem}
+        away = {s.fingerprint for s in self._watch.states() if not s.reachable and s.problem}
         return [m for m in self._store.peers() if m.fingerprint in away]
 
     async def _seeded(self) -> list[Where]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import structlog
 
-from meshd import files
+from meshd import __version__, files
 from meshd.errors import Code, MeshError
 from meshd.mesh.peers import Peers
 from meshd.mesh.protocol import PROTOCOL, speaks
@@ -30,6 +30,7 @@ _EXCHANGE_AGAIN_S = 60.0
 _LOG = structlog.get_logger(part="watch")
 
 OnRemovals = Callable[[Member, int], Awaitable[None]]
+BeforeBeat = Callable[[], Awaitable[None]]
 
 
 @dataclass(slots=True)
@@ -58,23 +59,20 @@ class Watch:
         self,
         store: MeshStore,
         peers: Peers,
-        beat: Callable[[], Awaitable[Beat]],
         *,
-        on_removals: OnRemovals | None = None,
         seen_file: Path | None = None,
         interval: float = 5.0,
         now: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """beat: this node's own facts. interval: seconds.
-
-        on_removals(member, count): the peer has recorded `count` removals, another number than when the hook last
-        returned (fewer: it was set up anew); it is called again at a later beat where it raises.
-        """
+        """interval: seconds."""
+        self.own: Beat | None = (
+            None  # this node's own facts: what keeps content says them here before each beat
+        )
         self._store = store
         self._peers = peers
-        self._beat = beat
-        self._on_removals = on_removals
+        self._before_beat: list[BeforeBeat] = []
+        self._on_removals: OnRemovals | None = None
         self._interval = interval
         self._now = now
         self._monotonic = monotonic
@@ -105,6 +103,15 @@ class Watch:
     def subscribe(self, callback: Callable[[], None]) -> None:
         """`callback` is called in the loop when a peer comes or goes. It must not block nor raise."""
         self._subscribers.append(callback)
+
+    def subscribe_beats(self, callback: BeforeBeat) -> None:
+        """`callback` is called before each beat, so that what `own` says is of the moment."""
+        self._before_beat.append(callback)
+
+    def subscribe_removals(self, callback: OnRemovals) -> None:
+        """`callback(member, count)`: the peer has recorded `count` removals, another number than when it last returned
+        (fewer: it was set up anew). It is called again at a later beat where it raises."""
+        self._on_removals = callback
 
     def poke(self, fingerprint: str | None = None) -> None:
         """Beat that peer (default: all) now."""
@@ -230,7 +237,7 @@ class Watch:
             self._states = None
 
     async def _exchange_beats(self, watched: _Watched) -> None:
-        mine = await self._beat()
+        mine = await self._own_beat()
         began = self._monotonic()
         theirs = await self._peers.beat(watched.member, mine)
         watched.seen_at = self._monotonic()
@@ -244,6 +251,21 @@ class Watch:
         self._tell(watched)
         await self._remember()
         await self._exchange_rosters(watched, theirs)
+
+    async def _own_beat(self) -> Beat:
+        for callback in self._before_beat:
+            await callback()
+        return self.own or Beat(
+            protocol=PROTOCOL,
+            fingerprint=self._store.fingerprint,
+            version=__version__,
+            roster_digest=self._store.digest(),
+            removals=0,
+            free=0,
+            accepts=False,
+            ready=False,
+            now=self._now(),
+        )
 
     async def _remember(self) -> None:
         """Write down who was seen when, so that a restart does not forget who has been away for weeks."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -23,27 +24,31 @@ _LOADING_S = 2.0  # the service answers 60 ms before it has read which networks 
 _LOG = structlog.get_logger(part="overlay")
 
 
-class Overlay:
-    """`state` is what the last look found. wanted: id of the ZeroTier network that the mesh is on, "" for none.
+@dataclass(frozen=True, slots=True)
+class MeshOnOverlay:
+    """What this room must know of the mesh. network: id of the ZeroTier network that it is on, "" for none.
 
-    member: the name of the member that has that ZeroTier address, "" for none. in_mesh: whether there is a mesh, on
-    whichever network.
+    in_mesh: whether there is one, on whichever network. names: ZeroTier address -> name of a member.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        zerotier: ZeroTier,
-        wanted: Callable[[], str],
-        member: Callable[[str], str] = lambda _: "",
-        in_mesh: Callable[[], bool] = lambda: False,
-    ) -> None:
+    in_mesh: bool = False
+    network: str = ""
+    names: Mapping[str, str] = field(default_factory=dict)
+
+
+class Overlay:
+    """`state` is what the last look found. mesh: whoever knows the mesh says so here, at each change of it.
+
+    address_since: monotonic seconds, when the address last came, changed or went.
+    """
+
+    def __init__(self, config: Config, zerotier: ZeroTier, mesh: MeshOnOverlay = MeshOnOverlay()) -> None:
         self.state = OverlayState()
         self.zerotier = zerotier
+        self.mesh = mesh
+        self.address_since = time.monotonic()
         self._config = config
-        self._wanted = wanted
-        self._member = member
-        self._in_mesh = in_mesh
+        self._subscribers: list[Callable[[], None]] = []
         self._chosen = ""  # while this node begins or joins a mesh
         self._asking_since: dict[str, float] = {}
         self._not_joined_since: float | None = None
@@ -61,14 +66,14 @@ class Overlay:
     @property
     def network(self) -> str:
         """Id of the ZeroTier network to be on: the mesh's, the one being joined, or the only configured one."""
-        if wanted := self._wanted() or self._chosen:
+        if wanted := self.mesh.network or self._chosen:
             return wanted
         configured = self._config.zerotier.networks
         return configured[0].id if len(configured) == 1 else ""
 
     @property
     def _on_zerotier(self) -> bool:
-        named = self._wanted() or self._chosen or self._config.zerotier.networks
+        named = self.mesh.network or self._chosen or self._config.zerotier.networks
         return self._config.kind == "zerotier" or (self._config.kind == "auto" and bool(named))
 
     @contextlib.contextmanager
@@ -83,12 +88,31 @@ class Overlay:
 
     # -- looking ---------------------------------------------------------------------------------------------------
 
-    async def run(self, told: Callable[[OverlayState], None]) -> None:
-        """Look for ever; `told` is called after each look, in the loop."""
+    def subscribe(self, callback: Callable[[], None]) -> None:
+        """`callback` is called in the loop after each change of `state`. It must not block nor raise."""
+        self._subscribers.append(callback)
+
+    def local_address(self) -> str | None:
+        """This node's address now, None while it has none."""
+        return self.state.address
+
+    def publish(self, found: OverlayState) -> None:
+        """It is so from now on."""
+        before, self.state = self.state, found
+        if found == before:
+            return
+        if found.address != before.address:
+            self.address_since = time.monotonic()
+            _LOG.info("overlay", address=found.address, interface=found.interface, why=found.why)
+        for callback in self._subscribers:
+            callback()
+
+    async def run(self) -> None:
+        """Look for ever."""
         while True:
             self._hurry.clear()
             try:
-                told(await self.look())
+                await self.look()
             except Exception:  # noqa: BLE001 - a mistake in one look must not end the node; it is logged
                 _LOG.exception("a look at the overlay failed")
             async with self._looked:
@@ -122,9 +146,9 @@ class Overlay:
         else:
             found = await asyncio.to_thread(static.look, self._config)
             unknown = found.problem is not None and found.problem.code == "overlay-unknown"
-            if unknown and not self._in_mesh():
+            if unknown and not self.mesh.in_mesh:
                 found = await self._with_zerotier(found)
-        self.state = found
+        self.publish(found)
         return found
 
     async def _with_zerotier(self, nothing: OverlayState) -> OverlayState:
@@ -158,7 +182,7 @@ class Overlay:
         found = assess(
             Seen(
                 wanted=wanted,
-                controller=self._member(wanted[:10]) if wanted else "",
+                controller=self.mesh.names.get(wanted[:10], "") if wanted else "",
                 networks=networks,
                 node=status.address,
                 online=status.online,

@@ -102,6 +102,10 @@ class PeerServer:
         self.listening: tuple[str, int] | None = None
         store.subscribe(self._trust_members)
 
+    def answer_scrapes(self, scrape: Scrape) -> None:
+        """Have it answered here, beside what members and strangers may ask."""
+        self._scrape = scrape
+
     async def start(self, address: str, port: int) -> None:
         """Listen there. port 0: any; `listening` says which. Raises MeshError BUSY, NO_OVERLAY, BAD_CONFIG."""
         await self.stop()

@@ -11,12 +11,15 @@ import structlog
 
 from meshd import files
 from meshd.cluster.rest import Cluster
+from meshd.component import Component, Loop, Phase, Stop
+from meshd.conditions import FactSource
 from meshd.config import Config
 from meshd.errors import MeshError
 from meshd.kubo.gate import Gate, GateRules
 from meshd.kubo.rpc import Kubo
 from meshd.mesh.peers import Peers
 from meshd.mesh.store import MeshStore
+from meshd.mesh.watch import Watch
 from meshd.model import PeerState
 from meshd.pins import entries
 from meshd.pins.add import Adder
@@ -25,6 +28,7 @@ from meshd.pins.content import Content
 from meshd.pins.copies import Copies
 from meshd.pins.depart import Departure
 from meshd.pins.duties import Duties
+from meshd.pins.facts import PinFacts
 from meshd.pins.garbage import Garbage
 from meshd.pins.keep import Keeper
 from meshd.pins.pending import Pending
@@ -35,7 +39,15 @@ from meshd.pins.storage import Storage
 from meshd.pins.sweep import Sweeper
 from meshd.pins.trash import Journal
 from meshd.pins.uploads import Uploads
+from meshd.state_files import StateFile
 
+STATE_FILES = (
+    StateFile("trash.db", database=True),
+    StateFile("trash.json"),  # of meshd 0.1, until it is taken over
+    StateFile("pending.json"),
+)
+_REPLICATE_EVERY_S = 5.0
+_REPLICATE_SHARE = 0.02  # a large catalogue is read less often
 _LOG = structlog.get_logger(part="pins")
 
 
@@ -63,7 +75,9 @@ class Pins:
         self.disk = disk = files.Disk(*out.content)
         self.journal = Journal(config.state / "trash.db")
         self.pending = Pending(config.state / "pending.json")
-        self.storage = Storage(out.content[0], reserve=config.storage.reserve, offer=config.storage.offer)
+        self.storage = Storage(
+            out.content[0], reserve=config.storage.reserve, offer=config.storage.offer, disk=disk
+        )
         self.gate = Gate(config.private_sockets / "gate.sock", kubo, disk, self._gate_rules())
         self.copies = Copies(self.gate, store, out.peers)
         self.uploads = Uploads(kubo, self.storage)
@@ -120,6 +134,59 @@ class Pins:
         self.duties = Duties(
             store, out.peers, self.copies, self.journal, self.remover, self.storage, out.ready
         )
+
+    def component(self) -> Component:
+        """What it says of itself."""
+        return Component(
+            name="pins",
+            start=(self.gate.start,),
+            loops=(
+                Loop("garbage", self.garbage.run, "what was let go of still takes room"),
+                Loop(
+                    "replicate",
+                    self.replicator.turn,
+                    "missing copies are not made",
+                    period_s=_REPLICATE_EVERY_S,
+                    share=_REPLICATE_SHARE,
+                    when_ready=True,
+                ),
+                Loop(
+                    "sweep",
+                    self.sweeper.sweep,
+                    "what is due in the trash does not go",
+                    period_s=self.sweeper.interval_s,
+                    when_ready=True,
+                ),
+            ),
+            stops=(
+                Stop("open uploads", Phase.WORK, self.uploads.abort_all),
+                Stop("what is under way for entries", Phase.WORK, self.stop),
+                Stop("the gate", Phase.LISTENERS, self.gate.stop),
+            ),
+            facts=(FactSource(PinFacts, self._facts()),),
+            state_files=STATE_FILES,
+            release=self.journal.close,
+        )
+
+    def _facts(self) -> dict[str, Callable[[], object]]:
+        storage, replicator = self.storage, self.replicator
+        return {
+            "full": lambda: "" if storage.unreadable() else storage.full(),
+            "unreadable": storage.unreadable,
+            "unwritable": storage.broken,
+            "trash": lambda: len(self.journal.all()),
+            "short": lambda: replicator.short,
+            "lost": lambda: replicator.lost,
+        }
+
+    def follow(self, watch: Watch) -> None:
+        """Say before each beat what this node keeps, and take what the others have removed."""
+
+        async def say() -> None:
+            watch.own = await self.duties.beat()
+
+        watch.subscribe_beats(say)
+        watch.subscribe_removals(self.duties.fetch_removals)
 
     def _gate_rules(self) -> GateRules:
         return GateRules(

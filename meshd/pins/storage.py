@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from meshd import files
 from meshd.errors import Code, MeshError
 
 RESERVE_INODES = 10_000  # a block is a file; kubo needs some to start and to collect garbage
@@ -56,14 +57,18 @@ def shown(count: float) -> str:
 
 
 class Storage:
-    """Asks the filesystem each time it is asked: cheap, and never stale. broken: why nothing can be written at all, or "";
-    that is no want of room, so nothing in the trash goes for it."""
+    """Asks the filesystem each time it is asked: cheap, and never stale. unwritable: why nothing can be written at all, or
+    "", as whoever tries it says; that is no want of room, so nothing in the trash goes for it."""
 
-    def __init__(self, folder: Path, *, reserve: int, offer: int | None) -> None:
+    def __init__(
+        self, folder: Path, *, reserve: int, offer: int | None, disk: files.Disk | None = None
+    ) -> None:
+        """disk: whose syncs of that folder tell that it has failed."""
         self._folder = folder
+        self._disk = disk
         self.reserve = reserve
         self.offer = offer
-        self.broken: Callable[[], str] = lambda: ""
+        self.unwritable = ""
         self._counted = 0  # bytes of others' entries that are allocated to this node, as the last sweep found
         self._coming: dict[str, int] = {}  # those that were let in since: cid -> bytes
 
@@ -91,6 +96,10 @@ class Storage:
         """What a sweep found: bytes, the entries that are in them, and those that are still being fetched."""
         self._counted = placed
         self._coming = {c: n for c, n in self._coming.items() if c in fetching and c not in counted}
+
+    def broken(self) -> str:
+        """Why nothing can be written here at all, or ""."""
+        return self.unwritable or (self._disk.failed if self._disk is not None else "")
 
     def full(self) -> str:
         """Why nothing more may be stored, or "". Raises MeshError BAD_STATE where the disk cannot be asked."""

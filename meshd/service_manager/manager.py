@@ -38,8 +38,8 @@ class ServiceManager:
             self._status = text
             self._notifier.tell(STATUS=text)
 
-    def turned(self) -> None:
-        """A turn was taken and decided: only this feeds the watchdog. A loop that hangs, or decides nothing, starves it."""
+    def passed(self) -> None:
+        """A pass was made, and decided: only this feeds the watchdog. A loop that hangs, or decides nothing, starves it."""
         if not self._notifier.watchdog_s:
             return
         now = self._clock()

@@ -15,23 +15,24 @@ from pathlib import Path
 from typing import NoReturn
 
 from meshd import __main__, files, lifecycle, shutdown
-from meshd import turns as turns_room
 from meshd.cluster.service import ClusterProgram
+from meshd.conditions import Check, Facts
 from meshd.config import Config, load
-from meshd.health import audit, board, clocks
-from meshd.health.facts import Facts
+from meshd.health import audit
+from meshd.health.checks import peers
 from meshd.kubo.service import KuboProgram
 from meshd.mesh.identity import Identity
 from meshd.mesh.secrets import Secrets
 from meshd.mesh.store import MeshStore
 from meshd.mesh.watch import Watch
 from meshd.model import Condition
+from meshd.periodic import TaskGuard
 from meshd.pins.storage import Storage
 from meshd.pins.uploads import Uploads
-from meshd.rounds import Rounds
+from meshd.reconciler import loop as reconciler_loop
+from meshd.reconciler.loop import Reconciler
 from meshd.supervise.child import Launch
 from meshd.supervise.service import Service
-from meshd.turns import Turns
 from meshd.wire import Joiner
 
 SERVES = "trap 'exit 0' TERM; : > {up}; while :; do read -r _ < {quiet}; done"
@@ -106,15 +107,10 @@ def none() -> None:
 
 
 def a_check() -> None:
-    class Mistaken:
-        """In the place of the check of clocks."""
+    def mistaken(_: Facts) -> Iterator[Condition]:
+        raise KeyError("a mistake in a check")
 
-        __module__ = clocks.__name__
-
-        def __call__(self, _: Facts) -> Iterator[Condition]:
-            raise KeyError("a mistake in a check")
-
-    board.CHECKS = (*(c for c in board.CHECKS if c is not clocks.check), Mistaken())
+    peers.CHECKS = tuple(Check("clocks", mistaken) if c.name == "clocks" else c for c in peers.CHECKS)
 
 
 def a_watcher() -> None:
@@ -144,29 +140,29 @@ def the_disk() -> None:
     put(Storage, "room", broken)
 
 
-def turns() -> None:
+def every_pass() -> None:
     """From the moment on at which both engines run."""
-    snapshot = Turns.snapshot
+    snapshot = Reconciler.snapshot
 
-    def broken(self: Turns) -> object:
+    def broken(self: Reconciler) -> object:
         if self.ready:
-            raise KeyError("a mistake in a turn")
+            raise KeyError("a mistake in a pass")
         return snapshot(self)
 
-    put(Turns, "snapshot", broken)
+    put(Reconciler, "snapshot", broken)
 
 
-def one_turn() -> None:
+def one_pass() -> None:
     """One of them alone."""
-    snapshot, left = Turns.snapshot, [1]
+    snapshot, left = Reconciler.snapshot, [1]
 
-    def broken(self: Turns) -> object:
+    def broken(self: Reconciler) -> object:
         if self.ready and left:
             left.pop()
-            raise KeyError("a mistake in a turn")
+            raise KeyError("a mistake in a pass")
         return snapshot(self)
 
-    put(Turns, "snapshot", broken)
+    put(Reconciler, "snapshot", broken)
 
 
 def a_stop_that_hangs() -> None:
@@ -192,7 +188,7 @@ def a_step_that_raises() -> None:
 
 def a_task_that_does_not_end() -> None:
     """It hears no cancelling, as one that waits for a process that cannot die."""
-    run = Turns.run
+    run = Reconciler.run
     kept: list[asyncio.Task[None]] = []
 
     async def for_ever() -> None:
@@ -202,24 +198,24 @@ def a_task_that_does_not_end() -> None:
             except asyncio.CancelledError:
                 pass
 
-    async def broken(self: Turns, rounds: Rounds) -> None:
+    async def broken(self: Reconciler, guard: TaskGuard) -> None:
         kept.append(asyncio.create_task(for_ever()))
-        await run(self, rounds)
+        await run(self, guard)
 
-    put(Turns, "run", broken)
+    put(Reconciler, "run", broken)
 
 
 def a_loop_that_is_held_up() -> None:
     """The event loop waits in a call, as for a disk that does not answer, once both engines run."""
-    snapshot = Turns.snapshot
+    snapshot = Reconciler.snapshot
 
-    def broken(self: Turns) -> object:
+    def broken(self: Reconciler) -> object:
         if self.ready:
             say("held up")
             threading.Event().wait()
         return snapshot(self)
 
-    put(Turns, "snapshot", broken)
+    put(Reconciler, "snapshot", broken)
 
 
 def a_kubo_that_never_gets_ready() -> None:
@@ -256,8 +252,8 @@ FAULTS = {
         a_watcher,
         a_look,
         the_disk,
-        turns,
-        one_turn,
+        every_pass,
+        one_pass,
         a_stop_that_hangs,
         a_step_that_raises,
         a_task_that_does_not_end,
@@ -275,7 +271,7 @@ def main(path: Path, fault: str, script: str) -> int:
         asyncio.run(found_a_mesh(config))
     engines_are_scripts(DEAF if script == "deaf" else SERVES)
     lifecycle._STOP_S, lifecycle._STEP_S = 8.0, 1.0
-    turns_room.GIVE_UP_S = 3.0
+    reconciler_loop.GIVE_UP_S = 3.0
     shutdown.KILL_NOW_S, shutdown.NODE_ENDED_S = 3.0, 2.0
     FAULTS[fault]()
     return __main__.main(["run", "--config", str(path)])

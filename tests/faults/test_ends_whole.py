@@ -22,13 +22,13 @@ def cannot(daemon: Daemon) -> list[str]:
 # -- it ends by itself ---------------------------------------------------------------------------------------------
 
 
-def test_where_no_turn_can_be_taken_any_more_it_stops_its_engines_and_ends_with_1(daemon: Daemon) -> None:
-    daemon.begin("turns")
+def test_where_no_pass_succeeds_any_more_it_stops_its_engines_and_ends_with_1(daemon: Daemon) -> None:
+    daemon.begin("every_pass")
     daemon.until_said("a part failed")
     assert daemon.ended() == 1
     assert daemon.ends_of_engines() == IN_ORDER
     (line,) = daemon.logged("cannot go on")
-    assert "KeyError: 'a mistake in a turn'" in line["error"]
+    assert "KeyError: 'a mistake in a pass'" in line["error"]
     assert line["timestamp"] < daemon.logged("stopping")[0]["timestamp"], "it is said before anything else"
     assert daemon.said().startswith("meshd: cannot go on\n  whether kubo and the cluster may run could not")
     assert not daemon.holds_its_folder
@@ -36,7 +36,7 @@ def test_where_no_turn_can_be_taken_any_more_it_stops_its_engines_and_ends_with_
 
 
 def test_engines_that_hear_no_sigterm_are_killed_when_it_ends_by_itself(daemon: Daemon) -> None:
-    daemon.begin("turns", "deaf")
+    daemon.begin("every_pass", "deaf")
     assert daemon.ended() == 1
     assert daemon.ends_of_engines() == [("cluster", "signal SIGKILL"), ("kubo", "signal SIGKILL")]
 
@@ -66,8 +66,8 @@ def test_told_to_stop_while_its_engines_start(daemon: Daemon) -> None:
     assert daemon.ended() == 0
 
 
-def test_told_to_stop_while_no_turn_can_be_taken(daemon: Daemon) -> None:
-    daemon.begin("turns")
+def test_told_to_stop_while_no_pass_succeeds(daemon: Daemon) -> None:
+    daemon.begin("every_pass")
     daemon.until_said("a part failed")
     daemon.signal()
     assert daemon.ended() == 1

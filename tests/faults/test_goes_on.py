@@ -16,7 +16,7 @@ from tests.mesh.asking import until
         ("a_check", "check clocks", "KeyError: 'a mistake in a check'"),
         ("a_watcher", "watch", "Input/output error: /var/lib/meshd/seen.json"),
         ("a_look", "audit of the secrets", "Input/output error: /var/lib/meshd/node.key"),
-        ("one_turn", "turns", "KeyError: 'a mistake in a turn'"),
+        ("one_pass", "reconciler", "KeyError: 'a mistake in a pass'"),
     ],
 )
 def test_a_part_that_raises_is_a_condition_and_the_node_serves_on(

@@ -95,14 +95,9 @@ class Node:
         self.joined: list[Member] = []
         self.server = self.make_server()
         self.removals_seen: list[tuple[str, int]] = []
-        self.watch = Watch(
-            self.store,
-            self.peers,
-            self.holder.beat,
-            on_removals=self._on_removals,
-            interval=0.2,
-            now=now,
-        )
+        self.watch = Watch(self.store, self.peers, interval=0.2, now=now)
+        self.watch.subscribe_beats(self._say)
+        self.watch.subscribe_removals(self._on_removals)
         self._watching: asyncio.Task[None] | None = None
 
     def make_server(self, **options: object) -> PeerServer:
@@ -119,14 +114,13 @@ class Node:
 
     def make_seeds(self, *seeds: str, resolve: Resolve | None = None) -> Seeds:
         return Seeds(
-            seeds,
-            4010,
-            self.store,
-            self.peers,
-            self.whereabouts,
-            self.watch.states,
-            lambda: self.address,
-            self.watch.poke,
+            seeds=seeds,
+            port=4010,
+            store=self.store,
+            peers=self.peers,
+            whereabouts=self.whereabouts,
+            watch=self.watch,
+            local_address=lambda: self.address,
             resolve=resolve,
         )
 
@@ -136,6 +130,9 @@ class Node:
         self.listen = self.address = address
         await self.server.start(address, port)
         await self.store.update_self(self.joiner())
+
+    async def _say(self) -> None:
+        self.watch.own = await self.holder.beat()
 
     async def _on_removals(self, member: Member, count: int) -> None:
         self.removals_seen.append((member.name, count))

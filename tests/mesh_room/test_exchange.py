@@ -42,9 +42,7 @@ class Watching:
         self.newer = Newer(barn)
         self.monotonic = Clock(1000.0)
         peers: Any = self.newer
-        self.watch = Watch(
-            attic.store, peers, attic.holder.beat, interval=3600.0, monotonic=self.monotonic, now=attic.now
-        )
+        self.watch = Watch(attic.store, peers, interval=3600.0, monotonic=self.monotonic, now=attic.now)
 
     async def beats(self, count: int = 1) -> int:
         """So often; how many exchanges there were then."""

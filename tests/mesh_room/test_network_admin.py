@@ -67,7 +67,7 @@ class Site:
         settings = config.parse(f'[overlay.zerotier]\nhome = "{self.service.home}"\n{text}', "the test")
         client = ZeroTier(settings.overlay.zerotier, lambda _: None)
         self._clients.append(client)
-        overlay = Overlay(settings.overlay, client, lambda: self.network)
+        overlay = Overlay(settings.overlay, client)
         overlay.state = OverlayState("10.144.0.1", network=self.network, node=zerotier)
         return NetworkAdmin(settings, node.store, overlay)
 

@@ -208,7 +208,7 @@ async def test_a_node_whose_engines_do_not_run_takes_no_copies(attic: Attic) -> 
 
 
 async def test_a_node_whose_disk_takes_nothing_takes_no_copies(attic: Attic) -> None:
-    attic.pins.storage.broken = lambda: "Input/output error"
+    attic.pins.storage.unwritable = "Input/output error"
     assert not (await attic.pins.duties.beat()).accepts
 
 

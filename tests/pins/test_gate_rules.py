@@ -80,7 +80,7 @@ async def test_below_the_floor_nothing_is_taken_whoever_pinned_it(
 
 async def test_on_a_disk_that_takes_nothing_nothing_is_taken(attic: Attic, door: Kubo) -> None:
     pin = attic.entry(here=False)
-    attic.pins.storage.broken = lambda: "Input/output error"
+    attic.pins.storage.unwritable = "Input/output error"
     assert await refusal(door, pin.cid) == "Input/output error"
 
 

@@ -66,7 +66,7 @@ async def test_who_refuses_is_replaced_by_another_and_nobody_is_dropped(
 
 async def test_a_node_without_room_gives_itself_no_copy(attic: Attic, barn: Node) -> None:
     pin = attic.entry(kept=False)
-    attic.pins.storage.broken = lambda: "Input/output error"
+    attic.pins.storage.unwritable = "Input/output error"
     chosen = await attic.pins.remover._keeper.choose(dataclasses.replace(pin, wanted=2), Told())
     assert set(chosen) == {"clusterbarn", "clustercellar"}
 
@@ -154,11 +154,11 @@ async def test_what_may_be_in_the_pinset_stays_pinned(attic: Attic, monkeypatch:
 
 
 async def test_nothing_is_taken_below_the_floor_nor_outside_a_mesh(attic: Attic) -> None:
-    attic.pins.storage.broken = lambda: "Input/output error"
+    attic.pins.storage.unwritable = "Input/output error"
     with pytest.raises(MeshError) as caught:
         await attic.pins.adder.existing(some_content(attic), "minutes", 1, Told())
     assert caught.value.code is Code.BAD_STATE
-    attic.pins.storage.broken = lambda: ""
+    attic.pins.storage.unwritable = ""
     await attic.store.forget(attic.node.fingerprint, by=attic.node.fingerprint)
     with pytest.raises(MeshError) as caught:
         await attic.pins.adder.existing(some_content(attic), "minutes", 1, Told())

@@ -208,7 +208,7 @@ async def test_on_a_full_disk_the_oldest_goes_before_its_time_and_no_other(
 async def test_a_disk_that_takes_nothing_is_no_want_of_room(attic: Attic, barn: Node) -> None:
     pin = attic.entry(attic.node, barn, kept=False)
     await attic.pins.journal.record([attic.removal(pin)])
-    attic.pins.storage.broken = lambda: "Input/output error"
+    attic.pins.storage.unwritable = "Input/output error"
     await attic.pins.sweeper.sweep()
     assert attic.has(pin)
 

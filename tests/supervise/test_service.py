@@ -362,7 +362,7 @@ async def test_a_leak_is_remembered_until_the_next_start(service: Supervised) ->
 
 
 async def test_one_that_leaks_while_it_starts_waits_before_its_next_try(service: Supervised) -> None:
-    """The start is cut short first, as by the daemon's turns; the failure still counts."""
+    """The start is cut short first, as by the reconciler; the failure still counts."""
     service.script.text = "while :; do read -r _ < {quiet}; done"
     task = asyncio.create_task(service.start("s"))
     await service.becomes(lambda: service.state.pid is not None)

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
 from meshd import __version__
+from meshd.conditions import Check, Facts
+from meshd.diagnosis import Checks
 from meshd.errors import Code, MeshError
 from meshd.health.board import Board
-from meshd.health.facts import Facts
-from meshd.model import Condition, OverlayState, PeerState, Phase, ServiceState, Severity
+from meshd.health.checks import all_checks
+from meshd.health.facts import AuditFacts
+from meshd.mesh.facts import MeshFacts
+from meshd.model import Condition, Fault, OverlayState, PeerState, Phase, ServiceState, Severity
+from meshd.overlay.facts import OverlayFacts
+from meshd.peer import health as peer
+from meshd.peer.health import PeerFacts
+from meshd.pins.facts import PinFacts
+from meshd.reconciler import health as reconciler
+from meshd.reconciler.health import ReconcilerFacts
+from meshd.supervise.facts import ServiceFacts
 
 UP = OverlayState("10.0.0.1", "wg0")
 DOWN = OverlayState(problem=Condition("overlay-down", Severity.ERROR, "the address is gone", "c", "h"))
@@ -18,11 +31,36 @@ HERE = PeerState("f2", "barn", "10.0.0.2", reachable=True, ready=True, accepts=T
 AWAY = PeerState("f2", "barn", "10.0.0.2", problem="it does not answer")
 
 
-def facts(now: float = 100.0, **given: Any) -> Facts:
-    """A node on which all is well, but for what is given."""
+KINDS = (OverlayFacts, ServiceFacts, MeshFacts, PinFacts, AuditFacts, PeerFacts, ReconcilerFacts)
+
+
+def facts(now: float = 100.0, *, faults: tuple[Fault, ...] = (), **given: Any) -> Facts:
+    """A node on which all is well, but for what is given: the fields of all rooms' facts, `overlay` for the state of it."""
     ready = {name: ServiceState(name, Phase.READY) for name in ("kubo", "cluster")}
-    fields: dict[str, Any] = {"in_mesh": True, "overlay": UP, "services": ready}
-    return Facts(**({"now": now} | fields | given))
+    fields: dict[str, Any] = {"in_mesh": True, "overlay": UP, "services": ready} | given
+    fields["state"] = fields.pop("overlay")
+    of_rooms = []
+    for kind in KINDS:
+        names = {field.name for field in dataclasses.fields(kind)}
+        of_rooms.append(kind(**{name: fields.pop(name) for name in names & fields.keys()}))
+    assert not fields, "no room has such facts"
+    return Facts(now, of_rooms, faults)
+
+
+def every_check() -> tuple[Check, ...]:
+    """All that the rooms bring, made for one board."""
+    return (*all_checks(), *peer.CHECKS, *reconciler.CHECKS)
+
+
+class Looked(Board):
+    """A board, and the checks that are made of the facts that it is shown."""
+
+    def __init__(self, checks: Iterable[Check] | None = None) -> None:
+        super().__init__()
+        self._checks = Checks(every_check() if checks is None else checks)
+
+    def look(self, given: Facts) -> None:
+        self.update(self._checks.conditions(given), given.now)
 
 
 def service(**changes: Any) -> dict[str, Any]:
@@ -64,12 +102,12 @@ TROUBLE: list[tuple[str, str, dict[str, Any]]] = [
 
 
 def told(given: Facts) -> list[Condition]:
-    board = Board()
-    board.update(given)
+    board = Looked()
+    board.look(given)
     return list(board.conditions)
 
 
-def listened() -> tuple[Board, list[tuple[str, str]]]:
-    board, heard = Board(), list[tuple[str, str]]()
+def listened() -> tuple[Looked, list[tuple[str, str]]]:
+    board, heard = Looked(), list[tuple[str, str]]()
     board.listeners.append(lambda what, condition: heard.append((what, condition.code)))
     return board, heard

@@ -7,15 +7,20 @@ import dataclasses
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from meshd import config
 from meshd.health.audit import Audit, why_unwritable
 from meshd.kubo import policy
 from meshd.kubo.rpc import Kubo
-from meshd.model import Phase, ServiceState
-from meshd.rounds import Rounds
+from meshd.model import OverlayState, Phase, ServiceState
+from meshd.overlay.follow import Overlay
+from meshd.periodic import TaskGuard
+from meshd.pins.storage import Storage
+from meshd.state_files import StateFile, StateFiles
 from tests.engines.machine import free_port, own_address, short_folder
 from tests.pins.fake_engines import FakeKubo
 from tests.waiting import until
@@ -55,27 +60,33 @@ class Looking:
     """An audit that runs, and all that it looks at."""
 
     def __init__(self, folder: Path) -> None:
-        self.address: str | None = own_address()
+        self.address = own_address()
         self.port = free_port(own_address())
         self.kubo, self.cluster = Program("kubo"), Program("cluster")
-        self.state = folder
         self.place = policy.Place(own_address(), 4001, folder / "kubo.sock")
         self.fake = FakeKubo(folder / "kubo.sock")
         self.fake.settings = policy.apply({}, self.place)
         self.members = {"12D3member"}
-        self.secrets: list[Path] = []
         self.client = Kubo(self.fake.socket)
         services: Any = {"kubo": self.kubo, "cluster": self.cluster}
+        settings: Any = SimpleNamespace(
+            ports={"kubo": self.port, "cluster": self.port},
+            kubo_place=lambda _: self.place,
+            kubo_ids=lambda: self.members,
+        )
+        self.files = StateFiles(folder)
+        self.storage = Storage(folder, reserve=0, offer=None)
+        zerotier: Any = None
+        overlay = Overlay(config.Overlay(), zerotier)
+        overlay.publish(OverlayState(self.address))
         self.audit = Audit(
-            services,
-            {"kubo": self.port, "cluster": self.port},
-            lambda: self.address,
-            self.client,
-            lambda _: self.place,
-            lambda: self.members,
-            lambda: self.secrets,
-            folder,
-            Rounds(),
+            services=services,
+            settings=settings,
+            overlay=overlay,
+            kubo=self.client,
+            storage=self.storage,
+            state_files=self.files,
+            guard=TaskGuard(),
         )
         self._task: asyncio.Task[None] | None = None
 
@@ -175,7 +186,7 @@ async def test_where_all_is_well_nothing_is_told(looking: Looking, opened: Opene
     looking.fake.peers = {"12D3member": "/ip4/10.0.0.2/tcp/4001"}
     await looking.once()
     audit = looking.audit
-    assert (audit.drift, audit.strangers, audit.open_files, audit.unwritable) == ((), (), (), "")
+    assert (audit.drift, audit.strangers, audit.open_files, looking.storage.unwritable) == ((), (), (), "")
 
 
 async def test_who_is_no_member_is_told_with_where_it_is(looking: Looking, opened: Opened) -> None:
@@ -206,11 +217,14 @@ async def test_a_rule_that_the_running_kubo_does_not_hold_is_told_until_it_is_go
 async def test_a_secret_that_others_may_read_or_write_is_told(
     looking: Looking, tmp_path: Path, mode: int, told: bool
 ) -> None:
-    secret, gone = tmp_path / "node.key", tmp_path / "gone"
+    secret = tmp_path / "node.key"
     secret.touch()
     secret.chmod(mode)
-    looking.secrets = [gone, secret]
-    looking.state = tmp_path
+    looking.files.folder = tmp_path
+    looking.files.declare(
+        (StateFile("gone", secret=True), StateFile("node.key", secret=True), StateFile("more"))
+    )
+    (tmp_path / "more").touch(0o644)
     await looking.begin()
     await until(lambda: looking.audit.open_files or not told)
     await looking.end()

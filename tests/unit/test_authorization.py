@@ -28,6 +28,7 @@ from meshd.errors import Code, MeshError
 from meshd.mesh.secrets import Secrets
 from meshd.node import Node
 from tests.engines.machine import short_folder
+from tests.unit.built import close
 from tests.unit.members import joiner
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -363,12 +364,11 @@ async def person(groups_can_be_set: None) -> AsyncIterator[Person]:
         files.prepare_folders(settings.state, settings.paths.run, settings.private_sockets)
         node = Node(settings)
         Secrets.generate().save(settings.state)
-        await node.store.create("archive", joiner(node.identity, "attic", "10.7.0.1"))
-        await node.control.start()
+        await node.mesh.store.create("archive", joiner(node.mesh.identity, "attic", "10.7.0.1"))
+        await node.control.server.start()
         yield Person(node)
-        await node.control.stop()
-        for client in (node.peers, node.kubo, node.cluster, node.overlay.zerotier):
-            await client.close()
+        await node.control.server.stop()
+        await close(node)
 
 
 CHANGES = [
@@ -392,21 +392,21 @@ async def test_a_reader_looks_and_is_told_that_it_may_not_do_more(person: Person
     looked = await person.types(READERS, "peers")
     assert (looked.code, looked.err) == (0, "")
     assert "attic" in looked.out
-    before = person.node.store.roster()
+    before = person.node.mesh.store.roster()
     for words in CHANGES:
         answer = await person.types(READERS, *words)
         assert (answer.code, answer.out) == (5, ""), (words, answer)
         assert answer.err.startswith("meshctl: cannot "), answer
         assert LOOKS_ONLY in answer.err
         assert "try: sudo meshctl" in answer.err
-    assert person.node.store.roster() == before
-    assert not person.node.store.invites()
+    assert person.node.mesh.store.roster() == before
+    assert not person.node.mesh.store.invites()
 
 
 @pytest.mark.root
 async def test_a_member_of_the_admin_group_may_do_what_root_may(person: Person) -> None:
     answer = await person.types(ADMINS, "invite")
-    assert (answer.code, len(person.node.store.invites())) == (0, 1), answer
+    assert (answer.code, len(person.node.mesh.store.invites())) == (0, 1), answer
 
 
 @pytest.mark.root

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from tests.unit.facts import AWAY, DOWN, facts, told
 
@@ -11,7 +12,7 @@ SEEN = replace(AWAY, last_seen=NOW - 3600.0)
 OTHER = replace(SEEN, fingerprint="f3", name="cellar")
 
 
-def codes(**given: object) -> list[str]:
+def codes(**given: Any) -> list[str]:
     return [c.code for c in told(facts(NOW, **given))]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from meshd.model import OverlayState, Phase, ServiceState, Snapshot
-from meshd.reconcile import (
+from meshd.reconciler.decide import (
     GRACE_WITHOUT_ADDRESS,
     LOOK_AGAIN,
     Action,

@@ -17,7 +17,7 @@ from hypothesis.stateful import (
 )
 
 from meshd.model import OverlayState, Phase, ServiceState, Snapshot
-from meshd.reconcile import (
+from meshd.reconciler.decide import (
     ORDER,
     Action,
     Decision,
@@ -101,14 +101,14 @@ class World(RuleBasedStateMachine):
     def failed(self, name: str) -> None:
         self.set(name, phase=Phase.BACKOFF, pid=None, retry_at=self.now + 2.0, healthy=True)
 
-    # -- turns -----------------------------------------------------------------------------------------------------
+    # -- passes ----------------------------------------------------------------------------------------------------
 
     @rule()
-    def turn(self) -> None:
+    def one_pass(self) -> None:
         self.take_turn()
 
     def take_turn(self) -> Decision:
-        """One turn, and what must hold of it."""
+        """One pass, and what must hold of it."""
         seen = self.snapshot()
         decision = decide(seen)
         keys = [action.key for action in decision.actions]
@@ -145,7 +145,7 @@ class World(RuleBasedStateMachine):
             assert self.services["kubo"].phase is Phase.READY
 
     def check_that_all_ends(self, seen: Snapshot) -> None:
-        """After a turn in which nothing may run, whatever runs is on its way out, kubo after the cluster that was seen."""
+        """After a pass in which nothing may run, whatever runs is on its way out, kubo after the cluster that was seen."""
         cluster_runs = seen.services["cluster"].phase in (*RUNS, Phase.STOPPING)
         for name, state in self.services.items():
             if state.phase not in RUNS:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
 from collections.abc import Iterator
@@ -12,22 +11,19 @@ from typing import NoReturn
 import pytest
 from structlog.testing import capture_logs
 
-from meshd import config, files, lifecycle
+from meshd import config, files
+from meshd.conditions import Check, Facts, FactSource
+from meshd.diagnosis import Gathering
 from meshd.errors import Code, MeshError, one_line
-from meshd.health import board as boards
-from meshd.health import failing, storage
 from meshd.health.board import Board
-from meshd.health.facts import Facts
-from meshd.health.gather import Gathering
-from meshd.model import Condition, Fault, OverlayState, Severity
+from meshd.health.checks import disk
+from meshd.mesh.facts import MeshFacts
+from meshd.model import Condition, Fault, Severity
 from meshd.node import Node
+from meshd.pins.facts import PinFacts
 from tests.engines.machine import short_folder
-
-UP = OverlayState("10.0.0.1", "wg0")
-
-
-def facts(now: float = 1.0, full: str = "", faults: tuple[Fault, ...] = (), unwritable: str = "") -> Facts:
-    return Facts(now=now, in_mesh=True, overlay=UP, full=full, faults=faults, unwritable=unwritable)
+from tests.unit.built import close
+from tests.unit.facts import Looked, every_check, facts
 
 
 def codes(board: Board) -> set[tuple[str, str]]:
@@ -35,31 +31,29 @@ def codes(board: Board) -> set[tuple[str, str]]:
 
 
 class Broken:
-    """The check of storage, which raises while `breaks`."""
-
-    __module__ = storage.__name__
+    """The check of storage, which raises while `breaks`, among all the others."""
 
     def __init__(self) -> None:
         self.breaks = False
+        self.board = Looked(
+            Check("storage", self.look) if check.name == "storage" else check for check in every_check()
+        )
 
-    def __call__(self, given: Facts) -> Iterator[Condition]:
+    def look(self, given: Facts) -> Iterator[Condition]:
         if self.breaks:
             raise KeyError("a mistake")
-        return storage.check(given)
+        return disk.storage(given)
 
 
 @pytest.fixture
-def broken(monkeypatch: pytest.MonkeyPatch) -> Broken:
-    made = Broken()
-    checks = tuple(made if check is storage.check else check for check in boards.CHECKS)
-    monkeypatch.setattr(boards, "CHECKS", checks)
-    return made
+def broken() -> Broken:
+    return Broken()
 
 
 def test_a_check_that_raises_is_told_and_the_others_are_made(broken: Broken) -> None:
-    board = Board()
+    board = broken.board
     broken.breaks = True
-    board.update(Facts(now=1.0, in_mesh=True, overlay=UP, drift=("Bootstrap is ['auto']",)))
+    board.look(facts(drift=("Bootstrap is ['auto']",)))
     assert codes(board) == {("part-failed", "check storage"), ("kubo-config-drift", "")}
     (told,) = (c for c in board.conditions if c.code == "part-failed")
     assert told.severity is Severity.ERROR
@@ -68,47 +62,55 @@ def test_a_check_that_raises_is_told_and_the_others_are_made(broken: Broken) -> 
 
 def test_what_it_had_found_stands_until_it_can_be_made_again(broken: Broken) -> None:
     """Nobody knows that it is over: it must not be told so."""
-    board, heard = Board(), list[tuple[str, str]]()
+    board, heard = broken.board, list[tuple[str, str]]()
     board.listeners.append(lambda what, condition: heard.append((what, condition.code)))
-    board.update(facts(full="5 bytes"))
+    board.look(facts(full="5 bytes"))
     broken.breaks = True
-    board.update(facts(full=""))
+    board.look(facts(full=""))
     assert codes(board) == {("disk-floor", ""), ("part-failed", "check storage")}
     broken.breaks = False
-    board.update(facts(full=""))
+    board.look(facts(full=""))
     assert codes(board) == set()
     assert heard[:2] == [("raised", "disk-floor"), ("raised", "part-failed")]
     assert sorted(heard[2:]) == [("cleared", "disk-floor"), ("cleared", "part-failed")]
 
 
 def test_its_mistake_is_logged_once_with_its_trace(broken: Broken) -> None:
-    board = Board()
+    board = broken.board
     broken.breaks = True
     with capture_logs() as logs:
         for now in range(5):
-            board.update(facts(float(now)))
+            board.look(facts(float(now)))
     (line,) = (line for line in logs if line["event"] == "a check failed")
     assert isinstance(line["exc_info"], KeyError)
 
 
 def test_a_listener_that_raises_keeps_no_other_one_from_hearing_it() -> None:
-    board, heard = Board(), list[str]()
+    board, heard = Looked(), list[str]()
 
     def deaf(what: str, condition: Condition) -> NoReturn:
         raise KeyError("a mistake")
 
     board.listeners += [deaf, lambda what, condition: heard.append(condition.code)]
-    board.update(facts(full="5 bytes"))
-    board.update(facts(2.0, full="5 bytes"))
+    board.look(facts(full="5 bytes"))
+    board.look(facts(2.0, full="5 bytes"))
     assert heard == ["disk-floor"], "and it is told once"
     assert codes(board) == {("disk-floor", "")}
 
 
 def test_each_part_that_fails_is_a_condition_of_its_own() -> None:
-    board = Board()
-    board.update(facts(faults=(Fault("watch", "KeyError: 'a'"), Fault("audit of kubo", "b"))))
+    board = Looked()
+    board.look(
+        facts(
+            faults=(
+                Fault("watch", "KeyError: 'a'", meanwhile="the other nodes are not heard"),
+                Fault("audit of kubo", "b"),
+            )
+        )
+    )
     assert codes(board) == {("part-failed", "watch"), ("part-failed", "audit of kubo")}
-    assert "the other nodes are not heard" in " ".join(c.title for c in board.conditions)
+    unsaid = "what it looks at is shown as it was last seen"
+    assert [c.title.partition(": ")[2] for c in board.conditions] == [unsaid, "the other nodes are not heard"]
 
 
 async def test_of_each_part_of_a_node_it_is_said_what_is_missed_meanwhile() -> None:
@@ -116,23 +118,19 @@ async def test_of_each_part_of_a_node_it_is_said_what_is_missed_meanwhile() -> N
         settings = config.parse(f'[paths]\nstate = "{folder}/s"\nrun = "{folder}/r"\n', "the test")
         files.prepare_folders(settings.state, settings.paths.run, settings.private_sockets)
         node = Node(settings)
-        tasks = lifecycle._tasks(node)
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
-        for client in (node.peers, node.kubo, node.cluster, node.overlay.zerotier):
-            await client.close()
-    unsaid = "what it looks at is shown as it was last seen"
-    names = [task.get_name() for task in tasks]
-    assert [name for name in names if unsaid in failing.condition(Fault(name, "a")).title] == []
+        await close(node)
+    loops = [loop for component in node.components for loop in component.loops]
+    assert len(loops) > 10
+    assert [loop.name for loop in loops if not loop.meanwhile] == []
+    assert len({loop.name for loop in loops}) == len(loops), "a fault is told by the name of its part"
 
 
 def test_the_disk_s_fault_is_not_told_again_of_each_part_that_it_hits() -> None:
-    board = Board()
+    board = Looked()
     hit, other = Fault("watch", "Input/output error", io_error=True), Fault("sweep", "KeyError")
-    board.update(facts(faults=(hit, other), unwritable="Input/output error"))
+    board.look(facts(faults=(hit, other), unwritable="Input/output error"))
     assert codes(board) == {("state-unwritable", ""), ("part-failed", "sweep")}
-    board.update(facts(2.0, faults=(hit,)))
+    board.look(facts(2.0, faults=(hit,)))
     assert codes(board) == {("part-failed", "watch")}
 
 
@@ -142,11 +140,16 @@ def test_the_disk_s_fault_is_not_told_again_of_each_part_that_it_hits() -> None:
 def test_a_fact_that_cannot_be_had_stays_as_it_was_and_hides_no_other_one(tmp_path: Path) -> None:
     trash = tmp_path / "trash"
     trash.write_text("two")
-    gathering = Gathering({"trash": lambda: len(trash.read_text()), "in_mesh": lambda: True})
+    gathering = Gathering(
+        [
+            FactSource(PinFacts, {"trash": lambda: len(trash.read_text())}),
+            FactSource(MeshFacts, {"in_mesh": lambda: True}),
+        ]
+    )
     assert gathering.facts(1.0).faults == ()
     trash.unlink()
     found = gathering.facts(2.0, (Fault("watch", "a"),))
-    assert (found.now, found.trash, found.in_mesh) == (2.0, 3, True)
+    assert (found.now, found.of(PinFacts).trash, found.of(MeshFacts).in_mesh) == (2.0, 3, True)
     gone = f"No such file or directory: {trash}"
     assert found.faults == (Fault("watch", "a"), Fault("look at trash", gone, io_error=True))
 
@@ -155,22 +158,22 @@ def test_a_fact_that_the_disk_refuses_is_the_disk_s_fault_whoever_words_it() -> 
     def fail() -> NoReturn:
         raise MeshError(Code.BAD_STATE, "cannot read the trash") from OSError(errno.EIO, "Input/output error")
 
-    assert Gathering({"trash": fail}).facts(1.0).faults[0].io_error
+    assert Gathering([FactSource(PinFacts, {"trash": fail})]).facts(1.0).faults[0].io_error
 
 
 def test_one_that_could_never_be_had_is_as_if_all_were_well() -> None:
     def fail() -> NoReturn:
         raise KeyError("a mistake")
 
-    found = Gathering({"full": fail}).facts(1.0)
-    assert (found.full, [f.part for f in found.faults]) == ("", ["look at full"])
+    found = Gathering([FactSource(PinFacts, {"full": fail})]).facts(1.0)
+    assert (found.of(PinFacts).full, [f.part for f in found.faults]) == ("", ["look at full"])
 
 
 def test_that_it_cannot_be_had_is_logged_once() -> None:
     def fail() -> NoReturn:
         raise KeyError("a mistake")
 
-    gathering = Gathering({"full": fail})
+    gathering = Gathering([FactSource(PinFacts, {"full": fail})])
     with capture_logs() as logs:
         for _ in range(3):
             gathering.facts(1.0)

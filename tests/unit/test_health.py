@@ -173,14 +173,14 @@ def test_a_node_without_its_services_is_told_once_it_lasts_with_when_it_began() 
     board, heard = listened()
     starting = replace(HERE, ready=False, accepts=False)
     for now in (100.0, 130.0, 159.0):
-        board.update(facts(now, peers=(starting,)))
+        board.look(facts(now, peers=(starting,)))
     assert heard == []
-    board.update(facts(161.0, peers=(starting,)))
+    board.look(facts(161.0, peers=(starting,)))
     (condition,) = board.conditions
     assert condition.key == ("peer-not-ready", "barn")
     assert condition.since == 100.0
     assert condition.hint == "on barn: meshctl status"
-    board.update(facts(163.0, peers=(HERE,)))
+    board.look(facts(163.0, peers=(HERE,)))
     assert heard == [("raised", "peer-not-ready"), ("cleared", "peer-not-ready")]
 
 
@@ -188,7 +188,7 @@ def test_a_node_that_is_started_in_time_is_not_told_and_waits_anew_the_next_time
     board, heard = listened()
     starting = replace(HERE, ready=False)
     for now, peer in ((100.0, starting), (150.0, HERE), (155.0, starting), (170.0, starting)):
-        board.update(facts(now, peers=(peer,)))
+        board.look(facts(now, peers=(peer,)))
     assert heard == []
 
 
@@ -232,9 +232,9 @@ def test_a_leak_stays_told_while_the_service_is_tried_again_and_goes_once_it_is_
         {"phase": Phase.STARTING, "last_exit": killed},
     ]
     for now, look in enumerate(looks):
-        board.update(facts(float(now), **service(**look)))
+        board.look(facts(float(now), **service(**look)))
         assert [(c.code, c.cause) for c in board.conditions] == [("service-leak", "UDP 0.0.0.0:1")]
-    board.update(facts(9.0, **service(phase=Phase.READY, last_exit=killed)))
+    board.look(facts(9.0, **service(phase=Phase.READY, last_exit=killed)))
     assert heard == [("raised", "service-leak"), ("cleared", "service-leak")]
 
 

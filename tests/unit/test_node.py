@@ -23,6 +23,7 @@ from meshd.service_manager import Notifier, ServiceManager
 from meshd.shutdown import Shutdown
 from meshd.wire import Member, Removal, Roster, Wire
 from tests.engines.machine import short_folder
+from tests.unit.built import close
 from tests.unit.members import joiner
 from tests.waiting import until
 
@@ -39,11 +40,10 @@ async def node() -> AsyncIterator[Node]:
         files.prepare_folders(settings.state, settings.paths.run, settings.private_sockets)
         made = Node(settings)
         Secrets.generate().save(settings.state)
-        await made.store.create("archive", joiner(made.identity, "attic", "10.7.0.1"))
-        made.turns.set_overlay(OverlayState("10.7.0.1"))
+        await made.mesh.store.create("archive", joiner(made.mesh.identity, "attic", "10.7.0.1"))
+        made.overlay.publish(OverlayState("10.7.0.1"))
         yield made
-        for client in (made.peers, made.kubo, made.cluster):
-            await client.close()
+        await close(made)
 
 
 @pytest.fixture
@@ -55,8 +55,7 @@ async def alone(tmp_path: Path) -> AsyncIterator[Node]:
         files.prepare_folders(settings.state, settings.paths.run, settings.private_sockets)
         made = Node(settings)
         yield made
-        for client in (made.peers, made.kubo, made.cluster, made.overlay.zerotier):
-            await client.close()
+        await close(made)
 
 
 @pytest.fixture
@@ -71,7 +70,7 @@ def admit(node: Node, tmp_path: Path) -> Callable[[str, str], Member]:
         return Member(
             **facts,
             fingerprint=other.fingerprint,
-            admitted_by=node.identity.fingerprint,
+            admitted_by=node.mesh.identity.fingerprint,
             admitted=1.0,
             stamp=1.0,
         )
@@ -86,12 +85,14 @@ async def test_only_members_on_a_private_network_are_linked_to(
     near = {"near4": "10.7.0.2", "near6": "fd00::2", "tailscale": "100.64.0.9"}
     far = {"far4": "8.8.8.8", "far6": "2606:4700:4700::1111", "link": "169.254.1.1"}
     members = [admit(name, address) for name, address in (near | far).items()]
-    await node.store.merge(Roster(members=members))
-    assert len(node.store.peers()) == 6, "they are members, wherever they say that they are"
+    await node.mesh.store.merge(Roster(members=members))
+    assert len(node.mesh.store.peers()) == 6, "they are members, wherever they say that they are"
 
-    linked = {link.rpartition("/p2p/kubo")[2] for link in node.turns.snapshot().links}
+    linked = {link.rpartition("/p2p/kubo")[2] for link in node.reconciler.snapshot().links}
     assert linked == set(near)
-    dialled = {peer.rpartition("/p2p/cluster")[2] for peer in node.turns.cluster_place("10.7.0.1").peers}
+    dialled = {
+        peer.rpartition("/p2p/cluster")[2] for peer in node.mesh.settings.cluster_place("10.7.0.1").peers
+    }
     assert dialled == set(near)
 
 
@@ -101,13 +102,15 @@ async def test_only_members_on_a_private_network_are_linked_to(
 async def test_news_that_a_program_looked_at_stays_for_a_person(
     node: Node, admit: Callable[[str, str], Member]
 ) -> None:
-    await node.store.merge(Roster(members=[admit("cellar", "10.7.0.2").model_copy(update={"admitted": 4e9})]))
-    await node.update_board()
-    assert [c.subject for c in node.board.conditions if c.code == "member-joined"] == ["cellar"]
-    await node.status.status(make_mocked_request("GET", "/v1/status?glance=1"))
-    assert node.notices.unread()
-    await node.status.status(make_mocked_request("GET", "/v1/status"))
-    assert not node.notices.unread()
+    await node.mesh.store.merge(
+        Roster(members=[admit("cellar", "10.7.0.2").model_copy(update={"admitted": 4e9})])
+    )
+    await node.diagnosis.update()
+    assert [c.subject for c in node.health.board.conditions if c.code == "member-joined"] == ["cellar"]
+    await node.control.status.status(make_mocked_request("GET", "/v1/status?glance=1"))
+    assert node.health.notices.unread()
+    await node.control.status.status(make_mocked_request("GET", "/v1/status"))
+    assert not node.health.notices.unread()
 
 
 async def test_a_migration_is_told_and_systemd_is_asked_to_wait_for_it(
@@ -115,31 +118,31 @@ async def test_a_migration_is_told_and_systemd_is_asked_to_wait_for_it(
 ) -> None:
     asked: list[float] = []
     monkeypatch.setattr(node.manager, "needs", asked.append)
-    node._turned()
+    node.reconciler.publish()
     assert asked == []
-    node.kubo_program.migrating = "17 to 18"
-    node.turns.services["kubo"]._set(phase=Phase.STARTING)
-    node._turned()
+    node.engine_room.engines.kubo.migrating = "17 to 18"
+    node.engine_room.services["kubo"]._set(phase=Phase.STARTING)
+    node.reconciler.publish()
     assert len(asked) == 1
     said = "waiting for kubo: it brings its repository from version 17 to 18, which may take long"
-    assert node.status.why_not_ready() == said
+    assert node.health.readiness.why_not() == said
 
 
 async def test_a_node_that_has_lost_its_address_does_not_show_itself_at_it(node: Node) -> None:
-    (row,) = await node.status.peers()
+    (row,) = await node.control.status.peers()
     assert row.address == "10.7.0.1"
-    node.turns.set_overlay(OverlayState())
-    (row,) = await node.status.peers()
+    node.overlay.publish(OverlayState())
+    (row,) = await node.control.status.peers()
     assert (row.address, row.this_node, row.ready) == ("", True, False)
 
 
 async def test_programs_that_are_missing_are_told_before_there_is_a_mesh(alone: Node) -> None:
-    looking = asyncio.create_task(alone.programs.run(lambda: alone.store.mesh is None))
-    await until(lambda: alone.programs.unusable is not None)
+    looking = asyncio.create_task(alone.health.programs.run())
+    await until(lambda: alone.health.programs.unusable is not None)
     looking.cancel()
     await asyncio.wait([looking])
-    await alone.update_board()
-    (condition,) = [c for c in alone.board.conditions if c.code == "engine-missing"]
+    await alone.diagnosis.update()
+    (condition,) = [c for c in alone.health.board.conditions if c.code == "engine-missing"]
     assert condition.title == "cannot find ipfs"
     assert "make setup" in condition.hint
 
@@ -152,7 +155,7 @@ async def test_nobody_is_bothered_for_a_machine_that_cannot_run_the_programs(alo
     async def tell(event: Wire) -> None:
         told.append(event)
 
-    member, network = alone.membership, "8056c2e21c000001"
+    member, network = alone.joining, "8056c2e21c000001"
     asked = (
         member.init("archive", network, tell) if way == "init" else member.join_network(network, None, tell)
     )
@@ -163,7 +166,7 @@ async def test_nobody_is_bothered_for_a_machine_that_cannot_run_the_programs(alo
 
 
 async def test_the_doctor_says_that_there_is_no_mesh_and_not_that_kubo_is_ill(alone: Node) -> None:
-    findings = await alone.examination.run()
+    findings = await alone.health.examination.run()
     assert not [f for f in findings if f.area in ("kubo", "cluster")]
     (about,) = [f for f in findings if f.area == "mesh"]
     assert (about.held, about.found) == (None, "no mesh yet")
@@ -171,7 +174,7 @@ async def test_the_doctor_says_that_there_is_no_mesh_and_not_that_kubo_is_ill(al
 
 
 async def test_the_doctor_looks_at_kubo_where_there_is_a_mesh(node: Node) -> None:
-    findings = await node.examination.run()
+    findings = await node.health.examination.run()
     assert {"kubo", "cluster"} <= {f.area for f in findings}
     assert "mesh" not in {f.area for f in findings}
 
@@ -187,17 +190,17 @@ async def test_while_it_hands_over_it_takes_nothing_new_and_if_that_fails_it_doe
     await until(lambda: node.pins.uploads.count)
 
     async def drain(_: Emit, __: object) -> None:
-        assert node.store.me().leaving_since, "it says so before it looks"
+        assert node.mesh.store.me().leaving_since, "it says so before it looks"
         with pytest.raises(MeshError) as caught:
             node.pins.uploads.enter()
         refused.append(caught.value)
         raise MeshError(Code.LAST_COPY, "cannot leave", "diary.txt is nowhere else")
 
     monkeypatch.setattr(node.pins.departure, "drain", drain)
-    monkeypatch.setattr(type(node.turns), "ready", True)
+    monkeypatch.setattr(type(node.engine_room.services), "ready", True)
     with pytest.raises(MeshError, match="diary"):
         await node.leaving.leave(_nobody, force=False, network=False)
-    assert not node.store.me().leaving_since
+    assert not node.mesh.store.me().leaving_since
     assert [(e.code, e.detail) for e in refused] == [(Code.NOT_READY, "this node is leaving its mesh")]
     assert open_upload.cancelled(), "what was open could be nowhere else either"
     node.pins.uploads.enter()()
@@ -209,7 +212,7 @@ async def test_a_goodbye_that_cannot_be_written_down_leaves_a_node_that_takes_co
     async def resign(relying_on: object = ()) -> None:
         raise MeshError(Code.DISK_FLOOR, "cannot write mesh.json", "No space left on device")
 
-    monkeypatch.setattr(node.membership, "resign", resign)
+    monkeypatch.setattr(node.mesh.membership, "resign", resign)
     with pytest.raises(MeshError, match="No space left"):
         await node.leaving.leave(_nobody, force=True, network=False)
     node.pins.uploads.enter()()
@@ -217,7 +220,7 @@ async def test_a_goodbye_that_cannot_be_written_down_leaves_a_node_that_takes_co
 
 async def test_a_leave_that_is_cut_off_once_it_is_written_down_is_finished(node: Node) -> None:
     """Ctrl-C ends the request; the node is no member any more, and what it had must not stay."""
-    written, forget = asyncio.Event(), node.store.forget
+    written, forget = asyncio.Event(), node.mesh.store.forget
 
     async def slowly(*args: Any, **more: Any) -> bool:
         answer = await forget(*args, **more)
@@ -225,7 +228,7 @@ async def test_a_leave_that_is_cut_off_once_it_is_written_down_is_finished(node:
         await asyncio.Event().wait()
         return answer
 
-    node.store.forget = slowly  # type: ignore[method-assign]
+    node.mesh.store.forget = slowly  # type: ignore[method-assign]
     leaving = asyncio.create_task(node.leaving.leave(_nobody, force=True, network=False))
     await asyncio.wait_for(written.wait(), 20)
     leaving.cancel()
@@ -233,7 +236,7 @@ async def test_a_leave_that_is_cut_off_once_it_is_written_down_is_finished(node:
     node.leaving.replaced.set()
     await asyncio.wait([leaving])
     assert leaving.cancelled()
-    assert node.store.mesh is None
+    assert node.mesh.store.mesh is None
     await until(lambda: not node.leaving._under_way.locked())
 
 
@@ -245,7 +248,7 @@ async def test_who_types_leave_and_goes_away_once_the_mesh_was_told_has_left(nod
     await asyncio.wait_for(node.leaving.left.wait(), 20)
     node.leaving.replaced.set()
     await asyncio.wait_for(leaving, 20)
-    assert node.store.mesh is None
+    assert node.mesh.store.mesh is None
     assert not (node.config.state / "node.key").exists()
 
 
@@ -255,7 +258,7 @@ async def test_a_node_that_left_has_nothing_of_what_was_removed(node: Node) -> N
         await node.pins.journal.record([Removal(cid=cid, time=1.0, by="f1", name="diary.txt")])
     assert {p.name for p in node.config.state.glob("trash*")} == {"trash.db", "trash.db-wal"}
     (node.config.state / "trash.json").write_text("{}")
-    await asyncio.to_thread(node.leaving._remove_content)
+    await asyncio.to_thread(node.state_files.remove_those_of_the_mesh)
     assert list(node.config.state.glob("trash*")) == []
     await node.pins.stop()
     assert list(node.config.state.glob("trash*")) == [], "nor is it made anew"
@@ -294,8 +297,7 @@ async def test_what_was_reloaded_stays_in_force_for_the_node_after_a_leave(
             else:
                 end.stop.set()
             reserves.append(node.pins.storage.reserve)
-            for client in (node.peers, node.kubo, node.cluster):
-                await client.close()
+            await close(node)
 
         monkeypatch.setattr(lifecycle, "run", run)
         manager = ServiceManager(Notifier({"NOTIFY_SOCKET": "@nobody"}))

@@ -8,7 +8,7 @@ import pytest
 
 from meshd.cluster.config import Place
 from meshd.cluster.redial import AGAIN_S, UNHEARD_S, YIELD_S, Redial, decide, unheard
-from meshd.turns import _fingerprint
+from meshd.mesh.engine_settings import fingerprint
 
 B = ("idB", "/ip4/10.0.0.2/tcp/9096/p2p/idB")
 C = ("idC", "/ip4/10.0.0.3/tcp/9096/p2p/idC")
@@ -46,7 +46,7 @@ def watched(
 
 
 def test_another_address_of_a_member_is_no_reason_by_itself() -> None:
-    assert _fingerprint(with_other(peers=(B[1].replace("10.0.0.2", "10.0.0.9"),))) == _fingerprint(PLACE)
+    assert fingerprint(with_other(peers=(B[1].replace("10.0.0.2", "10.0.0.9"),))) == fingerprint(PLACE)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_another_address_of_a_member_is_no_reason_by_itself() -> None:
     [{"trusted": ("idB",)}, {"address": "10.0.0.9"}, {"redials": 1}, {"secret": "0" * 64}, {"name": "barn"}],
 )
 def test_all_else_is(fields: dict[str, object]) -> None:
-    assert _fingerprint(with_other(**fields)) != _fingerprint(PLACE)
+    assert fingerprint(with_other(**fields)) != fingerprint(PLACE)
 
 
 # -- who is not heard ----------------------------------------------------------------------------------------------

@@ -95,7 +95,7 @@ def test_a_manager_that_is_gone_ends_nothing(systemd: Manager) -> None:
 
 def test_started_by_hand_nothing_is_told() -> None:
     manager = ServiceManager(Notifier({"WATCHDOG_USEC": "1000000"}))
-    for call in (manager.ready, manager.turned, manager.stopping):
+    for call in (manager.ready, manager.passed, manager.stopping):
         call()
     with manager.reload():
         manager.needs(1.0)
@@ -124,13 +124,13 @@ def test_only_turns_feed_the_watchdog_and_only_as_often_as_it_needs(systemd: Man
     fed = []
     for second in range(21):
         now[0] = 100.0 + second
-        manager.turned()
+        manager.passed()
         fed += [] if systemd.silent() else [second]
     assert fed == [0, 5, 10, 15, 20]
 
 
 def test_no_watchdog_is_fed_where_there_is_none(systemd: Manager) -> None:
-    ServiceManager(Notifier(environment(systemd))).turned()
+    ServiceManager(Notifier(environment(systemd))).passed()
     assert systemd.silent()
 
 
@@ -263,8 +263,8 @@ def test_a_condition_has_its_code_its_id_and_all_that_the_catalogue_fills_in(
         "service-down", Severity.ERROR, "kubo does not run", "exit 1", "meshctl logs kubo", "kubo"
     )
     board = Board()
-    board._replace([held], 1.0)
-    board._replace([], 2.0)
+    board.update([held], 1.0)
+    board.update([], 2.0)
     raised, cleared = entries
     assert raised["MESHD_CONDITION"] == cleared["MESHD_CONDITION"] == "service-down"
     assert raised["MESSAGE"] == "kubo does not run: exit 1; try: meshctl logs kubo"

@@ -136,7 +136,7 @@ def test_a_disk_that_cannot_be_asked_is_told(tmp_path: Path) -> None:
 def test_a_disk_that_takes_no_writing_takes_nothing_and_is_not_full(tmp_path: Path) -> None:
     """Only want of room empties the trash early."""
     storage = Storage(tmp_path, reserve=0, offer=None)
-    storage.broken = lambda: "Read-only file system"
+    storage.unwritable = "Read-only file system"
     assert storage.closed() == "Read-only file system"
     assert storage.full() == ""
     assert not storage.accepts()

@@ -9,7 +9,8 @@ import asyncio
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import pytest_asyncio
 from meshd.config import Overlay as Config
 from meshd.model import OverlayState
 from meshd.overlay import follow, static
-from meshd.overlay.follow import Overlay
+from meshd.overlay.follow import MeshOnOverlay, Overlay
 from meshd.overlay.zerotier import ZeroTier
 from tests.waiting import until
 from tests.zerotier.fake import FakeService
@@ -31,6 +32,16 @@ POOL = "127.78.0"
 QUICK_S, QUIET_S, LOADING_S, AGAIN_S = 0.03, 0.5, 0.5, 1.5
 # A service is slow to know its networks after a start.
 TIMING = Timing(retry=0.1, refresh=0.2, load=0.2, online=0.1)
+
+
+class _Noted(Overlay):
+    """Notes the outcome of every look, and when."""
+
+    told: list[tuple[float, OverlayState]]
+
+    def publish(self, found: OverlayState) -> None:
+        super().publish(found)
+        self.told.append((time.monotonic(), found))
 
 
 class Bench:
@@ -47,8 +58,8 @@ class Bench:
         self.kernel: dict[str, list[str]] = {}
         self.environment: dict[str, str] = {}
         self.told: list[tuple[float, OverlayState]] = []
-        self.wanted = ""
-        self.members: dict[str, str] = {}
+        self.overlay: _Noted | None = None
+        self._mesh = MeshOnOverlay()
         self._running: asyncio.Task[None] | None = None
 
     def make_network(self, **more: Any) -> str:
@@ -80,16 +91,33 @@ class Bench:
         service = {"home": str(self.service.home), "networks": networks or [], **more}
         config = Config.model_validate({"kind": kind, "zerotier": service})
         self.client = ZeroTier(config.zerotier, self.environment.get)
-        overlay = Overlay(
-            config,
-            self.client,
-            lambda: self.wanted,
-            lambda node: self.members.get(node, ""),
-            lambda: bool(self.members),
-        )
-        note = self.told.append
-        self._running = asyncio.create_task(overlay.run(lambda s: note((time.monotonic(), s))))
-        return overlay
+        self.overlay = _Noted(config, self.client)
+        self.overlay.told = self.told
+        self._tell()
+        self._running = asyncio.create_task(self.overlay.run())
+        return self.overlay
+
+    @property
+    def wanted(self) -> str:
+        return self._mesh.network
+
+    @wanted.setter
+    def wanted(self, network: str) -> None:
+        self._mesh = replace(self._mesh, network=network)
+        self._tell()
+
+    @property
+    def members(self) -> Mapping[str, str]:
+        return self._mesh.names
+
+    @members.setter
+    def members(self, names: Mapping[str, str]) -> None:
+        self._mesh = replace(self._mesh, names=names, in_mesh=bool(names))
+        self._tell()
+
+    def _tell(self) -> None:
+        if self.overlay is not None:
+            self.overlay.mesh = self._mesh
 
     @property
     def now(self) -> OverlayState:

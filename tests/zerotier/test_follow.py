@@ -14,7 +14,7 @@ from meshd.config import Overlay as Config
 from meshd.config.zerotier import ZeroTier as ServiceConfig
 from meshd.model import Severity
 from meshd.overlay import follow
-from meshd.overlay.follow import Overlay
+from meshd.overlay.follow import MeshOnOverlay, Overlay
 from meshd.overlay.zerotier import ZeroTier
 from tests.waiting import until
 from tests.zerotier.bench import AGAIN_S, LOADING_S, POOL, QUICK_S, QUIET_S, Bench, bench
@@ -233,7 +233,7 @@ async def test_the_token_in_one_s_own_home_will_do(bench: Bench, tmp_path: Path)
 
 async def test_a_machine_without_zerotier_is_told_so(bench: Bench, tmp_path: Path) -> None:
     config = Config.model_validate({"kind": "zerotier", "zerotier": {"home": str(tmp_path / "not-here")}})
-    overlay = Overlay(config, ZeroTier(config.zerotier, lambda _: None), lambda: "")
+    overlay = Overlay(config, ZeroTier(config.zerotier, lambda _: None))
     found = await overlay.look()
     assert found.problem is not None
     assert found.problem.code == "zerotier-not-installed"
@@ -310,16 +310,15 @@ async def test_the_mesh_s_network_comes_before_one_that_is_being_chosen_and_that
 
 
 def test_with_kind_auto_zerotier_is_asked_only_where_it_was_chosen() -> None:
-    wanted = ""
-    overlay = Overlay(Config(), ZeroTier(ServiceConfig(), lambda _: None), lambda: wanted)
+    overlay = Overlay(Config(), ZeroTier(ServiceConfig(), lambda _: None))
     assert overlay.kind == "auto"
     with overlay.choosing("8056c2e21c000001"):
         assert overlay.kind == "zerotier"
     assert overlay.kind == "auto"
-    wanted = "8056c2e21c000001"
+    overlay.mesh = MeshOnOverlay(True, "8056c2e21c000001")
     assert overlay.kind == "zerotier"
     configured = Config.model_validate({"zerotier": {"networks": [{"id": "8056c2e21c000001"}]}})
-    assert Overlay(configured, ZeroTier(ServiceConfig(), lambda _: None), lambda: "").kind == "zerotier"
+    assert Overlay(configured, ZeroTier(ServiceConfig(), lambda _: None)).kind == "zerotier"
 
 
 async def test_how_nodes_are_reached_is_told_and_a_service_that_is_down_tells_nothing(bench: Bench) -> None:
@@ -327,7 +326,6 @@ async def test_how_nodes_are_reached_is_told_and_a_service_that_is_down_tells_no
     overlay = Overlay(
         Config.model_validate({"kind": "zerotier", "zerotier": {"home": str(bench.service.home)}}),
         bench.client,
-        lambda: "",
     )
     bench.planet.here("1111111111", "10.0.0.9/9993")
     bench.planet.moon = "1111111111"

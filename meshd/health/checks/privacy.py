@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from meshd.health.facts import Facts
+from meshd.conditions import Check, Facts
+from meshd.health.facts import AuditFacts
 from meshd.model import Condition, Severity
 
 
-def check(facts: Facts) -> Iterator[Condition]:
-    if facts.drift:
+def privacy(facts: Facts) -> Iterator[Condition]:
+    audit = facts.of(AuditFacts)
+    if audit.drift:
         yield Condition(
             "kubo-config-drift",
             Severity.ERROR,
             "kubo runs with settings that are not private",
-            "; ".join(facts.drift),
+            "; ".join(audit.drift),
             "sudo systemctl restart meshd: every start writes the private settings again",
         )
-    for stranger in facts.strangers:
+    for stranger in audit.strangers:
         yield Condition(
             "swarm-stranger",
             Severity.WARNING,
@@ -26,7 +28,7 @@ def check(facts: Facts) -> Iterator[Condition]:
             "meshctl peers; a forgotten node keeps the key it had until the mesh gets a new one",
             stranger.split(" ", 1)[0],
         )
-    for path in facts.open_files:
+    for path in audit.open_files:
         yield Condition(
             "secret-readable",
             Severity.ERROR,
@@ -35,3 +37,6 @@ def check(facts: Facts) -> Iterator[Condition]:
             f"chmod 600 {path}",
             path,
         )
+
+
+CHECKS = (Check("privacy", privacy),)

@@ -16,6 +16,7 @@ from meshd.mesh.secrets import Secrets
 from meshd.model import OverlayState
 from meshd.node import Node
 from tests.engines.machine import free_port, own_address, short_folder
+from tests.unit.built import close
 from tests.unit.members import joiner
 from tests.waiting import until
 
@@ -34,42 +35,41 @@ async def node() -> AsyncIterator[Node]:
         files.prepare_folders(settings.state, settings.paths.run, settings.private_sockets)
         made = Node(settings)
         Secrets.generate().save(settings.state)
-        await made.store.create("archive", joiner(made.identity, "attic", address))
-        made.turns.set_overlay(OverlayState(address))
+        await made.mesh.store.create("archive", joiner(made.mesh.identity, "attic", address))
+        made.overlay.publish(OverlayState(address))
         yield made
         await made.peer_server.stop()
-        for client in (made.peers, made.kubo, made.cluster):
-            await client.close()
+        await close(made)
 
 
 async def test_that_the_peer_api_has_no_port_is_told_until_it_has(node: Node) -> None:
-    address = node.turns.overlay.address
+    address = node.reconciler.overlay.address
     assert address is not None
     taken = socket.create_server((address, node.config.ports.peer))
-    turning = asyncio.create_task(node.turns.run(node.rounds))
+    turning = asyncio.create_task(node.reconciler.run(node.guard))
     try:
         with taken:
-            await until(lambda: node.turns.listen_error or node.peer_server.listening)
-            error = node.turns.listen_error
+            await until(lambda: node.health.readiness.listen_error or node.peer_server.listening)
+            error = node.health.readiness.listen_error
             assert error is not None
             assert error.code is Code.BUSY
         await until(lambda: node.peer_server.listening, 60)  # it tries again after some seconds
-        await until(lambda: node.turns.listen_error is None)
+        await until(lambda: node.health.readiness.listen_error is None)
     finally:
-        node.turns.stop()
+        node.reconciler.stop()
         await asyncio.wait_for(turning, 60)
     assert node.peer_server.listening is None
 
 
 async def test_a_node_that_was_forgotten_runs_nothing(node: Node) -> None:
-    assert set(node.turns.snapshot().wanted_settings) == {"kubo", "cluster"}
-    await node.store.forget(node.identity.fingerprint, by=node.identity.fingerprint)
-    snapshot = node.turns.snapshot()
+    assert set(node.reconciler.snapshot().wanted_settings) == {"kubo", "cluster"}
+    await node.mesh.store.forget(node.mesh.identity.fingerprint, by=node.mesh.identity.fingerprint)
+    snapshot = node.reconciler.snapshot()
     assert snapshot.forgotten
     assert snapshot.wanted_settings == {}
 
 
 async def test_a_disk_that_cannot_be_asked_counts_as_full(node: Node) -> None:
-    assert not node.turns.snapshot().disk_full
+    assert not node.reconciler.snapshot().disk_full
     shutil.rmtree(node.config.state / "kubo")
-    assert node.turns.snapshot().disk_full
+    assert node.reconciler.snapshot().disk_full

@@ -15,7 +15,7 @@ from meshd.model import Fault
 BACKOFF_FIRST_S = 1.0
 BACKOFF_MOST_S = 30.0
 WELL_AGAIN_S = 30.0  # so long it must go well until its fault is forgotten
-PATIENCE_S = 120.0  # a round that waits in vain (for an engine, say) is no fault before that
+PATIENCE_S = 120.0  # work that waits in vain (for an engine, say) is no fault before that
 _LONGEST_S = 60.0
 _LOG = structlog.get_logger(part="daemon")
 
@@ -27,6 +27,7 @@ class _Part:
     """One that has failed. Times are monotonic seconds. well_since: None while it fails."""
 
     failing_since: float
+    meanwhile: str = ""
     error: str = ""
     told_after_s: float = 0.0
     io_error: bool = False
@@ -34,7 +35,7 @@ class _Part:
     well_since: float | None = None
 
 
-class Rounds:
+class TaskGuard:
     """`faults` are the parts that fail, or have failed a short while ago."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -45,7 +46,7 @@ class Rounds:
         """Those that a person should know of."""
         now = self._clock()
         return tuple(
-            Fault(name, part.error, part.io_error)
+            Fault(name, part.error, part.io_error, part.meanwhile)
             for name, part in self._failed.items()
             if not self._over(part, now) and now - part.failing_since >= part.told_after_s
         )
@@ -55,10 +56,12 @@ class Rounds:
         part = self._failed.get(name)
         return self._clock() - part.failing_since if part and part.well_since is None else 0.0
 
-    async def attempt(self, name: str, work: Work, *, patience_s: float = PATIENCE_S) -> bool:
+    async def attempt(
+        self, name: str, work: Work, *, patience_s: float = PATIENCE_S, meanwhile: str = ""
+    ) -> bool:
         """Do it once; whether it went well. Nothing but being cancelled gets out of here.
 
-        patience_s: for so long a MeshError, which says itself what it waits for, is no fault.
+        patience_s: for so long a MeshError, which says itself what it waits for, is no fault. meanwhile: see `Fault`.
         """
         try:
             await work()
@@ -66,15 +69,17 @@ class Rounds:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            self._note(name, exc, 0.0)  # it was not we who were cancelled, but something that it waited for
+            self._note(
+                name, exc, 0.0, meanwhile
+            )  # it was not we who were cancelled, but something that it waited for
         except Exception as exc:  # noqa: BLE001 - the one guard: a mistake, or a dead disk, must not end the node
-            self._note(name, exc, patience_s if isinstance(exc, MeshError) else 0.0)
+            self._note(name, exc, patience_s if isinstance(exc, MeshError) else 0.0, meanwhile)
         else:
             self._well(name)
             return True
         return False
 
-    async def keep(self, name: str, loop: Work) -> None:
+    async def keep_running(self, name: str, loop: Work, *, meanwhile: str = "") -> None:
         """Run a loop that never ends by itself, and start it again after a back-off where it does."""
 
         async def run() -> None:
@@ -86,17 +91,19 @@ class Rounds:
 
         while True:
             began = self._clock()
-            await self.attempt(name, run, patience_s=0.0)
+            await self.attempt(name, run, patience_s=0.0, meanwhile=meanwhile)
             part = self._failed[name]
             if self._clock() - began > WELL_AGAIN_S:
                 part.failures = 1
             await asyncio.sleep(min(BACKOFF_FIRST_S * 2.0 ** min(part.failures - 1, 16), BACKOFF_MOST_S))
 
-    async def every(self, name: str, seconds: float, work: Work, *, share: float = 1.0) -> None:
+    async def every(
+        self, name: str, seconds: float, work: Work, *, share: float = 1.0, meanwhile: str = ""
+    ) -> None:
         """Do `work` again and again, `seconds` apart, and longer where it would take more than `share` of the time."""
         while True:
             began = time.monotonic()
-            went_well = await self.attempt(name, work)
+            went_well = await self.attempt(name, work, meanwhile=meanwhile)
             # One that failed says nothing about how long one takes: it may have waited for an engine that hangs.
             took = time.monotonic() - began if went_well else 0.0
             await asyncio.sleep(max(seconds, min(took / share, _LONGEST_S)))
@@ -109,16 +116,16 @@ class Rounds:
         if part is not None and part.well_since is None:
             part.well_since = self._clock()
 
-    def _note(self, name: str, exc: BaseException, told_after_s: float) -> None:
+    def _note(self, name: str, exc: BaseException, told_after_s: float, meanwhile: str) -> None:
         now, error, part = self._clock(), one_line(exc), self._failed.get(name)
         if part is None or self._over(part, now):
-            part = _Part(now)
+            part = _Part(now, meanwhile)
         if part.well_since is not None:
             part.failing_since, part.well_since = now, None
         if error != part.error:  # the same fault is told once
             part.error, part.told_after_s, part.io_error = error, told_after_s, is_io_error(exc)
             if isinstance(exc, MeshError):
-                _LOG.warning("cannot finish a round", failed=name, error=error)
+                _LOG.warning("cannot finish periodic work", failed=name, error=error)
             else:
                 _LOG.error("a part failed", failed=name, error=error, exc_info=exc)
         part.failures += 1

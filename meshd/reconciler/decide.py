@@ -7,7 +7,7 @@ Every rule about order and privacy is here:
 - what could not write to a full disk is started anew once there is room: the cluster's leveldb never writes again after
   one failed write, and says nothing of it (measured);
 - the cluster starts after kubo is ready and is stopped before it;
-- what runs with other settings than wanted is stopped, and started again by the next turn.
+- what runs with other settings than wanted is stopped, and started again by the next pass.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Decision:
 
 
 def decide(snapshot: Snapshot) -> Decision:
-    """One turn. An action whose key is under way is not decided again, but for one that must stop what is starting."""
+    """One pass. An action whose key is under way is not decided again, but for one that must stop what is starting."""
     blocked = why_not_run(snapshot)
     actions: list[Action] = []
     for name in ORDER:

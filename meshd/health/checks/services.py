@@ -1,17 +1,25 @@
-"""kubo and the cluster: do they run and answer? The overlay's fault is not told again here."""
+"""kubo and the cluster: do they run, answer and last? The overlay's fault is not told again here."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from meshd.health.facts import Facts
+from meshd.conditions import Check, Facts
+from meshd.health.history import History
+from meshd.mesh.facts import MeshFacts
 from meshd.model import Condition, Phase, ServiceState, Severity
+from meshd.overlay.facts import OverlayFacts
+from meshd.supervise.facts import ServiceFacts
+
+_OFTEN = 3
 
 
-def check(facts: Facts) -> Iterator[Condition]:
-    if not facts.in_mesh or facts.overlay.address is None or facts.forgotten_by:
+def services_run(facts: Facts) -> Iterator[Condition]:
+    """Whether they run, answer, and keep to their sockets."""
+    mesh, overlay, services = facts.of(MeshFacts), facts.of(OverlayFacts), facts.of(ServiceFacts).services
+    if not mesh.in_mesh or overlay.state.address is None:
         return
-    for service in facts.services.values():
+    for service in services.values():
         if leak := _leak(service):
             yield Condition(
                 "service-leak",
@@ -20,6 +28,7 @@ def check(facts: Facts) -> Iterator[Condition]:
                 leak,
                 f"meshctl logs {service.name}; it is tried again by itself",
                 service.name,
+                depends_on=("forgotten",),
             )
         elif service.phase is Phase.READY and service.missed:
             yield Condition(
@@ -29,6 +38,7 @@ def check(facts: Facts) -> Iterator[Condition]:
                 "it is killed and started again if it goes on so",
                 f"meshctl logs {service.name}",
                 service.name,
+                depends_on=("forgotten",),
             )
         elif service.phase is Phase.READY and service.starved:
             yield Condition(
@@ -38,6 +48,7 @@ def check(facts: Facts) -> Iterator[Condition]:
                 f"the disk was full; it said: {service.starved}",
                 "make room (df -h; meshctl trash shows what waits to go); it is then started anew by itself",
                 service.name,
+                depends_on=("forgotten",),
             )
         elif service.phase is Phase.BACKOFF or (service.phase is Phase.STARTING and service.last_exit):
             cause, hint = _how_it_ended(service), _what_helps(service)
@@ -48,6 +59,7 @@ def check(facts: Facts) -> Iterator[Condition]:
                 cause,
                 hint,
                 service.name,
+                depends_on=("forgotten",),
             )
 
 
@@ -74,3 +86,30 @@ def _what_helps(service: ServiceState) -> str:
     if _killed(service):
         return f"free -h; sudo dmesg | grep -i 'out of memory'; {service.name} is tried again by itself"
     return f"{service.advice or f'meshctl logs {service.name}'}; it is tried again by itself"
+
+
+class Unstable:
+    """A service that runs, dies, and runs again: each look alone may find it well, so it remembers the ones before."""
+
+    def __init__(self) -> None:
+        self._history = History()
+
+    def look(self, facts: Facts) -> Iterator[Condition]:
+        services, in_mesh = facts.of(ServiceFacts).services, facts.of(MeshFacts).in_mesh
+        for name, count in self._history.deaths(facts.now, services).items():
+            if count >= _OFTEN and in_mesh:
+                how = services[name].last_exit.partition("; its last lines")[0]
+                yield Condition(
+                    "service-unstable",
+                    Severity.WARNING,
+                    f"{name} keeps dying",
+                    f"{count} times in ten minutes; the last time: {how}",
+                    f"free -h; df -h; sudo dmesg | tail; meshctl logs {name}",
+                    name,
+                    depends_on=("forgotten",),
+                )
+
+
+def checks() -> tuple[Check, ...]:
+    """Made for one board, as one of them remembers what it saw."""
+    return (Check("services", services_run), Check("unstable", Unstable().look))

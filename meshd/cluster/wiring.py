@@ -1,0 +1,50 @@
+"""Builds kubo and the cluster, as programs and as who is called, with the rooms below."""
+
+from __future__ import annotations
+
+from meshd import files
+from meshd.cluster.engines import Engines
+from meshd.cluster.redial import Redialer
+from meshd.cluster.rest import Cluster
+from meshd.cluster.service import ClusterProgram
+from meshd.cluster.state_files import STATE_FILES
+from meshd.component import Component, Phase, Stop
+from meshd.conditions import FactSource
+from meshd.config import Config
+from meshd.kubo.rpc import Kubo
+from meshd.kubo.service import KuboProgram
+from meshd.supervise.facts import ServiceFacts
+from meshd.supervise.groups import Groups
+from meshd.supervise.services import Services
+
+
+class EngineRoom:
+    """The two programs, what supervises them, and their clients. It touches no file before `make_folders`."""
+
+    def __init__(self, config: Config, groups: Groups | None) -> None:
+        """groups: the control groups for them, where there can be any."""
+        state, private, where = config.state, config.private_sockets, config.paths.engines
+        self.kubo = Kubo(private / "kubo.sock")
+        self.cluster = Cluster(private / "cluster.sock")
+        kubo_program = KuboProgram(state / "kubo", self.kubo, where, state)
+        cluster_program = ClusterProgram(state / "cluster", self.cluster, where, state)
+        self.engines = Engines(kubo_program, cluster_program)
+        self.services = Services((kubo_program, cluster_program), groups)
+        self.redialer = Redialer(cluster_program)
+
+    def make_folders(self) -> None:
+        """Those in which the programs keep what they have. Blocks. Raises OSError."""
+        for folder in (self.engines.kubo.repo, self.engines.cluster.folder):
+            files.private_directory(folder)
+
+    def component(self) -> Component:
+        """What it says of itself. The reconciler starts and stops the programs."""
+        return Component(
+            name="engines",
+            stops=(
+                Stop("the client of kubo", Phase.CLIENTS, self.kubo.close),
+                Stop("the client of the cluster", Phase.CLIENTS, self.cluster.close),
+            ),
+            facts=(FactSource(ServiceFacts, {"services": lambda: self.services.states}),),
+            state_files=STATE_FILES,
+        )

@@ -1,0 +1,80 @@
+"""Builds the control API; what the daemon needs of it is a field here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from meshd.cluster.wiring import EngineRoom
+from meshd.component import Component, Phase, Stop
+from meshd.config import Config
+from meshd.control.access import Gatekeeper
+from meshd.control.doctor import DoctorApi
+from meshd.control.mesh import MeshApi
+from meshd.control.pins import PinsApi
+from meshd.control.requests import RequestsApi
+from meshd.control.routes import table
+from meshd.control.server import ControlServer
+from meshd.control.status import StatusApi
+from meshd.health.wiring import Health
+from meshd.joining import Joining
+from meshd.leaving import Leaving
+from meshd.mesh.approval import Approval
+from meshd.mesh.wiring import Mesh
+from meshd.overlay.follow import Overlay
+from meshd.pins.parts import Pins
+from meshd.reconciler.loop import Reconciler
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlDeps:
+    """What the handlers ask, all of it in rooms below."""
+
+    config: Config
+    overlay: Overlay
+    engine_room: EngineRoom
+    mesh: Mesh
+    pins: Pins
+    health: Health
+    approval: Approval
+    reconciler: Reconciler
+    joining: Joining
+    leaving: Leaving
+
+
+class Control:
+    """The handlers, their table, and the server on the Unix socket."""
+
+    def __init__(self, deps: ControlDeps) -> None:
+        mesh, pins, health, services = deps.mesh, deps.pins, deps.health, deps.engine_room.services
+        engines = deps.engine_room.engines
+        self.status = StatusApi(
+            deps.config,
+            mesh.store,
+            mesh.secret_store,
+            mesh.membership,
+            deps.reconciler,
+            health.board,
+            health.notices,
+            pins,
+            deps.engine_room.kubo,
+            mesh.watch.states,
+            lambda: engines.versions,
+            deps.overlay,
+        )
+        routes = table(
+            self.status,
+            MeshApi(deps.joining, mesh.store, self.status, deps.leaving, mesh.admin, mesh.seeds),
+            RequestsApi(lambda: deps.approval, mesh.admin),
+            PinsApi(pins.catalogue, pins.adder, pins.content, pins.remover),
+            DoctorApi(health.examination),
+        )
+        keeper = Gatekeeper(deps.config.control, services.pids, services.in_a_group)
+        self.server = ControlServer(deps.config.control_socket, routes, keeper)
+
+    def component(self) -> Component:
+        """What it says of itself."""
+        return Component(
+            name="control",
+            start=(self.server.start,),
+            stops=(Stop("the control socket", Phase.REQUESTS, self.server.stop),),
+        )

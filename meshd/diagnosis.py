@@ -1,0 +1,101 @@
+"""What is wrong with this node: asks every component for its facts, makes every check, and puts on the board what they find.
+
+Each by itself: a fact that cannot be had, or a check that raises, must not hide the others.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import structlog
+
+from meshd.component import Component
+from meshd.conditions import Check, Facts, FactSource
+from meshd.errors import one_line
+from meshd.health.board import Board
+from meshd.health.checks.failing import condition
+from meshd.model import Condition, Fault
+from meshd.periodic import TaskGuard, is_io_error
+
+_LOG = structlog.get_logger(part="health")
+
+
+class Gathering:
+    """`facts` asks every source. One that raises: the fact stays as it was last seen, and it is a fault."""
+
+    def __init__(self, sources: Iterable[FactSource[Any]]) -> None:
+        self._sources = tuple(sources)
+        self._known: dict[tuple[type, str], Any] = {}
+        self._said: dict[str, str] = {}
+
+    def facts(self, now: float, faults: tuple[Fault, ...] = ()) -> Facts:
+        """faults: of other parts. now: wall clock, seconds."""
+        own = [
+            fault
+            for source in self._sources
+            for name, ask in source.fields.items()
+            if (fault := self._ask(source.kind, name, ask)) is not None
+        ]
+        known = [
+            source.kind(
+                **{n: self._known[source.kind, n] for n in source.fields if (source.kind, n) in self._known}
+            )
+            for source in self._sources
+        ]
+        return Facts(now, known, (*faults, *own))
+
+    def _ask(self, kind: type, name: str, ask: Callable[[], Any]) -> Fault | None:
+        try:
+            self._known[kind, name] = ask()
+        except Exception as exc:  # noqa: BLE001 - whatever it is, the others are told
+            error = one_line(exc)
+            if self._said.get(name) != error:  # the same fault is told once
+                self._said[name] = error
+                _LOG.error("cannot look", fact=name, error=error, exc_info=exc)
+            return Fault(f"look at {name}", error, is_io_error(exc))
+        self._said.pop(name, None)
+        return None
+
+
+class Checks:
+    """Makes the checks. What one found before stands while it raises: nobody knows that it is over."""
+
+    def __init__(self, checks: Iterable[Check]) -> None:
+        self._checks = tuple(checks)
+        self._found: dict[str, list[Condition]] = {}  # by each check, the last time it could be made
+        self._said: dict[str, str] = {}  # the fault of each check that fails
+
+    def conditions(self, facts: Facts) -> list[Condition]:
+        """All that they find, and that one of them fails."""
+        faults = [fault for check in self._checks if (fault := self._make(check, facts)) is not None]
+        return [c for found in self._found.values() for c in found] + [condition(fault) for fault in faults]
+
+    def _make(self, check: Check, facts: Facts) -> Fault | None:
+        name = check.name
+        try:
+            self._found[name] = list(check.look(facts))
+        except Exception as exc:  # noqa: BLE001 - a mistake in one of them; the others must be told
+            fault = Fault(f"check {name}", one_line(exc))
+            if self._said.get(name) != fault.error:  # the same fault is told once
+                self._said[name] = fault.error
+                _LOG.error("a check failed", check=name, error=fault.error, exc_info=exc)
+            return fault
+        self._said.pop(name, None)
+        return None
+
+
+class Diagnosis:
+    """`update` again and again."""
+
+    def __init__(self, components: Sequence[Component], board: Board, guard: TaskGuard) -> None:
+        """guard: says which parts of meshd fail."""
+        self._gathering = Gathering(source for component in components for source in component.facts)
+        self._checks = Checks(check for component in components for check in component.checks)
+        self._board = board
+        self._guard = guard
+
+    async def update(self) -> None:
+        facts = self._gathering.facts(time.time(), self._guard.faults())
+        self._board.update(self._checks.conditions(facts), facts.now)

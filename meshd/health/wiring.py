@@ -1,0 +1,99 @@
+"""Builds the parts of this room and joins them; what the daemon needs of them is a field here."""
+
+from __future__ import annotations
+
+from meshd.cluster.wiring import EngineRoom
+from meshd.component import Component, Loop
+from meshd.conditions import FactSource
+from meshd.config import Config
+from meshd.health.audit import Audit
+from meshd.health.board import Board
+from meshd.health.checks import all_checks
+from meshd.health.examine import Examination
+from meshd.health.facts import AuditFacts
+from meshd.health.notices import Notices
+from meshd.health.programs import Programs
+from meshd.health.readiness import Readiness
+from meshd.health.telling import Teller
+from meshd.mesh.wiring import Mesh
+from meshd.overlay.follow import Overlay
+from meshd.periodic import TaskGuard
+from meshd.pins.parts import Pins
+from meshd.state_files import StateFile, StateFiles
+
+STATE_FILES = (StateFile("notices.json"),)
+
+
+class Health:
+    """The whole room. `board` is empty until somebody puts on it what the checks find: see meshd.diagnosis."""
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        overlay: Overlay,
+        engine_room: EngineRoom,
+        mesh: Mesh,
+        pins: Pins,
+        state_files: StateFiles,
+        guard: TaskGuard,
+    ) -> None:
+        services, store = engine_room.services, mesh.store
+        self._node_name = config.node.name
+        self._store = store
+        self.readiness = Readiness(store, overlay, services, engine_room.engines.kubo)
+        self.programs = Programs(engine_room.engines, store)
+        self.board = Board()
+        self.teller = Teller(config.notify.command, self._who)
+        self.board.listeners.append(self.teller.heard)
+        self.notices = Notices(config.state / "notices.json", store)
+        self.audit = Audit(
+            services=services,
+            settings=mesh.settings,
+            overlay=overlay,
+            kubo=engine_room.kubo,
+            storage=pins.storage,
+            state_files=state_files,
+            guard=guard,
+        )
+        self.examination = Examination(
+            services=services,
+            settings=mesh.settings,
+            overlay=overlay,
+            kubo=engine_room.kubo,
+            store=store,
+            state_files=state_files,
+            board=self.board,
+        )
+
+    def component(self) -> Component:
+        """What it says of itself."""
+        audit = self.audit
+        facts = {
+            "drift": lambda: audit.drift,
+            "strangers": lambda: audit.strangers,
+            "open_files": lambda: audit.open_files,
+            "unusable": lambda: self.programs.unusable,
+            "joined": self.notices.unread,
+        }
+        return Component(
+            name="health",
+            loops=(
+                Loop("audit", audit.run, "leaks, strangers and open secrets are not looked for"),
+                Loop("notify", self.teller.run, "the command of [notify] is not run"),
+                Loop(
+                    "programs", self.programs.run, "whether kubo and ipfs-cluster can be run is not looked at"
+                ),
+            ),
+            facts=(FactSource(AuditFacts, facts),),
+            checks=all_checks(),
+            state_files=STATE_FILES,
+        )
+
+    def _who(self) -> dict[str, str]:
+        """Of which node and mesh the command of [notify] is told."""
+        mesh = self._store.mesh
+        return {
+            "node": self._store.me().name if mesh else self._node_name,
+            "mesh": mesh.name if mesh else "",
+        }

@@ -1,0 +1,91 @@
+"""Becoming a member, until it is one that serves: joins the mesh, then waits for kubo, the cluster and the catalogue."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from meshd import wire
+from meshd.errors import Code, MeshError
+from meshd.health.readiness import Readiness
+from meshd.mesh.membership import Membership
+from meshd.mesh.store import MeshStore
+from meshd.pins.catalogue import Catalogue
+
+READY_TIMEOUT = 120.0
+CATALOGUE_TIMEOUT = 20.0  # then it is read in the background
+
+Emit = Callable[[wire.Wire], Awaitable[None]]
+
+
+class Joining:
+    """init and join, as a person sees them. One at a time: raises MeshError BUSY while another one is under way."""
+
+    def __init__(
+        self, membership: Membership, store: MeshStore, readiness: Readiness, catalogue: Catalogue
+    ) -> None:
+        self._membership = membership
+        self._store = store
+        self._readiness = readiness
+        self._catalogue = catalogue
+
+    async def init(self, name: str, network: str, emit: Emit) -> None:
+        """Found a mesh. In a mesh of that name already: says so. Raises what `Membership.init` raises, and NOT_READY."""
+        async with self._membership.alone():
+            await self._serve(await self._membership.init(name, network, emit), emit)
+
+    async def join(self, invite_text: str, node_name: str | None, emit: Emit) -> None:
+        """Join by invite. In that mesh already: says so. Raises what `Membership.join` raises, and NOT_READY."""
+        async with self._membership.alone():
+            await self._serve(await self._membership.join(invite_text, node_name, emit), emit)
+
+    async def join_network(
+        self, network: str, node_name: str | None, emit: Emit, *, confirm: bool = True
+    ) -> None:
+        """Join the mesh on a ZeroTier network. In it already: says so. confirm, errors: see `Membership.join_network`."""
+        async with self._membership.alone():
+            entries = await self._membership.join_network(network, node_name, emit, confirm=confirm)
+            await self._serve(entries, emit)
+
+    def confirm(self, answer: wire.ConfirmAdmission) -> None:
+        """See `Membership.confirm`."""
+        self._membership.confirm(answer)
+
+    async def _serve(self, entries: int | None, emit: Emit) -> None:
+        """Wait until this node serves. It is a member whether it gets that far now or later. entries: how many the mesh
+        keeps, as who admitted it says; None where nothing was done, and so nothing is waited for."""
+        if entries is not None:
+            await self._until_ready(emit)
+            await self._until_read(entries, emit)
+        mesh = self._membership.mesh()
+        assert mesh is not None  # noqa: S101 - it was made or found
+        await emit(wire.MeshResult(mesh=mesh, node=self._store.me().name, created=entries is not None))
+
+    async def _until_ready(self, emit: Emit) -> None:
+        deadline = asyncio.get_running_loop().time() + READY_TIMEOUT
+        said = ""
+        while why := self._readiness.why_not():
+            if why != said:
+                said = why
+                await emit(wire.StepEvent(message=why))
+            if asyncio.get_running_loop().time() > deadline:
+                raise MeshError(
+                    Code.NOT_READY,
+                    "cannot serve yet, though this node is a member now",
+                    why,
+                    "meshctl status; it goes on trying",
+                )
+            await asyncio.sleep(0.05)
+
+    async def _until_read(self, entries: int, emit: Emit) -> None:
+        """Until what the mesh keeps is known here too: the others tell it every five seconds."""
+        deadline = asyncio.get_running_loop().time() + CATALOGUE_TIMEOUT
+        said = False
+        while await self._catalogue.count() < entries:
+            if not said:
+                said = True
+                what = "1 entry" if entries == 1 else f"{entries} entries"
+                await emit(wire.StepEvent(message=f"reading the catalogue: {what}"))
+            if asyncio.get_running_loop().time() > deadline:
+                return
+            await asyncio.sleep(0.2)

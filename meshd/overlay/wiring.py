@@ -1,0 +1,27 @@
+"""This room as a part of the daemon."""
+
+from __future__ import annotations
+
+import time
+
+from meshd.component import Component, Loop, Phase, Stop
+from meshd.conditions import FactSource
+from meshd.overlay.facts import OverlayFacts
+from meshd.overlay.follow import Overlay
+
+_SETTLED_S = 15.0  # after a start, or a new address, nobody is called away who was not asked yet
+
+
+def component(overlay: Overlay) -> Component:
+    """What it says of itself."""
+    facts = {
+        "state": lambda: overlay.state,
+        "settled": lambda: time.monotonic() - overlay.address_since > _SETTLED_S,
+    }
+    return Component(
+        name="overlay",
+        start=(overlay.look,),
+        loops=(Loop("overlay", overlay.run, "a change of the private network is not noticed"),),
+        stops=(Stop("the client of ZeroTier", Phase.CLIENTS, overlay.zerotier.close),),
+        facts=(FactSource(OverlayFacts, facts),),
+    )

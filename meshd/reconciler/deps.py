@@ -1,0 +1,28 @@
+"""What the reconciler looks at and acts on: all of it in rooms below."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from meshd.cluster.wiring import EngineRoom
+from meshd.config import Config
+from meshd.health.readiness import Readiness
+from meshd.mesh.wiring import Mesh
+from meshd.overlay.follow import Overlay
+from meshd.peer.server import PeerServer
+from meshd.pins.parts import Pins
+from meshd.service_manager import ServiceManager
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReconcilerDeps:
+    """manager: told after each pass."""
+
+    config: Config
+    overlay: Overlay
+    engine_room: EngineRoom
+    mesh: Mesh
+    pins: Pins
+    readiness: Readiness
+    peer_server: PeerServer
+    manager: ServiceManager

@@ -1,0 +1,205 @@
+"""The heart: snapshot -> decide -> act, again and again. What is decided stands in decide.py."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+
+import structlog
+
+from meshd.errors import START_AGAIN, Code, MeshError
+from meshd.model import OverlayState, Phase, Snapshot
+from meshd.periodic import TaskGuard
+from meshd.reconciler.actions import Actions
+from meshd.reconciler.decide import ORDER, Action, decide
+from meshd.reconciler.deps import ReconcilerDeps
+from meshd.supervise.services import Services
+
+GIVE_UP_S = 30.0  # as the unit's WatchdogSec=, which there is not without systemd
+_AGAIN_S = 1.0  # after a pass that failed
+_MIGRATION_STEP_S = 120.0  # asked of systemd again at each pass, while a repository is brought up to date
+_LOG = structlog.get_logger(part="reconciler")
+
+
+class Reconciler:
+    """Takes the facts together, and performs what decide() says, one task an action."""
+
+    def __init__(self, deps: ReconcilerDeps) -> None:
+        self._deps = deps
+        self._actions = Actions(deps)
+        self._stopping = False
+        self._over = False
+        self._look_again_s = 0.0
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._since: dict[str, float] = {}
+        self._changed = asyncio.Event()
+        deps.mesh.store.subscribe(self.wake)
+        deps.overlay.subscribe(self.wake)
+        deps.engine_room.services.subscribe(self.wake)
+
+    # -- facts -----------------------------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """A fact has changed: make a pass soon."""
+        self._changed.set()
+
+    @property
+    def overlay(self) -> OverlayState:
+        return self._deps.overlay.state
+
+    @property
+    def services(self) -> Services:
+        return self._deps.engine_room.services
+
+    @property
+    def ready(self) -> bool:
+        """This node serves: both services answer."""
+        return self._deps.engine_room.services.ready
+
+    def why_not_ready(self) -> str:
+        """What is still missing until it does; "" when it does."""
+        return self._deps.readiness.why_not()
+
+    def snapshot(self) -> Snapshot:
+        """All that decide() may know, at this moment."""
+        deps, actions = self._deps, self._actions
+        address, listening = self.overlay.address, deps.peer_server.listening
+        runs = deps.mesh.store.mesh is not None and address is not None and not deps.mesh.store.forgotten
+        actions.kubo_runs_as(deps.engine_room.services["kubo"].state.pid)
+        return Snapshot(
+            now=time.monotonic(),
+            overlay=self.overlay,
+            in_mesh=deps.mesh.store.mesh is not None,
+            forgotten=deps.mesh.store.forgotten,
+            stopping=self._stopping,
+            services=deps.engine_room.services.states,
+            wanted_settings=deps.mesh.settings.fingerprints(address) if runs and address is not None else {},
+            disk_full=self._no_room(),
+            links=deps.mesh.settings.links(),
+            linked=actions.linked,
+            listening=listening[0] if listening else None,
+            listen_retry_at=actions.listen_retry_at,
+            recovered_for=actions.recovered_for,
+            under_way=dict(self._since),
+        )
+
+    def _no_room(self) -> bool:
+        try:
+            return bool(self._deps.pins.storage.full())
+        except MeshError:
+            return True  # it cannot even be asked
+
+    # -- passes ----------------------------------------------------------------------------------------------------
+
+    async def run(self, guard: TaskGuard) -> None:
+        """Until `stop` has stopped everything.
+
+        A pass that raises is made again. Where none succeeds for GIVE_UP_S (at once while it stops), nobody decides any
+        more: a leak would not be stopped, an address not followed. So it is no fault to live with: raises MeshError INTERNAL.
+        """
+        while True:
+            self._changed.clear()
+            meanwhile = "kubo and the cluster are not started, stopped or followed"
+            if not await guard.attempt("reconciler", self._pass, patience_s=0.0, meanwhile=meanwhile):
+                self._look_again_s = _AGAIN_S
+                if self._stopping or guard.failing_s("reconciler") > GIVE_UP_S:
+                    raise self._gives_up(guard)
+            elif self._over:
+                return
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._look_again_s):
+                    await self._changed.wait()
+
+    async def _pass(self) -> None:
+        """Raises TimeoutError where what must give way to an action does not."""
+        async with asyncio.timeout(GIVE_UP_S):
+            await self._decide_and_begin()
+
+    async def _decide_and_begin(self) -> None:
+        snapshot = self.snapshot()
+        self._over = snapshot.stopping and self._all_stopped(snapshot)
+        if self._over:
+            return
+        decision = decide(snapshot)
+        self._look_again_s = decision.look_again_s
+        for action in decision.actions:
+            await self._begin(action)
+        self.publish()
+
+    def publish(self) -> None:
+        """Say to the service manager how it stands."""
+        readiness, manager = self._deps.readiness, self._deps.manager
+        why_not = readiness.why_not()
+        manager.passed()
+        if readiness.migration:
+            manager.needs(_MIGRATION_STEP_S)
+        manager.status(why_not or "ready")
+
+    def _gives_up(self, guard: TaskGuard) -> MeshError:
+        why = next((f.error for f in guard.faults() if f.part == "reconciler"), "")
+        return MeshError(
+            Code.INTERNAL,
+            "cannot go on",
+            f"whether kubo and the cluster may run could not be decided any more: {why}",
+            START_AGAIN,
+        )
+
+    # -- the cluster, which reads at its start only where the others are ---------------------------------------------
+
+    async def redial(self) -> None:
+        """Have the cluster started anew where it does not hear members that are there."""
+        deps = self._deps
+        ids = {m.fingerprint: m.cluster_id for m in deps.mesh.store.peers()}
+        there = {ids.get(p.fingerprint) for p in deps.mesh.watch.states() if p.reachable and p.ready}
+        peers = {i: where for i, where in deps.mesh.settings.cluster_peers().items() if i in there}
+        own = deps.mesh.store.me().cluster_id
+        if await deps.engine_room.redialer.look(own, peers, moved=bool(deps.mesh.membership.moved_from)):
+            self.wake()
+
+    # -- the end ---------------------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Have `run` stop the services in their order and return."""
+        self._stopping = True
+        for key in ("peering", "recover"):  # they ask what is being stopped, and may wait long for its answer
+            if key in self._tasks:
+                self._tasks[key].cancel()
+        self.wake()
+
+    def abandon(self) -> None:
+        """Begin nothing more, and end what is under way: what runs is about to be killed."""
+        for task in self._tasks.values():
+            task.cancel()
+
+    async def stop_by_hand(self) -> None:
+        """Stop the services in their order where no pass can be made any more."""
+        self.abandon()
+        for name in reversed(ORDER):
+            await self._deps.engine_room.services[name].stop("meshd is stopping")
+
+    def _all_stopped(self, snapshot: Snapshot) -> bool:
+        still = [s for s in snapshot.services.values() if s.phase is not Phase.STOPPED]
+        return not still and snapshot.listening is None and not self._tasks
+
+    # -- actions ---------------------------------------------------------------------------------------------------
+
+    async def _begin(self, action: Action) -> None:
+        """Perform it in a task of its own. A start that must give way is ended first."""
+        running = self._tasks.get(action.key)
+        if running is not None:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+        self._since[action.key] = time.monotonic()
+        task = asyncio.create_task(
+            self._actions.perform(action), name=f"{type(action).__name__.lower()}-{action.key}"
+        )
+        self._tasks[action.key] = task
+
+        def done(_: asyncio.Task[None]) -> None:
+            if self._tasks.get(action.key) is task:
+                del self._tasks[action.key]
+                del self._since[action.key]
+            self.wake()
+
+        task.add_done_callback(done)

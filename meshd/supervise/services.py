@@ -1,0 +1,68 @@
+"""The programs under supervision, as one: whether all of them serve, which processes they are, and when one changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from meshd.model import Phase, ServiceState
+from meshd.supervise.groups import Groups
+from meshd.supervise.service import Program, Service
+
+
+class Services(Mapping[str, Service]):
+    """Name -> service, in the order in which they are started."""
+
+    def __init__(self, programs: Iterable[Program], groups: Groups | None = None) -> None:
+        """groups: the control groups for their processes, where there can be any."""
+        self._groups = groups
+        self._subscribers: list[Callable[[], None]] = []
+        self._services = {
+            program.name: Service(
+                program, self._changed, groups.of(program.name) if groups is not None else None
+            )
+            for program in programs
+        }
+
+    def __getitem__(self, name: str) -> Service:
+        return self._services[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._services)
+
+    def __len__(self) -> int:
+        return len(self._services)
+
+    @property
+    def states(self) -> dict[str, ServiceState]:
+        """Name -> what it does now."""
+        return {name: service.state for name, service in self._services.items()}
+
+    @property
+    def ready(self) -> bool:
+        """All of them run and answer."""
+        return all(s.phase is Phase.READY and s.healthy for s in self.states.values())
+
+    def is_ready(self) -> bool:
+        """The same, for who asks again and again."""
+        return self.ready
+
+    def pids(self) -> list[int]:
+        """Of the programs' own processes, those that run."""
+        return [s.pid for s in self.states.values() if s.pid is not None]
+
+    def in_a_group(self, membership: str) -> bool:
+        """Whether a process is in a control group of theirs. membership: its /proc/PID/cgroup."""
+        return self._groups is not None and self._groups.holds(membership)
+
+    def subscribe(self, callback: Callable[[], None]) -> None:
+        """`callback` is called in the loop after each change of one of them. It must not block nor raise."""
+        self._subscribers.append(callback)
+
+    async def wait_stopped(self) -> None:
+        """Return when none of them runs, and nobody is about to start one."""
+        for service in self._services.values():
+            await service.wait_stopped()
+
+    def _changed(self) -> None:
+        for callback in self._subscribers:
+            callback()

@@ -1,0 +1,14 @@
+"""Nodes that were built by the daemon's own composition root, and do not run."""
+
+from __future__ import annotations
+
+from meshd.component import Phase
+from meshd.node import Node
+
+
+async def close(node: Node) -> None:
+    """Close its clients: nothing else of it is open."""
+    for component in node.components:
+        for stop in component.stops:
+            if stop.phase is Phase.CLIENTS:
+                await stop.work()
