@@ -17,7 +17,6 @@ from meshd.overlay import wiring as overlay_room
 from meshd.overlay.follow import Overlay
 from meshd.overlay.zerotier import ZeroTier
 from meshd.peer import wiring as peer_room
-from meshd.peer.scrape import Scrape
 from meshd.periodic import TaskGuard
 from meshd.pins.parts import Outside, Pins
 from meshd.reconciler import wiring as reconciler_room
@@ -105,9 +104,7 @@ class Node:
                 leaving=self.leaving,
             )
         )
-        self.peer_server.answer_scrapes(
-            Scrape(config.metrics.peer_token_file, self.control.status.exposition)
-        )
+        self.peer_server.answer_scrapes(config.metrics.peer_token_file, self.control.status.exposition)
         self.components = self._components()
 
     def _components(self) -> tuple[Component, ...]:

@@ -125,7 +125,7 @@ class TaskGuard:
         if error != part.error:  # the same fault is told once
             part.error, part.told_after_s, part.io_error = error, told_after_s, is_io_error(exc)
             if isinstance(exc, MeshError):
-                _LOG.warning("cannot finish periodic work", failed=name, error=error)
+                _LOG.warning("cannot finish a round", failed=name, error=error)
             else:
                 _LOG.error("a part failed", failed=name, error=error, exc_info=exc)
         part.failures += 1

@@ -6,6 +6,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 
 import structlog
 from aiohttp import web
@@ -102,9 +103,9 @@ class PeerServer:
         self.listening: tuple[str, int] | None = None
         store.subscribe(self._trust_members)
 
-    def answer_scrapes(self, scrape: Scrape) -> None:
-        """Have it answered here, beside what members and strangers may ask."""
-        self._scrape = scrape
+    def answer_scrapes(self, token_file: Path | None, render: Callable[[], Awaitable[bytes]]) -> None:
+        """Answer GET /metrics with what `render` gives, to the bearer of that token; None: to nobody."""
+        self._scrape = Scrape(token_file, render)
 
     async def start(self, address: str, port: int) -> None:
         """Listen there. port 0: any; `listening` says which. Raises MeshError BUSY, NO_OVERLAY, BAD_CONFIG."""

@@ -12,9 +12,9 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from meshd.errors import MeshError
-from meshd.kubo.gate import Gate
 from meshd.mesh.peers import Peers
 from meshd.mesh.store import MeshStore
+from meshd.pins.gate import Gate
 from meshd.wire import Confirmed, Copy, Member
 
 FIRST_PAUSE = 0.02

@@ -15,7 +15,6 @@ from meshd.component import Component, Loop, Phase, Stop
 from meshd.conditions import FactSource
 from meshd.config import Config
 from meshd.errors import MeshError
-from meshd.kubo.gate import Gate, GateRules
 from meshd.kubo.rpc import Kubo
 from meshd.mesh.peers import Peers
 from meshd.mesh.store import MeshStore
@@ -30,6 +29,7 @@ from meshd.pins.depart import Departure
 from meshd.pins.duties import Duties
 from meshd.pins.facts import PinFacts
 from meshd.pins.garbage import Garbage
+from meshd.pins.gate import Gate, GateRules
 from meshd.pins.keep import Keeper
 from meshd.pins.pending import Pending
 from meshd.pins.pinset import Pinset

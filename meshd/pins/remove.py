@@ -14,7 +14,6 @@ from meshd import wire
 from meshd.cluster.rest import Cluster
 from meshd.errors import Code, MeshError, quoted
 from meshd.files import Disk
-from meshd.kubo.gate import Gate
 from meshd.kubo.rpc import Kubo, KuboError
 from meshd.mesh.peers import Peers
 from meshd.mesh.store import MeshStore
@@ -24,6 +23,7 @@ from meshd.pins.add import Adder
 from meshd.pins.catalogue import Catalogue
 from meshd.pins.copies import Copies
 from meshd.pins.garbage import Garbage
+from meshd.pins.gate import Gate
 from meshd.pins.keep import Emit, Keeper
 from meshd.pins.trash import Journal
 

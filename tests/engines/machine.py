@@ -17,12 +17,12 @@ from meshd import files
 from meshd.cluster.config import Place as ClusterPlace
 from meshd.cluster.rest import Cluster
 from meshd.cluster.service import ClusterProgram
-from meshd.kubo.gate import Gate, GateRules
 from meshd.kubo.policy import Place as KuboPlace
 from meshd.kubo.rpc import Kubo
 from meshd.kubo.service import KuboProgram
 from meshd.mesh.secrets import Secrets
 from meshd.model import Phase
+from meshd.pins.gate import Gate, GateRules
 from meshd.pins.storage import Storage
 from meshd.pins.uploads import Added, Declared, Uploads
 from meshd.supervise.service import Service

@@ -16,9 +16,9 @@ import pytest
 from meshd import files
 from meshd.errors import Code, MeshError
 from meshd.files import Disk
-from meshd.kubo import gate as gates
-from meshd.kubo.gate import Gate, GateRules
 from meshd.kubo.rpc import Kubo, KuboError, json_lines
+from meshd.pins import gate as gates
+from meshd.pins.gate import Gate, GateRules
 from tests.engines.machine import Machine, Part, Rules, noise, own_address
 from tests.unit.slow_disk import slow
 from tests.waiting import until

@@ -34,6 +34,7 @@ from meshd.reconciler.loop import Reconciler
 from meshd.supervise.child import Launch
 from meshd.supervise.service import Service
 from meshd.wire import Joiner
+from tests.faults.call_tracer import CallTracer
 
 SERVES = "trap 'exit 0' TERM; : > {up}; while :; do read -r _ < {quiet}; done"
 DEAF = "trap '' TERM; : > {up}; while :; do read -r _ < {quiet}; done"
@@ -104,6 +105,11 @@ def put(owner: object, name: str, new: object) -> None:
 
 def none() -> None:
     """All is well."""
+
+
+def traced() -> None:
+    """No fault: it writes down which room calls which."""
+    CallTracer(Path(sys.argv[1]).parent / "calls.json").begin()
 
 
 def a_check() -> None:
@@ -233,7 +239,7 @@ def a_start_that_hangs() -> None:
         await asyncio.Event().wait()
         raise AssertionError
 
-    from meshd.kubo.gate import Gate
+    from meshd.pins.gate import Gate
 
     put(Gate, "start", start)
 
@@ -248,6 +254,7 @@ FAULTS = {
     fault.__name__: fault
     for fault in (
         none,
+        traced,
         a_check,
         a_watcher,
         a_look,

@@ -31,9 +31,14 @@ def members(facts: Facts) -> Iterator[Condition]:
             "meshctl leave, then ask a member for: meshctl invite",
         )
     for name, by, how in audit.joined:
-        title = f"{name} joined, {how} by {by}"
         yield Condition(
-            "member-joined", Severity.INFO, title, "", "meshctl peers", name, depends_on=("forgotten",)
+            "member-joined",
+            Severity.INFO,
+            f"{name} joined, {how} by {by}",
+            "",
+            "meshctl peers",
+            name,
+            depends_on=("forgotten",),
         )
     if overlay.state.address is None:
         return  # everybody is away then, and the cause is told already
