@@ -24,17 +24,15 @@ class Of(StrEnum):
 class StateFile:
     """name: within the state folder; one that ends with "/" is a folder with all that is in it.
 
-    secret: nobody else may read it. rebuildable: made anew from what the mesh and the other files say, so a backup need
-    not have it. proves_mesh: where it is, this node belonged to a mesh, which knows it by its key.
-
+    secret: nobody else may read it. proves_mesh: where it is, this node belonged to a mesh, which knows it by its key.
+    database: of SQLite, which has more files beside it.
     """
 
     name: str
     of: Of = Of.MESH
     secret: bool = False
-    rebuildable: bool = False
     proves_mesh: bool = False
-    database: bool = False  # of SQLite, which has more files beside it
+    database: bool = False
 
 
 class StateFiles:

@@ -13,8 +13,8 @@ STATE_FILES = (
     StateFile("secrets/cluster.secret", Of.IDENTITY, secret=True, proves_mesh=True),
     StateFile("secrets/swarm.key.encrypted", Of.IDENTITY, proves_mesh=True),
     StateFile("secrets/cluster.secret.encrypted", Of.IDENTITY),
-    StateFile("seen.json", rebuildable=True),
-    StateFile("addresses.json", rebuildable=True),
+    StateFile("seen.json"),
+    StateFile("addresses.json"),
 )
 # Any of these says that the node belonged to a mesh, and that mesh knows it by the key that is to be found here.
 OF_A_MESH = tuple(declared.name for declared in (*STATE_FILES, *engines.STATE_FILES) if declared.proves_mesh)

@@ -21,6 +21,7 @@ from meshd.node import Node
 from meshd.pins.keep import Emit
 from meshd.service_manager import Notifier, ServiceManager
 from meshd.shutdown import Shutdown
+from meshd.state_files import Of
 from meshd.wire import Member, Removal, Roster, Wire
 from tests.engines.machine import short_folder
 from tests.unit.built import close
@@ -262,6 +263,21 @@ async def test_a_node_that_left_has_nothing_of_what_was_removed(node: Node) -> N
     assert list(node.config.state.glob("trash*")) == []
     await node.pins.stop()
     assert list(node.config.state.glob("trash*")) == [], "nor is it made anew"
+
+
+async def test_nothing_that_a_room_has_declared_as_the_mesh_s_stays_after_a_leave(node: Node) -> None:
+    await node.pins.stop()
+    for declared in node.state_files:
+        path = node.config.state / declared.name
+        if not declared.name.endswith("/"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    leaving = asyncio.create_task(node.leaving.leave(_nobody, force=True, network=False))
+    await asyncio.wait_for(node.leaving.left.wait(), 20)
+    node.leaving.replaced.set()
+    await asyncio.wait_for(leaving, 20)
+    left = {path.name for path in node.config.state.rglob("*") if not path.is_dir()}
+    assert left == {declared.name for declared in node.state_files if declared.of is Of.MACHINE} == {"lock"}
 
 
 async def _upload(node: Node) -> None:
