@@ -180,6 +180,12 @@ async def test_the_doctor_looks_at_kubo_where_there_is_a_mesh(node: Node) -> Non
     assert "mesh" not in {f.area for f in findings}
 
 
+async def test_the_others_are_told_what_this_node_keeps_as_it_is_at_the_moment(node: Node) -> None:
+    for count in (1, 2):
+        await node.pins.journal.record([Removal(cid=f"c{count}", time=1.0, by="f1", name="diary.txt")])
+        assert (await node.mesh.watch._own_beat()).removals == count
+
+
 # -- leaving -------------------------------------------------------------------------------------------------------
 
 
