@@ -29,7 +29,7 @@ class Loop:
     when_ready: bool = False
 
 
-class Phase(IntEnum):
+class StopPhase(IntEnum):
     """The order of the end. Between REQUESTS and LOOPS kubo and the cluster are stopped."""
 
     WORK = 1  # what is under way and would hold up the engines
@@ -43,7 +43,7 @@ class Stop:
     """what: as it is called in the log where it fails."""
 
     what: str
-    phase: Phase
+    phase: StopPhase
     work: Work
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 
-from meshd.component import Component
+from meshd.component import Component, Loop
 from meshd.conditions import Check, Facts, FactSource
 from meshd.errors import one_line
 from meshd.health.board import Board
@@ -19,6 +19,7 @@ from meshd.health.checks.failing import condition
 from meshd.model import Condition, Fault
 from meshd.periodic import TaskGuard, is_io_error
 
+_EVERY_S = 2.0
 _LOG = structlog.get_logger(part="health")
 
 
@@ -99,3 +100,8 @@ class Diagnosis:
     async def update(self) -> None:
         facts = self._gathering.facts(time.time(), self._guard.faults())
         self._board.update(self._checks.conditions(facts), facts.now)
+
+    def component(self) -> Component:
+        """What it says of itself."""
+        looks = Loop("health", self.update, "what is shown here may be old", period_s=_EVERY_S)
+        return Component(name="diagnosis", loops=(looks,))

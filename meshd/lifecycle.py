@@ -9,7 +9,7 @@ from collections.abc import Coroutine
 import structlog
 
 from meshd import shutdown
-from meshd.component import Loop, Phase, Work
+from meshd.component import Loop, StopPhase, Work
 from meshd.node import Node
 from meshd.shutdown import Shutdown, ShutdownSteps
 from meshd.supervise import child
@@ -87,21 +87,21 @@ async def _end(node: Node, steps: ShutdownSteps, tasks: Tasks, *, left: bool) ->
     by = time.monotonic() + _STOP_S
     if not left:
         node.manager.stopping()
-    await _stop(node, steps, Phase.WORK)
+    await _stop(node, steps, StopPhase.WORK)
     if not left:
-        await _stop(node, steps, Phase.REQUESTS)
+        await _stop(node, steps, StopPhase.REQUESTS)
     if tasks:
         await _stop_engines(node, steps, tasks[0], by)
         for task in tasks:
             task.cancel()
         await steps.run("what ran beside", asyncio.wait(tasks), _STEP_S)
-    await _stop(node, steps, Phase.LISTENERS)
-    await _stop(node, steps, Phase.CLIENTS)
+    await _stop(node, steps, StopPhase.LISTENERS)
+    await _stop(node, steps, StopPhase.CLIENTS)
     if steps.failure is None:
         _LOG.info("stopped")
 
 
-async def _stop(node: Node, steps: ShutdownSteps, phase: Phase) -> None:
+async def _stop(node: Node, steps: ShutdownSteps, phase: StopPhase) -> None:
     """What each component stops in that phase, the highest first."""
     for component in reversed(node.components):
         for stop in component.stops:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from aiohttp import web
 
-from meshd.component import Component, Phase, Stop
+from meshd.component import Component, Stop, StopPhase
 from meshd.control.server import Handler
 from meshd.control.status import StatusApi
 from meshd.errors import Code, MeshError
@@ -105,5 +105,5 @@ def component(listen: str, status: StatusApi) -> Component:
     return Component(
         name="metrics",
         start=(server.start,),
-        stops=(Stop("the metrics port", Phase.LISTENERS, server.stop),),
+        stops=(Stop("the metrics port", StopPhase.LISTENERS, server.stop),),
     )

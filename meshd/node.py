@@ -26,8 +26,6 @@ from meshd.service_manager import ServiceManager
 from meshd.state_files import Of, StateFile, StateFiles
 from meshd.supervise.groups import Groups
 
-_HEALTH_EVERY_S = 2.0
-
 
 class Node:
     """Everything that depends on who this node is. After `leave` another one is built."""
@@ -125,10 +123,7 @@ class Node:
         for part in parts:
             self.state_files.declare(part.state_files, part.release)
         self.diagnosis = Diagnosis(parts, self.health.board, self.guard)
-        looks = Loop(
-            "health", self.diagnosis.update, "what is shown here may be old", period_s=_HEALTH_EVERY_S
-        )
-        return (*parts, Component(name="diagnosis", loops=(looks,)))
+        return (*parts, self.diagnosis.component())
 
     def reload(self, config: Config) -> None:
         """Take over from `config` what can change while the node runs: RELOADED names it."""

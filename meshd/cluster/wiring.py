@@ -8,7 +8,7 @@ from meshd.cluster.redial import Redialer
 from meshd.cluster.rest import Cluster
 from meshd.cluster.service import ClusterProgram
 from meshd.cluster.state_files import STATE_FILES
-from meshd.component import Component, Phase, Stop
+from meshd.component import Component, Stop, StopPhase
 from meshd.conditions import FactSource
 from meshd.config import Config
 from meshd.kubo.rpc import Kubo
@@ -42,8 +42,8 @@ class EngineRoom:
         return Component(
             name="engines",
             stops=(
-                Stop("the client of kubo", Phase.CLIENTS, self.kubo.close),
-                Stop("the client of the cluster", Phase.CLIENTS, self.cluster.close),
+                Stop("the client of kubo", StopPhase.CLIENTS, self.kubo.close),
+                Stop("the client of the cluster", StopPhase.CLIENTS, self.cluster.close),
             ),
             facts=(FactSource(ServiceFacts, {"services": lambda: self.services.states}),),
             state_files=STATE_FILES,

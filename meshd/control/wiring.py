@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from meshd.cluster.wiring import EngineRoom
-from meshd.component import Component, Phase, Stop
+from meshd.component import Component, Stop, StopPhase
 from meshd.config import Config
 from meshd.control.access import Gatekeeper
 from meshd.control.doctor import DoctorApi
@@ -76,5 +76,5 @@ class Control:
         return Component(
             name="control",
             start=(self.server.start,),
-            stops=(Stop("the control socket", Phase.REQUESTS, self.server.stop),),
+            stops=(Stop("the control socket", StopPhase.REQUESTS, self.server.stop),),
         )

@@ -64,7 +64,17 @@ async def ask(
     Raises MeshError DENIED, NAME_TAKEN, FORGOTTEN, BAD_NAME, BAD_REQUEST where every member that was found refuses; NOT_READY
     where nobody said yes in `total_s` seconds.
     """
-    asking = _Asking(found, own, identity, peers, emit, again, confirm, look_s, settle_s)
+    asking = _Asking(
+        found=found,
+        own=own,
+        identity=identity,
+        peers=peers,
+        emit=emit,
+        again=again,
+        confirm=confirm,
+        look_s=look_s,
+        settle_s=settle_s,
+    )
     limit = asyncio.timeout(total_s)
     try:
         async with limit:
@@ -100,6 +110,7 @@ class _Asking:
 
     def __init__(
         self,
+        *,
         found: Callable[[], Iterable[Address]],
         own: Joiner,
         identity: Identity,

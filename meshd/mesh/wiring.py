@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from meshd.cluster.wiring import EngineRoom
-from meshd.component import Component, Loop, Phase, Stop
+from meshd.component import Component, Loop, Stop, StopPhase
 from meshd.conditions import FactSource
 from meshd.config import Config
 from meshd.mesh import belongings
@@ -94,7 +94,7 @@ class Mesh:
                     period_s=_NETWORK_EVERY_S,
                 ),
             ),
-            stops=(Stop("the client of the other nodes", Phase.CLIENTS, self.peers.close),),
+            stops=(Stop("the client of the other nodes", StopPhase.CLIENTS, self.peers.close),),
             facts=(FactSource(MeshFacts, facts),),
             state_files=STATE_FILES,
         )

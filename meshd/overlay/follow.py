@@ -45,7 +45,7 @@ class Overlay:
     def __init__(self, config: Config, zerotier: ZeroTier, mesh: MeshOnOverlay = MeshOnOverlay()) -> None:
         self.state = OverlayState()
         self.zerotier = zerotier
-        self.mesh = mesh
+        self.mesh = MeshOnOverlay()
         self.address_since = time.monotonic()
         self._config = config
         self._subscribers: list[Callable[[], None]] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from meshd.component import Component, Loop, Phase, Stop
+from meshd.component import Component, Loop, Stop, StopPhase
 from meshd.conditions import FactSource
 from meshd.overlay.facts import OverlayFacts
 from meshd.overlay.follow import Overlay
@@ -22,6 +22,6 @@ def component(overlay: Overlay) -> Component:
         name="overlay",
         start=(overlay.look,),
         loops=(Loop("overlay", overlay.run, "a change of the private network is not noticed"),),
-        stops=(Stop("the client of ZeroTier", Phase.CLIENTS, overlay.zerotier.close),),
+        stops=(Stop("the client of ZeroTier", StopPhase.CLIENTS, overlay.zerotier.close),),
         facts=(FactSource(OverlayFacts, facts),),
     )

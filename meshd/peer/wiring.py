@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from meshd.component import Component, Phase, Stop
+from meshd.component import Component, Stop, StopPhase
 from meshd.conditions import FactSource
 from meshd.mesh.wiring import Mesh
 from meshd.peer.health import CHECKS, PeerFacts
@@ -31,7 +31,7 @@ def component(made: PeerServer) -> Component:
 
     return Component(
         name="peer",
-        stops=(Stop("the peer API", Phase.LISTENERS, made.stop),),
+        stops=(Stop("the peer API", StopPhase.LISTENERS, made.stop),),
         facts=(FactSource(PeerFacts, {"asking": asking}),),
         checks=CHECKS,
     )

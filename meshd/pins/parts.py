@@ -11,7 +11,7 @@ import structlog
 
 from meshd import files
 from meshd.cluster.rest import Cluster
-from meshd.component import Component, Loop, Phase, Stop
+from meshd.component import Component, Loop, Stop, StopPhase
 from meshd.conditions import FactSource
 from meshd.config import Config
 from meshd.errors import MeshError
@@ -159,9 +159,9 @@ class Pins:
                 ),
             ),
             stops=(
-                Stop("open uploads", Phase.WORK, self.uploads.abort_all),
-                Stop("what is under way for entries", Phase.WORK, self.stop),
-                Stop("the gate", Phase.LISTENERS, self.gate.stop),
+                Stop("open uploads", StopPhase.WORK, self.uploads.abort_all),
+                Stop("what is under way for entries", StopPhase.WORK, self.stop),
+                Stop("the gate", StopPhase.LISTENERS, self.gate.stop),
             ),
             facts=(FactSource(PinFacts, self._facts()),),
             state_files=STATE_FILES,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from meshd.component import Phase
+from meshd.component import StopPhase
 from meshd.node import Node
 
 
@@ -10,5 +10,5 @@ async def close(node: Node) -> None:
     """Close its clients: nothing else of it is open."""
     for component in node.components:
         for stop in component.stops:
-            if stop.phase is Phase.CLIENTS:
+            if stop.phase is StopPhase.CLIENTS:
                 await stop.work()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from meshd import lifecycle
-from meshd.component import Component, Loop, Phase, Stop
+from meshd.component import Component, Loop, Stop, StopPhase
 from meshd.periodic import TaskGuard
 from meshd.service_manager import Notifier, ServiceManager
 from meshd.shutdown import ShutdownSteps
@@ -89,11 +89,11 @@ def room(name: str, stopped: list[str], breaks: str = "") -> Component:
 
         return work
 
-    each = [(phase, f"{name} {phase.name}") for phase in reversed(Phase)]
+    each = [(phase, f"{name} {phase.name}") for phase in reversed(StopPhase)]
     return Component(name=name, stops=tuple(Stop(what, phase, stop(what)) for phase, what in each))
 
 
-ORDER = [f"{name} {phase.name}" for phase in Phase for name in ("high", "low")]
+ORDER = [f"{name} {phase.name}" for phase in StopPhase for name in ("high", "low")]
 
 
 async def test_all_is_stopped_phase_by_phase_and_within_one_the_highest_room_first() -> None:
