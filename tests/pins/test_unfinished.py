@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
 
-from meshd import wire
+from meshd import files, wire
 from meshd.errors import Code, MeshError
 from meshd.pins.parts import Pins
 from meshd.pins.pending import Pending
@@ -23,10 +25,15 @@ def noted(tmp_path: Path) -> list[str]:
 
 async def lose(pins: Pins, kubo: FakeKubo) -> str:
     """An entry whose disk failed after it was pinned, while kubo went away; its CID."""
-    pins.disk.failed = "the disk is gone"
+
+    def gone(_: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
     kubo.away = {"pin/rm"}
-    with pytest.raises(MeshError) as caught:
-        await pins.adder.existing(CONTENT, "minutes.pdf", None, Told())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "syncfs", gone)
+        with pytest.raises(MeshError) as caught:
+            await pins.adder.existing(CONTENT, "minutes.pdf", None, Told())
     assert caught.value.code is Code.BAD_STATE
     [cid] = kubo.pins
     return cid
