@@ -33,6 +33,11 @@ class FactSource(Generic[F]):
     kind: type[F]
     fields: Mapping[str, Callable[[], Any]]
 
+    def __post_init__(self) -> None:
+        """Raises ValueError at once where a field is not of that class: later it would hide all other facts."""
+        if unknown := self.fields.keys() - self.kind.__annotations__.keys():
+            raise ValueError(f"{self.kind.__name__} has no {', '.join(sorted(unknown))}")
+
 
 @dataclass(frozen=True, slots=True)
 class Check:

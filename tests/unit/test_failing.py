@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -12,6 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from meshd import config, files
+from meshd.component import Component
 from meshd.conditions import Check, Facts, FactSource
 from meshd.diagnosis import Gathering
 from meshd.errors import Code, MeshError, one_line
@@ -23,7 +25,7 @@ from meshd.node import Node
 from meshd.pins.facts import PinFacts
 from tests.engines.machine import short_folder
 from tests.unit.built import close
-from tests.unit.facts import Looked, every_check, facts
+from tests.unit.facts import KINDS, Looked, every_check, facts
 
 
 def codes(board: Board) -> set[tuple[str, str]]:
@@ -113,16 +115,36 @@ def test_each_part_that_fails_is_a_condition_of_its_own() -> None:
     assert [c.title.partition(": ")[2] for c in board.conditions] == [unsaid, "the other nodes are not heard"]
 
 
-async def test_of_each_part_of_a_node_it_is_said_what_is_missed_meanwhile() -> None:
+@pytest.fixture
+async def components() -> AsyncIterator[tuple[Component, ...]]:
+    """Those of a node as the daemon builds it."""
     with short_folder() as folder:
         settings = config.parse(f'[paths]\nstate = "{folder}/s"\nrun = "{folder}/r"\n', "the test")
         files.prepare_folders(settings.state, settings.paths.run, settings.private_sockets)
         node = Node(settings)
+        yield node.components
         await close(node)
-    loops = [loop for component in node.components for loop in component.loops]
+
+
+async def test_of_each_part_of_a_node_it_is_said_what_is_missed_meanwhile(
+    components: tuple[Component, ...],
+) -> None:
+    loops = [loop for component in components for loop in component.loops]
     assert len(loops) > 10
     assert [loop.name for loop in loops if not loop.meanwhile] == []
     assert len({loop.name for loop in loops}) == len(loops), "a fault is told by the name of its part"
+
+
+async def test_each_fact_that_a_room_has_is_asked_for_and_each_check_has_a_name_of_its_own(
+    components: tuple[Component, ...],
+) -> None:
+    sources = [source for component in components for source in component.facts]
+    assert {source.kind for source in sources} == set(KINDS)
+    for source in sources:
+        assert source.fields.keys() == {field.name for field in dataclasses.fields(source.kind)}
+    names = [check.name for component in components for check in component.checks]
+    assert len(names) > 10
+    assert len(set(names)) == len(names), "what one found would hide what another one did"
 
 
 def test_the_disk_s_fault_is_not_told_again_of_each_part_that_it_hits() -> None:
