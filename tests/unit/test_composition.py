@@ -34,8 +34,12 @@ class Composition(ast.NodeVisitor):
         self.generic_visit(node)
         room = self._room(node.value)
         for target in node.targets:
-            if isinstance(target, ast.Attribute) and isinstance(target.value, ast.Name) and room:
+            if not isinstance(target, ast.Attribute) or not room:
+                continue
+            if isinstance(target.value, ast.Name):
                 self._made[target.attr] = room
+            elif self._floor[room] < self._floor[self._room(target)]:
+                self.wrong.append(f"{ast.unparse(target)} is {ast.unparse(node.value)}")
 
     def visit_Lambda(self, node: ast.Lambda) -> None:
         self.wrong.append(ast.unparse(node))
@@ -73,7 +77,7 @@ def test_each_room_is_handed_only_what_lies_below_it() -> None:
 
 
 def test_what_is_handed_up_is_seen() -> None:
-    """As a value, a bound method, or hidden in a lambda."""
+    """As a value, a bound method, hidden in a lambda, or put there once all is built."""
 
     def wrong(line: str) -> list[str]:
         last = "        self.components = self._components()\n"
@@ -85,6 +89,9 @@ def test_what_is_handed_up_is_seen() -> None:
         "self.mesh.watch.subscribe gets self.reconciler.ready"
     ]
     assert wrong("self.mesh.admin.ask(lambda: self.reconciler.ready)") == ["lambda: self.reconciler.ready"]
+    assert wrong("self.pins.storage.broken = self.health.audit.broken") == [
+        "self.pins.storage.broken is self.health.audit.broken"
+    ]
     assert wrong("self.control.more(self.mesh.store)") == []
 
 
