@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 from meshctl.errors import MeshctlError, usage
-from meshctl.wakeful import WakefulSocket
+from meshctl.interruptible_socket import InterruptibleSocket
 
 Document = dict[str, Any]
 Query = dict[str, str | int | None]
@@ -78,7 +78,7 @@ def _quoted(text: str) -> str:
 
 def connect(path: str) -> socket.socket:
     """A connection to meshd. Raises MeshctlError that says why there is none and what to type."""
-    connection = WakefulSocket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection = InterruptibleSocket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         # Not settimeout: a non-blocking connect to a Unix socket does not wait at all while its queue is full.
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", CONNECT_TIMEOUT_S, 0))

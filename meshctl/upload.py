@@ -20,7 +20,7 @@ from meshctl import hints
 from meshctl.client import Client, Document, Query, connect, events, lost, route
 from meshctl.errors import MeshctlError
 from meshctl.render import safe
-from meshctl.tree import DIRECTORY, FILE, SYMLINK, Part, Tree
+from meshctl.walk import DIRECTORY, FILE, SYMLINK, Part, Tree
 
 CHUNK = 1 << 20  # read and sent at once: the memory that an upload needs
 CTRL_C_GRACE_S = 0.1

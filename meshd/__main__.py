@@ -18,11 +18,11 @@ sys.modules.setdefault("rich", None)  # type: ignore[arg-type]  # None is how a 
 
 import structlog  # noqa: E402
 
-from meshd import __version__, files, service_manager  # noqa: E402
+from meshd import __version__, files, systemd  # noqa: E402
 from meshd.config import Config, Log, load  # noqa: E402
 from meshd.errors import START_AGAIN, Code, MeshError, leaf  # noqa: E402
-from meshd.service_manager import Notifier, ServiceManager  # noqa: E402
 from meshd.shutdown import Shutdown  # noqa: E402
+from meshd.systemd import Notifier, ServiceManager  # noqa: E402
 
 VERBS = {
     "run": ("run this machine's node in the foreground", ""),
@@ -147,7 +147,7 @@ async def _run(config: Config, path: Path | None, end: Shutdown) -> None:
     # Imported here so that `check` answers at once.
     from meshd import daemon
 
-    if service_manager.unavailable(os.environ):
+    if systemd.unavailable(os.environ):
         structlog.get_logger(part="daemon").warning(
             "the journal gets no fields and no explanations: systemd-python is not installed",
             hint="install meshd's package; or: pip install 'meshd[systemd]'",
@@ -217,7 +217,7 @@ _THRESHOLD = _Threshold()
 def configure_logging(log: Log) -> None:
     """Events with fields: text for a person at a terminal, entries of the journal, else a JSON object a line."""
     _THRESHOLD.level = log.level
-    journal = service_manager.of_process(os.environ) if log.format == "auto" else None
+    journal = systemd.of_process(os.environ) if log.format == "auto" else None
     text = log.format == "text" or (log.format == "auto" and sys.stderr.isatty())
     renderer: structlog.typing.Processor = journal or (
         structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())

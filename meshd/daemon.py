@@ -11,10 +11,10 @@ import structlog
 from meshd import files, lifecycle, memory
 from meshd.config import Config
 from meshd.node import Node
-from meshd.service_manager import ServiceManager
 from meshd.shutdown import Shutdown, ShutdownSteps
-from meshd.supervise import child, kernel, leftovers
-from meshd.supervise.groups import delegated
+from meshd.supervise import child, kernel, orphans
+from meshd.supervise.cgroups import delegated
+from meshd.systemd import ServiceManager
 
 _RETIRE_S = 5.0  # for the control socket of a node that has ended
 _LOG = structlog.get_logger(part="daemon")
@@ -44,7 +44,7 @@ async def run(
         own = (config.state, config.state / "secrets", config.state / "kubo", config.state / "cluster")
         for unfinished in files.sweep_unfinished(*own, config.private_sockets):
             _LOG.info("removed what a write that was cut off had left", file=str(unfinished))
-        for leftover in await end.unless_stopping(asyncio.to_thread(leftovers.kill, config.state)) or ():
+        for leftover in await end.unless_stopping(asyncio.to_thread(orphans.kill, config.state)) or ():
             _LOG.warning("ended a leftover of a previous run", pid=leftover.pid, program=leftover.program)
         node: Node | None = None
 

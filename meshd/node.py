@@ -14,7 +14,7 @@ from meshd.joining import Joining
 from meshd.leaving import Cleanup, Leaving
 from meshd.mesh.wiring import Mesh
 from meshd.overlay import wiring as overlay_room
-from meshd.overlay.follow import Overlay
+from meshd.overlay.monitor import Overlay
 from meshd.overlay.zerotier import ZeroTier
 from meshd.peer import wiring as peer_room
 from meshd.periodic import TaskGuard
@@ -22,16 +22,16 @@ from meshd.pins.parts import Outside, Pins
 from meshd.reconciler import wiring as reconciler_room
 from meshd.reconciler.deps import ReconcilerDeps
 from meshd.reconciler.loop import Reconciler
-from meshd.service_manager import ServiceManager
 from meshd.state_files import Of, StateFile, StateFiles
-from meshd.supervise.groups import Groups
+from meshd.supervise.cgroups import Cgroups
+from meshd.systemd import ServiceManager
 
 
 class Node:
     """Everything that depends on who this node is. After `leave` another one is built."""
 
     def __init__(
-        self, config: Config, manager: ServiceManager | None = None, groups: Groups | None = None
+        self, config: Config, manager: ServiceManager | None = None, groups: Cgroups | None = None
     ) -> None:
         """Blocks: reads and creates state. Raises MeshError BAD_STATE."""
         self.config = config
@@ -49,11 +49,11 @@ class Node:
                 kubo=self.engine_room.kubo,
                 cluster=self.engine_room.cluster,
                 content=(config.state / "kubo", config.state / "cluster", config.state),
-                peer_states=self.mesh.watch.states,
+                peer_states=self.mesh.heartbeats.states,
                 ready=self.engine_room.services.is_ready,
             )
         )
-        self.pins.follow(self.mesh.watch)
+        self.pins.follow(self.mesh.heartbeats)
         self.health = Health(
             config=config,
             overlay=self.overlay,

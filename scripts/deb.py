@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from meshd import __version__
-from meshd.service_manager import messages
+from meshd.systemd import messages
 from scripts import completions, manuals, reference
 from scripts.gobuild import BuildError, Go
 from scripts.parts import CLUSTER, KUBO, PROGRAMS, Program, architecture, cache_folder

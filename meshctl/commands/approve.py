@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from meshctl import render, steps
+from meshctl import render, step_stream
 from meshctl.client import Client, route
 from meshctl.errors import DONE, MeshctlError, interrupted, usage
 
@@ -30,7 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, client: Client) -> int:
     """Authorizes, shows, asks, admits."""
     try:
-        done = steps.follow(client.stream("POST", route("requests", args.ref, "authorize")), as_json=False)
+        done = step_stream.follow(
+            client.stream("POST", route("requests", args.ref, "authorize")), as_json=False
+        )
         if done.get("member"):
             return _again(str(done["member"]), args, done)
         request = done.get("request") or {}

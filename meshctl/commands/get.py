@@ -8,11 +8,11 @@ import sys
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from meshctl import hints, landing, refs, render
+from meshctl import atomic_output, hints, refs, render
 from meshctl.client import Client, route
 from meshctl.errors import DONE, MeshctlError, interrupted, usage
 from meshctl.extract import CHUNK, Extracted, ends_properly, extract, write_all
-from meshctl.tree import name_problem
+from meshctl.walk import name_problem
 
 STDOUT = "-"
 NOTHING = "nothing was left here"
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace, client: Client) -> int:
     if args.output == "":
         raise usage("cannot write to a path without a name", "", hints.command("get", args.ref, "-o PATH"))
     if args.output not in {None, STDOUT}:
-        landing.free_or_refuse(_trimmed(args.output), args.ref)
+        atomic_output.free_or_refuse(_trimmed(args.output), args.ref)
     ref, path = refs.split(args.ref, "get")
     target = route("pins", ref, "content", query={"path": path})
     progress = render.Progress(args.ref, None)
@@ -138,7 +138,7 @@ def _to_disk(
         if problem:
             raise MeshctlError(f"cannot write {content.name!r} here", problem, "the same with -o PATH")
         target = content.name
-        landing.free_or_refuse(target, args.ref)
+        atomic_output.free_or_refuse(target, args.ref)
     if content.directory:
         size = _directory(response, target, args.ref, progress)
     else:
@@ -155,7 +155,7 @@ def _to_disk(
 def _file(
     response: http.client.HTTPResponse, target: str, ref: str, content: Content, progress: render.Progress
 ) -> int:
-    with landing.new_file(target, ref) as file:
+    with atomic_output.new_file(target, ref) as file:
         got = 0
         while data := _read(response, CHUNK):
             write_all(file, data)
@@ -167,7 +167,7 @@ def _file(
 
 
 def _directory(response: http.client.HTTPResponse, target: str, ref: str, progress: render.Progress) -> int:
-    with landing.new_directory(target, ref) as directory:
+    with atomic_output.new_directory(target, ref) as directory:
         extracted: Extracted = extract(_Body(response), directory, progress.update)
     progress.clear()
     for path, link in extracted.skipped:

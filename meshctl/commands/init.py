@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from meshctl import render, steps
+from meshctl import render, step_stream
 from meshctl.client import Client, Document, route
 from meshctl.errors import DONE, interrupted
 from meshctl.numbers import is_network_id
@@ -31,9 +31,9 @@ def run(args: argparse.Namespace, client: Client) -> int:
     if args.network is not None:
         body["network"] = args.network
     try:
-        done = steps.follow(client.stream("POST", route("mesh"), body), args.json)
+        done = step_stream.follow(client.stream("POST", route("mesh"), body), args.json)
     except KeyboardInterrupt:
-        hint = steps.after_interrupt(args.network)
+        hint = step_stream.after_interrupt(args.network)
         raise interrupted("cannot tell whether the mesh was made", "interrupted", hint) from None
     if args.json:
         return DONE

@@ -7,7 +7,7 @@ import os
 import select
 import sys
 
-from meshctl import render, steps
+from meshctl import render, step_stream
 from meshctl.client import Client, Document, route
 from meshctl.errors import DONE, interrupted, usage
 from meshctl.numbers import is_network_id
@@ -58,9 +58,9 @@ def run(args: argparse.Namespace, client: Client) -> int:
         body["name"] = args.name
     try:
         events = client.stream("POST", route("mesh", "join"), body)
-        done = steps.follow(events, args.json, lambda event: _confirm(event, client))
+        done = step_stream.follow(events, args.json, lambda event: _confirm(event, client))
     except KeyboardInterrupt:
-        hint = steps.after_interrupt(invite.lower() if by_network else None)
+        hint = step_stream.after_interrupt(invite.lower() if by_network else None)
         raise interrupted("cannot tell whether this node joined", "interrupted", hint) from None
     if args.json:
         return DONE

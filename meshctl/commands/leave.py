@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from meshctl import render, steps
+from meshctl import render, step_stream
 from meshctl.client import Client, route
 from meshctl.errors import DONE, MeshctlError, interrupted
 
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace, client: Client) -> int:
         )
     try:
         query: dict[str, str | int | None] = {"force": int(args.force), "network": int(args.network)}
-        steps.follow(client.stream("DELETE", route("mesh", query=query)), args.json)
+        step_stream.follow(client.stream("DELETE", route("mesh", query=query)), args.json)
     except KeyboardInterrupt:
         raise interrupted("cannot tell whether this node left", "interrupted", "meshctl status") from None
     if not args.json:

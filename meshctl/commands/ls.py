@@ -9,7 +9,7 @@ from meshctl import hints, refs, render
 from meshctl.client import Client, Document, Query
 from meshctl.errors import DONE, usage
 from meshctl.numbers import whole
-from meshctl.pinning import no_copy
+from meshctl.pin_progress import no_copy
 
 Entry = dict[str, Any]
 

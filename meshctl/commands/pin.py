@@ -9,9 +9,9 @@ from meshctl import hints, render
 from meshctl.client import Client, Document, Query, route
 from meshctl.errors import DONE, MeshctlError, interrupted, usage
 from meshctl.numbers import whole
-from meshctl.pinning import Follower
-from meshctl.tree import STDIN, Tree, look, standard_input
+from meshctl.pin_progress import Follower
 from meshctl.upload import Upload
+from meshctl.walk import STDIN, Tree, look, standard_input
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ import argparse
 from meshctl import hints, refs, render
 from meshctl.client import Client, route
 from meshctl.errors import MeshctlError, interrupted
-from meshctl.pinning import Follower
+from meshctl.pin_progress import Follower
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,7 @@ import argparse
 import time
 from typing import Any
 
-from meshctl import hints, paragraph, render, verdict
+from meshctl import hints, nagios, render, wrap
 from meshctl.client import Client
 from meshctl.commands.peers import peer_table
 from meshctl.errors import DONE, MeshctlError
@@ -56,8 +56,8 @@ def _check(client: Client) -> int:
     try:
         status = client.get("status", query={"glance": "1"})
     except MeshctlError as failure:
-        return verdict.tell_failure(failure)
-    return verdict.tell(status)
+        return nagios.tell_failure(failure)
+    return nagios.tell(status)
 
 
 def _node(status: Part) -> None:
@@ -184,11 +184,11 @@ def _conditions(conditions: list[Part]) -> None:
     )
     for condition in ordered:
         render.say()
-        paragraph.tell(f"{condition.get('title')}{_since(condition)}", f"{condition.get('severity')}: ")
+        wrap.tell(f"{condition.get('title')}{_since(condition)}", f"{condition.get('severity')}: ")
         if condition.get("cause"):
-            paragraph.tell(condition["cause"], "  ")
+            wrap.tell(condition["cause"], "  ")
         if hint := hints.of_condition(condition):
-            paragraph.tell(hint, "  try: ")
+            wrap.tell(hint, "  try: ")
 
 
 def _since(condition: Part) -> str:

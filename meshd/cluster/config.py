@@ -11,7 +11,7 @@ from meshd.kubo.policy import Rule, multiaddr
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ClusterSettings:
     """Where and with whom the cluster runs. trusted: cluster peer ids of the roster, this node's own not among them.
 
     peers: multiaddrs with /p2p/ of the others; new ones alone are no reason for a restart (see redial.py), but a new
@@ -30,13 +30,13 @@ class Place:
     redials: int = 0
 
     def __repr__(self) -> str:
-        return f"Place({self.address}:{self.port}, {len(self.trusted)} trusted)"
+        return f"ClusterSettings({self.address}:{self.port}, {len(self.trusted)} trusted)"
 
 
 AS_OF_ITS_START = frozenset({"cluster.peer_addresses"})  # what may be out of date while it runs
 
 
-def rules(place: Place) -> tuple[Rule, ...]:
+def rules(place: ClusterSettings) -> tuple[Rule, ...]:
     """Every key that must not stay at its default."""
     return (
         Rule("cluster.peername", place.name, "logs of the other nodes name this one"),
@@ -94,7 +94,7 @@ _REST = {
 }
 
 
-def apply(config: dict[str, Any], place: Place) -> dict[str, Any]:
+def apply(config: dict[str, Any], place: ClusterSettings) -> dict[str, Any]:
     """A copy of service.json in which every rule holds, with the REST API on its socket as the only API."""
     result = copy.deepcopy(config)
     for rule in rules(place):

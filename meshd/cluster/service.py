@@ -31,7 +31,7 @@ class ClusterProgram:
     def __init__(self, folder: Path, rest: Cluster, engines: Path | None, owner: Path) -> None:
         self.folder = folder
         self.rest = rest
-        self.place: config.Place | None = None
+        self.place: config.ClusterSettings | None = None
         self.redials = 0  # see redial.py
         self.in_memory: Path | None = None  # where service.json goes when its secret may be on no disk
         self.version = ""

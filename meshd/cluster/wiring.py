@@ -13,15 +13,15 @@ from meshd.conditions import FactSource
 from meshd.config import Config
 from meshd.kubo.rpc import Kubo
 from meshd.kubo.service import KuboProgram
+from meshd.supervise.cgroups import Cgroups
 from meshd.supervise.facts import ServiceFacts
-from meshd.supervise.groups import Groups
 from meshd.supervise.services import Services
 
 
 class EngineRoom:
     """The two programs, what supervises them, and their clients. It touches no file before `make_folders`."""
 
-    def __init__(self, config: Config, groups: Groups | None) -> None:
+    def __init__(self, config: Config, groups: Cgroups | None) -> None:
         """groups: the control groups for them, where there can be any."""
         state, private, where = config.state, config.private_sockets, config.paths.engines
         self.kubo = Kubo(private / "kubo.sock")

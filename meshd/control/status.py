@@ -23,7 +23,7 @@ from meshd.mesh.membership import Membership
 from meshd.mesh.secret_store import SecretStore
 from meshd.mesh.store import MeshStore
 from meshd.model import Condition, PeerState
-from meshd.overlay.follow import Overlay
+from meshd.overlay.monitor import Overlay
 from meshd.pins.parts import Pins
 from meshd.reconciler.loop import Reconciler
 

@@ -20,7 +20,7 @@ from meshd.joining import Joining
 from meshd.leaving import Leaving
 from meshd.mesh.approval import Approval
 from meshd.mesh.wiring import Mesh
-from meshd.overlay.follow import Overlay
+from meshd.overlay.monitor import Overlay
 from meshd.pins.parts import Pins
 from meshd.reconciler.loop import Reconciler
 
@@ -57,7 +57,7 @@ class Control:
             health.notices,
             pins,
             deps.engine_room.kubo,
-            mesh.watch.states,
+            mesh.heartbeats.states,
             lambda: engines.versions,
             deps.overlay,
         )

@@ -15,7 +15,7 @@ from meshd.kubo import policy
 from meshd.kubo.rpc import Kubo
 from meshd.mesh.engine_settings import EngineSettings
 from meshd.model import Phase
-from meshd.overlay.follow import Overlay
+from meshd.overlay.monitor import Overlay
 from meshd.periodic import TaskGuard
 from meshd.pins.storage import Storage
 from meshd.state_files import StateFiles
@@ -118,7 +118,7 @@ class Audit:
             config, peers = await self._kubo.config(), await self._kubo.swarm_peers()
         except MeshError:
             return  # it ends, or hangs, which its service says
-        self.drift = tuple(str(v) for v in policy.audit(config, self._settings.kubo_place(address)))
+        self.drift = tuple(str(v) for v in policy.audit(config, self._settings.kubo_endpoint(address)))
         known = self._settings.kubo_ids()
         self.strangers = tuple(f"{i} at {where}" for i, where in sorted(peers.items()) if i not in known)
 

@@ -17,7 +17,7 @@ from meshd.kubo.rpc import Kubo
 from meshd.mesh.engine_settings import EngineSettings
 from meshd.mesh.store import MeshStore
 from meshd.model import OverlayState
-from meshd.overlay.follow import Overlay
+from meshd.overlay.monitor import Overlay
 from meshd.state_files import StateFiles
 from meshd.supervise import sockets
 from meshd.supervise.service import Service
@@ -110,7 +110,7 @@ class Examination:
     async def _about_kubo(self, address: str | None) -> list[wire.Finding]:
         if address is None:
             return []
-        place = self._settings.kubo_place(address)
+        place = self._settings.kubo_endpoint(address)
         try:
             config, peers = await self._kubo.config(), await self._kubo.swarm_peers()
         except MeshError as exc:
@@ -146,7 +146,7 @@ class Examination:
         if address is None or self._services["cluster"].state.pid is None:
             return
         config = json.loads((self._state_files.folder / _CLUSTER_FILE).read_text())
-        for rule in cluster_config.rules(self._settings.cluster_place(address)):
+        for rule in cluster_config.rules(self._settings.cluster_settings(address)):
             if rule.key in cluster_config.AS_OF_ITS_START:
                 continue
             value: Any = config

@@ -6,7 +6,7 @@ from meshd.errors import MeshError
 from meshd.kubo.service import KuboProgram
 from meshd.mesh.store import MeshStore
 from meshd.model import Phase
-from meshd.overlay.follow import Overlay
+from meshd.overlay.monitor import Overlay
 from meshd.supervise.services import Services
 
 

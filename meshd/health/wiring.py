@@ -16,7 +16,7 @@ from meshd.health.programs import Programs
 from meshd.health.readiness import Readiness
 from meshd.health.telling import Teller
 from meshd.mesh.wiring import Mesh
-from meshd.overlay.follow import Overlay
+from meshd.overlay.monitor import Overlay
 from meshd.periodic import TaskGuard
 from meshd.pins.parts import Pins
 from meshd.state_files import StateFile, StateFiles

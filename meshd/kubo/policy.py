@@ -19,7 +19,7 @@ ENVIRONMENT = {
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class KuboEndpoint:
     """Where kubo runs: its overlay address and port, and its RPC socket."""
 
     address: str
@@ -97,7 +97,7 @@ _FIXED = (
 )
 
 
-def rules(place: Place) -> tuple[Rule, ...]:
+def rules(place: KuboEndpoint) -> tuple[Rule, ...]:
     """All rules for a node at `place`."""
     return (
         Rule("Addresses.API", f"/unix{place.rpc_socket}", "RPC on TCP could be driven by every local user"),
@@ -108,7 +108,7 @@ def rules(place: Place) -> tuple[Rule, ...]:
     )
 
 
-def apply(config: dict[str, Any], place: Place) -> dict[str, Any]:
+def apply(config: dict[str, Any], place: KuboEndpoint) -> dict[str, Any]:
     """A copy of kubo's config in which every rule holds; all else, the identity first, is as it was."""
     result = copy.deepcopy(config)
     for rule in rules(place):
@@ -122,7 +122,7 @@ def apply(config: dict[str, Any], place: Place) -> dict[str, Any]:
     return result
 
 
-def audit(config: dict[str, Any], place: Place) -> list[Violation]:
+def audit(config: dict[str, Any], place: KuboEndpoint) -> list[Violation]:
     """The rules that a config, as the running kubo tells it, does not hold."""
     found = []
     for rule in rules(place):

@@ -112,7 +112,7 @@ class KuboProgram:
     def __init__(self, repo: Path, rpc: Kubo, engines: Path | None, owner: Path) -> None:
         self.repo = repo
         self.rpc = rpc
-        self.place: policy.Place | None = None
+        self.place: policy.KuboEndpoint | None = None
         self.swarm_key: str | Path = ""  # its text, or a file in memory to link to
         self.version = ""
         self.ready_timeout = _READY_S

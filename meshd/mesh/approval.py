@@ -12,9 +12,8 @@ from collections.abc import Callable
 import structlog
 
 from meshd.errors import Code, MeshError
-from meshd.mesh import admission, certificate
-from meshd.mesh import code as codes
-from meshd.mesh.requests import VISIBLE_S, JoinRequest, Requests
+from meshd.mesh import admission, certificate, sas
+from meshd.mesh.join_requests import VISIBLE_S, JoinRequest, PendingRequests
 from meshd.mesh.state import MeshState
 from meshd.mesh.store import MeshStore
 from meshd.wire import Approved, Ask, JoinRequestView, Member
@@ -49,7 +48,7 @@ class Approval:
         self._on_joined = on_joined
         self._monotonic = monotonic
         self._wall = now
-        self._requests = Requests(monotonic)
+        self._requests = PendingRequests(monotonic)
         self._one_at_a_time = asyncio.Lock()
 
     # -- the node that asks ----------------------------------------------------------------------------------------
@@ -86,7 +85,7 @@ class Approval:
         if admission.known(mesh, request.fingerprint) is not None:  # it lost the answer
             await self._admit(request)
             return request
-        code = codes.code(self._store.fingerprint, request.nonce, request.fingerprint, nonce, request.joiner)
+        code = sas.code(self._store.fingerprint, request.nonce, request.fingerprint, nonce, request.joiner)
         self._requests.show(request, code)
         _LOG.info("a node asks to join", name=request.joiner.name, address=request.source, id=request.handle)
         self._on_asked(self._view(request))
@@ -177,9 +176,9 @@ class Approval:
         return mesh
 
     def _why_false(self, request: JoinRequest, nonce: str, signature: str) -> str:
-        if not codes.commits_to(request.commitment, request.fingerprint, nonce):
+        if not sas.commits_to(request.commitment, request.fingerprint, nonce):
             return "it revealed another number than the one it had committed to"
-        signed = codes.statement(self._store.fingerprint, request.nonce, nonce, request.joiner)
+        signed = sas.statement(self._store.fingerprint, request.nonce, nonce, request.joiner)
         try:
             genuine = certificate.verify(request.joiner.certificate, bytes.fromhex(signature), signed)
         except ValueError:

@@ -34,11 +34,13 @@ class EngineSettings:
         """Service -> the TCP port where it listens on the overlay address."""
         return {"kubo": self._config.ports.swarm, "cluster": self._config.ports.cluster}
 
-    def kubo_place(self, address: str) -> policy.Place:
+    def kubo_endpoint(self, address: str) -> policy.KuboEndpoint:
         """address: this node's on the overlay."""
-        return policy.Place(address, self._config.ports.swarm, self._config.private_sockets / "kubo.sock")
+        return policy.KuboEndpoint(
+            address, self._config.ports.swarm, self._config.private_sockets / "kubo.sock"
+        )
 
-    def cluster_place(self, address: str) -> cluster_config.Place:
+    def cluster_settings(self, address: str) -> cluster_config.ClusterSettings:
         """Where and with whom the cluster runs. Blocks on the first call (reads the secrets)."""
         if self._secrets is None:
             self._secrets = self._secret_store.load()
@@ -46,7 +48,7 @@ class EngineSettings:
         assert mesh is not None  # noqa: S101 - only asked inside a mesh
         others = sorted(self._store.peers(), key=lambda m: m.cluster_id)
         private = self._config.private_sockets
-        return cluster_config.Place(
+        return cluster_config.ClusterSettings(
             address=address,
             port=self._config.ports.cluster,
             rest_socket=private / "cluster.sock",
@@ -62,8 +64,8 @@ class EngineSettings:
     def fingerprints(self, address: str) -> dict[str, str]:
         """Service -> fingerprint of the settings that it should have. Blocks on the first call (reads the secrets)."""
         return {
-            "kubo": fingerprint(self.kubo_place(address)),
-            "cluster": fingerprint(self.cluster_place(address)),
+            "kubo": fingerprint(self.kubo_endpoint(address)),
+            "cluster": fingerprint(self.cluster_settings(address)),
         }
 
     def cluster_peers(self) -> dict[str, str]:
@@ -88,7 +90,7 @@ class EngineSettings:
         return [m for m in self._store.peers() if m.address and is_private(m.address)]
 
 
-def fingerprint(place: policy.Place | cluster_config.Place) -> str:
+def fingerprint(place: policy.KuboEndpoint | cluster_config.ClusterSettings) -> str:
     """Equal where a program need not be started anew. Holds every field but `peers`, the secret among them."""
     fields = [getattr(place, f.name) for f in dataclasses.fields(place) if f.name != "peers"]
     return hashlib.sha256(repr(fields).encode()).hexdigest()

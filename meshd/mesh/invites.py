@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from meshd.config import NODE_NAME
 from meshd.errors import Code, MeshError
-from meshd.mesh.signed import document, framed
+from meshd.mesh.canonical import document, framed
 from meshd.wire import Joiner
 
 _PREFIX = "meshd1."

@@ -14,17 +14,17 @@ from meshd.cluster.engines import Engines
 from meshd.config import Config, check_node_name
 from meshd.errors import Code, MeshError
 from meshd.mesh import invites
-from meshd.mesh.asking import ask
-from meshd.mesh.belongings import Attempt
-from meshd.mesh.by_network import ByNetwork, unless_answered
 from meshd.mesh.identity import Identity
-from meshd.mesh.join import join
-from meshd.mesh.peers import Peers
+from meshd.mesh.join_by_invite import join
+from meshd.mesh.join_by_network import JoinByNetwork, unless_answered
+from meshd.mesh.pairing import ask
+from meshd.mesh.peer_client import PeerClient
 from meshd.mesh.secret_store import SecretStore
 from meshd.mesh.secrets import Secrets
+from meshd.mesh.state_check import JoinTransaction
 from meshd.mesh.store import MeshStore
 from meshd.model import OverlayState
-from meshd.overlay.follow import Overlay
+from meshd.overlay.monitor import Overlay
 
 _LOG = structlog.get_logger(part="membership")
 
@@ -43,7 +43,7 @@ class Membership:
         identity: Identity,
         store: MeshStore,
         secret_store: SecretStore,
-        peers: Peers,
+        peers: PeerClient,
         overlay: Overlay,
         engines: Engines,
     ) -> None:
@@ -54,7 +54,7 @@ class Membership:
         self._peers = peers
         self._overlay = overlay
         self._engines = engines
-        self._by_network = ByNetwork(config, overlay)
+        self._by_network = JoinByNetwork(config, overlay)
         self.moved_from = ""  # the address before the one that was got since meshd started
         self._one_at_a_time = asyncio.Lock()
         self._questions: dict[str, asyncio.Future[bool]] = {}  # fingerprint -> whether it is the right member
@@ -269,7 +269,7 @@ class Membership:
         First of all the engines are looked for: nobody is to authorize and approve a machine that cannot run them.
         """
         try:
-            attempt = await asyncio.to_thread(Attempt, self._config.state)
+            attempt = await asyncio.to_thread(JoinTransaction, self._config.state)
         except OSError as exc:
             raise files.unusable(exc, title) from exc
         try:
@@ -290,7 +290,7 @@ class Membership:
                 raise MeshError(exc.code, f"{title}: {exc.title}", why, room if full else _HINT) from exc
             raise
 
-    async def _undo(self, attempt: Attempt) -> None:
+    async def _undo(self, attempt: JoinTransaction) -> None:
         try:
             await asyncio.to_thread(attempt.undo)
         except OSError as exc:  # what it failed for is told; the next attempt takes this up

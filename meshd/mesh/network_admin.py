@@ -11,8 +11,8 @@ from meshd.config import Config
 from meshd.errors import Code, MeshError
 from meshd.mesh.store import MeshStore
 from meshd.model import PeerState
-from meshd.overlay.admin import Admin, Controller, Member, admin_of
-from meshd.overlay.follow import MeshOnOverlay, Overlay
+from meshd.overlay.monitor import MeshOnOverlay, Overlay
+from meshd.overlay.zerotier_admin import Admin, Controller, Member, admin_of
 
 _ANSWER_S = 1.0  # what is wrong is told without it where the service does not answer so soon
 _LOG = structlog.get_logger(part="mesh")

@@ -20,12 +20,12 @@ import structlog
 
 from meshd.config import parse_where
 from meshd.errors import Code, MeshError, quoted
+from meshd.mesh.address_book import AddressBook, Where
 from meshd.mesh.certificate import grouped
+from meshd.mesh.heartbeat import Heartbeats
 from meshd.mesh.invites import host_port
-from meshd.mesh.peers import Peers
+from meshd.mesh.peer_client import PeerClient
 from meshd.mesh.store import MeshStore
-from meshd.mesh.watch import Watch
-from meshd.mesh.whereabouts import Where, Whereabouts
 from meshd.overlay.addresses import is_private
 from meshd.wire import Member, PeerAddress
 
@@ -124,22 +124,22 @@ class Seeds:
         seeds: Sequence[str],
         port: int,
         store: MeshStore,
-        peers: Peers,
-        whereabouts: Whereabouts,
-        watch: Watch,
+        peers: PeerClient,
+        address_book: AddressBook,
+        heartbeats: Heartbeats,
         local_address: Callable[[], str | None],
         resolve: Resolve | None = None,
     ) -> None:
         """seeds: as in the configuration. port: of one that says none. local_address: this node's overlay address.
 
-        watch: says who is away, and is told who was found at another address, and is to be called there now.
+        heartbeats: says who is away, and is told who was found at another address, and is to be called there now.
         """
         self._seeds = [(host, given or port) for host, given in map(parse_where, seeds)]
         self._port = port
         self._store = store
         self._peers = peers
-        self._whereabouts = whereabouts
-        self._watch = watch
+        self._whereabouts = address_book
+        self._heartbeats = heartbeats
         self._local_address = local_address
         self._resolve = resolve or Resolver()
 
@@ -243,13 +243,13 @@ class Seeds:
     async def _believe(self, member: Member, where: Where) -> None:
         await self._whereabouts.found(member, where)
         _LOG.info("a member is at another address", peer=member.name, address=host_port(*where))
-        self._watch.poke(member.fingerprint)
+        self._heartbeats.poke(member.fingerprint)
 
     def _away(self) -> list[Member]:
         """The members that were called where they should be, and do not answer."""
         if self._store.mesh is None or self._store.forgotten:
             return []
-        away = {s.fingerprint for s in self._watch.states() if not s.reachable and s.problem}
+        away = {s.fingerprint for s in self._heartbeats.states() if not s.reachable and s.problem}
         return [m for m in self._store.peers() if m.fingerprint in away]
 
     async def _seeded(self) -> list[Where]:

@@ -6,20 +6,20 @@ from meshd.cluster.wiring import EngineRoom
 from meshd.component import Component, Loop, Stop, StopPhase
 from meshd.conditions import FactSource
 from meshd.config import Config
-from meshd.mesh import belongings
+from meshd.mesh import state_check
+from meshd.mesh.address_book import AddressBook
 from meshd.mesh.engine_settings import EngineSettings
 from meshd.mesh.facts import MeshFacts
+from meshd.mesh.heartbeat import Heartbeats
 from meshd.mesh.identity import Identity
 from meshd.mesh.membership import Membership
 from meshd.mesh.network_admin import NetworkAdmin
-from meshd.mesh.peers import Peers
+from meshd.mesh.peer_client import PeerClient
 from meshd.mesh.secret_store import SecretStore
 from meshd.mesh.seeds import Seeds
 from meshd.mesh.state_files import STATE_FILES
 from meshd.mesh.store import MeshStore
-from meshd.mesh.watch import Watch
-from meshd.mesh.whereabouts import Whereabouts
-from meshd.overlay.follow import Overlay
+from meshd.overlay.monitor import Overlay
 
 _ADDRESS_EVERY_S = 2.0
 _NETWORK_EVERY_S = 2.0
@@ -33,7 +33,7 @@ class Mesh:
         self.identity = Identity.load_or_create(state)
         self.store = store = MeshStore(state, self.identity.fingerprint)
         self.secret_store = SecretStore(state, private)
-        belongings.check(state, store.mesh, self.identity.fingerprint, self.secret_store)
+        state_check.check(state, store.mesh, self.identity.fingerprint, self.secret_store)
         engine_room.make_folders()  # not before it is clear that the state folder is whole
         if store.mesh is not None and not store.forgotten:
             self.secret_store.settle(
@@ -42,16 +42,16 @@ class Mesh:
             )
         self.admin = NetworkAdmin(config, store, overlay)
         self.settings = EngineSettings(config, store, self.secret_store, engines.cluster)
-        whereabouts = Whereabouts(state / "addresses.json")
-        self.peers = Peers(self.identity, overlay.local_address, whereabouts)
-        self.watch = Watch(store, self.peers, seen_file=state / "seen.json")
+        address_book = AddressBook(state / "addresses.json")
+        self.peers = PeerClient(self.identity, overlay.local_address, address_book)
+        self.heartbeats = Heartbeats(store, self.peers, seen_file=state / "seen.json")
         self.seeds = Seeds(
             seeds=config.mesh.seeds,
             port=config.ports.peer,
             store=store,
             peers=self.peers,
-            whereabouts=whereabouts,
-            watch=self.watch,
+            address_book=address_book,
+            heartbeats=self.heartbeats,
             local_address=overlay.local_address,
         )
         self.membership = Membership(
@@ -73,13 +73,13 @@ class Mesh:
             "leaving": lambda: store.mesh is not None and bool(store.me().leaving_since),
             "forgotten_by": self._forgotten_by,
             "moved_from": lambda: membership.moved_from,
-            "peers": self.watch.states,
+            "peers": self.heartbeats.states,
             "deauthorized": lambda: self.admin.deauthorized,
         }
         return Component(
             name="mesh",
             loops=(
-                Loop("watch", self.watch.run, "the other nodes are not heard"),
+                Loop("heartbeats", self.heartbeats.run, "the other nodes are not heard"),
                 Loop("seeds", self.seeds.run, "members at new addresses are not looked for"),
                 Loop(
                     "address",
@@ -101,7 +101,7 @@ class Mesh:
 
     async def _look_at_network(self) -> None:
         """Ask the network's controller, where that is here, who of those that are away is not authorized any more."""
-        await self.admin.look_for_deauthorized(self.watch.states())
+        await self.admin.look_for_deauthorized(self.heartbeats.states())
 
     def _forgotten_by(self) -> str:
         """The name of who made the mesh forget this node; "" while it is a member."""

@@ -7,7 +7,7 @@ import time
 from meshd.component import Component, Loop, Stop, StopPhase
 from meshd.conditions import FactSource
 from meshd.overlay.facts import OverlayFacts
-from meshd.overlay.follow import Overlay
+from meshd.overlay.monitor import Overlay
 
 _SETTLED_S = 15.0  # after a start, or a new address, nobody is called away who was not asked yet
 

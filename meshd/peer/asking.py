@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from meshd.mesh.approval import Approval
-from meshd.mesh.requests import JoinRequest
+from meshd.mesh.join_requests import JoinRequest
 from meshd.peer.call import Call, Done
 from meshd.peer.nonces import Nonces
 from meshd.peer.welcome import Welcome, check_protocol

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from meshd.wire import Beat, Confirmed, Released, Removal, Removals
+from meshd.wire import Confirmed, Heartbeat, Released, Removal, Removals
 
 
 class Holder(Protocol):
     """This node as its peers see it. Each may raise MeshError, which the peer is answered."""
 
-    async def beat(self) -> Beat:
+    async def beat(self) -> Heartbeat:
         """The facts of the moment."""
         ...
 

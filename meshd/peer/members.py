@@ -7,21 +7,23 @@ from collections.abc import Callable
 from meshd.mesh.store import MeshStore
 from meshd.peer.call import Call, Done
 from meshd.peer.holder import Holder
-from meshd.wire import Beat, Confirmed, ConfirmRequest, Released, ReleaseRequest, Removals, Roster
+from meshd.wire import Confirmed, ConfirmRequest, Heartbeat, Released, ReleaseRequest, Removals, Roster
 
 
 class Members:
     """POST /beat, GET and POST /roster, POST /confirm, GET and POST /removals, POST /release."""
 
-    def __init__(self, store: MeshStore, holder: Holder, on_beat: Callable[[str, Beat], None]) -> None:
+    def __init__(
+        self, store: MeshStore, holder: Holder, on_heartbeat: Callable[[str, Heartbeat], None]
+    ) -> None:
         """on_beat(fingerprint, beat): called in the loop for each beat that comes in."""
         self._store = store
         self._holder = holder
-        self._on_beat = on_beat
+        self._on_heartbeat = on_heartbeat
 
-    async def beat(self, call: Call) -> Beat:
+    async def beat(self, call: Call) -> Heartbeat:
         """Take the peer's facts, give ours."""
-        self._on_beat(call.member().fingerprint, call.read(Beat))
+        self._on_heartbeat(call.member().fingerprint, call.read(Heartbeat))
         return await self._holder.beat()
 
     async def roster(self, call: Call) -> Roster:

@@ -29,7 +29,7 @@ from meshd.peer.strangers import Strangers
 from meshd.peer.welcome import Welcome
 from meshd.serving.limiter import Limit, Origin
 from meshd.serving.listener import HEAD_S, Listener, Tls
-from meshd.wire import Beat, Member
+from meshd.wire import Heartbeat, Member
 
 __all__ = ["Holder", "PeerServer"]
 
@@ -63,7 +63,7 @@ class PeerServer:
         holder: Holder,
         *,
         on_joined: Callable[[Member], None] = lambda _: None,
-        on_beat: Callable[[str, Beat], None] = lambda _, __: None,
+        on_heartbeat: Callable[[str, Heartbeat], None] = lambda _, __: None,
         count_entries: Callable[[], Awaitable[int]] = _none,
         approval: Approval | None = None,
         nonces: Nonces | None = None,
@@ -87,7 +87,7 @@ class PeerServer:
         routes = table(
             Strangers(store, welcome, nonces or Nonces(), on_joined),
             Asking(self.approval, welcome, ask_nonces or Nonces()),
-            Members(store, holder, on_beat),
+            Members(store, holder, on_heartbeat),
         )
         self._routes = {(route.method, route.path): route for route in routes}
         self._scrape = scrape

@@ -17,8 +17,8 @@ def server(mesh: Mesh, pins: Pins) -> PeerServer:
         mesh.store,
         mesh.secret_store.load,
         pins.duties,
-        on_joined=lambda _: mesh.watch.poke(),
-        on_beat=mesh.watch.heard,
+        on_joined=lambda _: mesh.heartbeats.poke(),
+        on_heartbeat=mesh.heartbeats.heard,
         count_entries=pins.catalogue.count,
     )
 

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from meshd.errors import MeshError
-from meshd.mesh.peers import Peers
+from meshd.mesh.peer_client import PeerClient
 from meshd.mesh.store import MeshStore
 from meshd.pins.gate import Gate
 from meshd.wire import Confirmed, Copy, Member
@@ -117,7 +117,7 @@ class Asker:
 class Copies:
     """Answers for this node, and asks all others."""
 
-    def __init__(self, gate: Gate, store: MeshStore, peers: Peers) -> None:
+    def __init__(self, gate: Gate, store: MeshStore, peers: PeerClient) -> None:
         self._gate = gate
         self._store = store
         self._peers = peers

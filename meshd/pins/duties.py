@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable
 
 from meshd import __version__
-from meshd.mesh.peers import Peers
+from meshd.mesh.peer_client import PeerClient
 from meshd.mesh.protocol import PROTOCOL
 from meshd.mesh.store import MeshStore
 from meshd.pins.copies import Copies
 from meshd.pins.remove import Remover
 from meshd.pins.storage import Storage
 from meshd.pins.trash import Journal
-from meshd.wire import Beat, Confirmed, Member, Released, Removal, Removals
+from meshd.wire import Confirmed, Heartbeat, Member, Released, Removal, Removals
 
 _PART = 1000  # removals in one answer
 
@@ -24,7 +24,7 @@ class Duties:
     def __init__(
         self,
         store: MeshStore,
-        peers: Peers,
+        peers: PeerClient,
         copies: Copies,
         journal: Journal,
         remover: Remover,
@@ -40,10 +40,10 @@ class Duties:
         self._ready = ready
         self._taken: dict[str, int] = {}  # fingerprint -> number of the last removal taken from it
 
-    async def beat(self) -> Beat:
+    async def beat(self) -> Heartbeat:
         """The facts of the moment."""
         ready = self._ready()
-        return Beat(
+        return Heartbeat(
             protocol=PROTOCOL,
             fingerprint=self._store.fingerprint,
             version=__version__,

@@ -16,9 +16,9 @@ from meshd.conditions import FactSource
 from meshd.config import Config
 from meshd.errors import MeshError
 from meshd.kubo.rpc import Kubo
-from meshd.mesh.peers import Peers
+from meshd.mesh.heartbeat import Heartbeats
+from meshd.mesh.peer_client import PeerClient
 from meshd.mesh.store import MeshStore
-from meshd.mesh.watch import Watch
 from meshd.model import PeerState
 from meshd.pins import entries
 from meshd.pins.add import Adder
@@ -57,7 +57,7 @@ class Outside:
 
     config: Config
     store: MeshStore
-    peers: Peers
+    peers: PeerClient
     kubo: Kubo
     cluster: Cluster
     content: tuple[Path, ...]
@@ -179,14 +179,14 @@ class Pins:
             "lost": lambda: replicator.lost,
         }
 
-    def follow(self, watch: Watch) -> None:
+    def follow(self, heartbeats: Heartbeats) -> None:
         """Say before each beat what this node keeps, and take what the others have removed."""
 
         async def say() -> None:
-            watch.own = await self.duties.beat()
+            heartbeats.own = await self.duties.beat()
 
-        watch.subscribe_beats(say)
-        watch.subscribe_removals(self.duties.fetch_removals)
+        heartbeats.subscribe_beats(say)
+        heartbeats.subscribe_removals(self.duties.fetch_removals)
 
     def _gate_rules(self) -> GateRules:
         return GateRules(

@@ -15,7 +15,7 @@ from meshd.cluster.rest import Cluster
 from meshd.errors import Code, MeshError, quoted
 from meshd.files import Disk
 from meshd.kubo.rpc import Kubo, KuboError
-from meshd.mesh.peers import Peers
+from meshd.mesh.peer_client import PeerClient
 from meshd.mesh.store import MeshStore
 from meshd.model import Pin
 from meshd.pins import entries, place, trash
@@ -43,7 +43,7 @@ class Remover:
         gate: Gate,
         cluster: Cluster,
         store: MeshStore,
-        peers: Peers,
+        peers: PeerClient,
         catalogue: Catalogue,
         copies: Copies,
         journal: Journal,

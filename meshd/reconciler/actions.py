@@ -72,13 +72,13 @@ class Actions:
             return
         engines, settings = deps.engine_room.engines, deps.mesh.settings
         if name == "kubo":
-            place = engines.kubo.place = settings.kubo_place(address)
+            place = engines.kubo.place = settings.kubo_endpoint(address)
             engines.kubo.swarm_key = await asyncio.to_thread(deps.mesh.secret_store.swarm_key)
             await deps.engine_room.services[name].start(fingerprint(place))
         else:
             in_memory = await asyncio.to_thread(deps.mesh.secret_store.in_memory)
             engines.cluster.in_memory = deps.config.private_sockets if in_memory else None
-            engines.cluster.place = settings.cluster_place(address)
+            engines.cluster.place = settings.cluster_settings(address)
             await deps.engine_room.services[name].start(fingerprint(engines.cluster.place))
 
     async def _end_uploads(self) -> None:
@@ -111,6 +111,6 @@ class Actions:
         self.linked = links
 
     async def _recover(self) -> None:
-        self._deps.mesh.watch.poke()  # the others may place copies here from now on
+        self._deps.mesh.heartbeats.poke()  # the others may place copies here from now on
         await self._deps.engine_room.cluster.recover()
         await self._deps.pins.sweeper.sweep()

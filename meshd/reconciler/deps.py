@@ -8,10 +8,10 @@ from meshd.cluster.wiring import EngineRoom
 from meshd.config import Config
 from meshd.health.readiness import Readiness
 from meshd.mesh.wiring import Mesh
-from meshd.overlay.follow import Overlay
+from meshd.overlay.monitor import Overlay
 from meshd.peer.server import PeerServer
 from meshd.pins.parts import Pins
-from meshd.service_manager import ServiceManager
+from meshd.systemd import ServiceManager
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

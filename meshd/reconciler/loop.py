@@ -151,7 +151,7 @@ class Reconciler:
         """Have the cluster started anew where it does not hear members that are there."""
         deps = self._deps
         ids = {m.fingerprint: m.cluster_id for m in deps.mesh.store.peers()}
-        there = {ids.get(p.fingerprint) for p in deps.mesh.watch.states() if p.reachable and p.ready}
+        there = {ids.get(p.fingerprint) for p in deps.mesh.heartbeats.states() if p.reachable and p.ready}
         peers = {i: where for i, where in deps.mesh.settings.cluster_peers().items() if i in there}
         own = deps.mesh.store.me().cluster_id
         if await deps.engine_room.redialer.look(own, peers, moved=bool(deps.mesh.membership.moved_from)):

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import structlog
 
-from meshd.supervise.groups import Group
+from meshd.supervise.cgroups import Cgroup
 
 _LAUNCHER = Path(__file__).with_name("launch.py")
 _LOOK_AGAIN_S = 0.02
@@ -61,7 +61,7 @@ class Child:
         self,
         process: asyncio.subprocess.Process,
         on_line: Callable[[str], None],
-        group: Group | None = None,
+        group: Cgroup | None = None,
         unsaid: re.Pattern[str] | None = None,
     ) -> None:
         self._process = process
@@ -81,7 +81,9 @@ class Child:
         self._reader = asyncio.create_task(self._read(), name=f"output-{process.pid}")
 
     @classmethod
-    async def spawn(cls, launch: Launch, on_line: Callable[[str], None], group: Group | None = None) -> Child:
+    async def spawn(
+        cls, launch: Launch, on_line: Callable[[str], None], group: Cgroup | None = None
+    ) -> Child:
         """Start it in a session and a group of its own. Must be called from the main thread: PDEATHSIG fires when the
         *thread* that forked ends. group: made and empty. Raises OSError where Python itself cannot be started, or the
         state folder is gone."""

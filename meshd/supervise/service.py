@@ -15,8 +15,8 @@ import structlog
 
 from meshd.errors import Code, MeshError, one_line
 from meshd.model import Phase, ServiceState
+from meshd.supervise.cgroups import Cgroup
 from meshd.supervise.child import Child, Launch
-from meshd.supervise.groups import Group
 
 BACKOFF_FIRST = 0.5
 BACKOFF_MOST = 30.0
@@ -56,7 +56,7 @@ class Service:
         self,
         program: Program,
         on_change: Callable[[], None],
-        group: Group | None = None,
+        group: Cgroup | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

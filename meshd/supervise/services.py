@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from meshd.model import Phase, ServiceState
-from meshd.supervise.groups import Groups
+from meshd.supervise.cgroups import Cgroups
 from meshd.supervise.service import Program, Service
 
 
 class Services(Mapping[str, Service]):
     """Name -> service, in the order in which they are started."""
 
-    def __init__(self, programs: Iterable[Program], groups: Groups | None = None) -> None:
+    def __init__(self, programs: Iterable[Program], groups: Cgroups | None = None) -> None:
         """groups: the control groups for their processes, where there can be any."""
         self._groups = groups
         self._subscribers: list[Callable[[], None]] = []

@@ -1,21 +1,5 @@
 """Every request and response shape, in one place; docs/reference/openapi.json is made from it."""
 
-from meshd.wire.asking import (
-    Approved,
-    ApproveRequest,
-    Ask,
-    AskAnswer,
-    Asked,
-    AskingId,
-    AuthorizedEvent,
-    CodeEvent,
-    ConfirmAdmission,
-    ConfirmEvent,
-    Heard,
-    JoinRequests,
-    JoinRequestView,
-    Reveal,
-)
 from meshd.wire.base import (
     Replicas,
     Request,
@@ -69,12 +53,28 @@ from meshd.wire.events import (
     ProgressEvent,
     StepEvent,
 )
+from meshd.wire.pairing import (
+    Approved,
+    ApproveRequest,
+    Ask,
+    AskAnswer,
+    Asked,
+    AskingId,
+    AuthorizedEvent,
+    CodeEvent,
+    ConfirmAdmission,
+    ConfirmEvent,
+    Heard,
+    JoinRequests,
+    JoinRequestView,
+    Reveal,
+)
 from meshd.wire.peer import (
     Admitted,
-    Beat,
     Challenge,
     Confirmed,
     ConfirmRequest,
+    Heartbeat,
     Hello,
     Joiner,
     Member,
@@ -96,7 +96,6 @@ __all__ = [
     "Asked",
     "AskingId",
     "AuthorizedEvent",
-    "Beat",
     "Challenge",
     "CodeEvent",
     "Condition",
@@ -116,6 +115,7 @@ __all__ = [
     "Forgotten",
     "Happening",
     "Heard",
+    "Heartbeat",
     "Hello",
     "InitRequest",
     "Invite",

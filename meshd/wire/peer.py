@@ -91,7 +91,7 @@ class Admitted(Wire):
     entries: int = 0  # how many the pinset has, so that the joiner knows when it has read the whole catalogue
 
 
-class Beat(Wire):
+class Heartbeat(Wire):
     """The facts that two members exchange every few seconds, in both directions."""
 
     protocol: int

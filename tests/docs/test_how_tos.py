@@ -10,8 +10,8 @@ from tests.docs.conftest import MakeArchive
 from tests.docs.console import Shell
 from tests.docs.following import Reader, indented, toml
 from tests.docs.pages import DOCS, ROOT, TUTORIAL
-from tests.mesh.asking import until
 from tests.mesh.nodes import BIN, ENGINES, METRICS_PORT, Mesh, Node, Subnet
+from tests.mesh.pairing import until
 
 README = ROOT / "README.md"
 HOW_TO = DOCS / "how-to"

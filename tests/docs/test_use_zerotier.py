@@ -14,8 +14,8 @@ import pytest
 from tests.docs.console import Shell, commands
 from tests.docs.following import Reader, toml
 from tests.docs.pages import DOCS
-from tests.mesh.asking import until
 from tests.mesh.nodes import BIN
+from tests.mesh.pairing import until
 from tests.zerotier.nodes import ZeroTierNode
 from tests.zerotier.world import NEEDS_WORLD, World, make_world
 

@@ -14,10 +14,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 from meshd import files
-from meshd.cluster.config import Place as ClusterPlace
+from meshd.cluster.config import ClusterSettings as ClusterPlace
 from meshd.cluster.rest import Cluster
 from meshd.cluster.service import ClusterProgram
-from meshd.kubo.policy import Place as KuboPlace
+from meshd.kubo.policy import KuboEndpoint as KuboPlace
 from meshd.kubo.rpc import Kubo
 from meshd.kubo.service import KuboProgram
 from meshd.mesh.secrets import Secrets

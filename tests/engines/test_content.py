@@ -13,7 +13,7 @@ import pytest_asyncio
 from meshd.errors import Code, MeshError
 from meshd.files import private_directory
 from meshd.mesh.identity import Identity
-from meshd.mesh.peers import Peers
+from meshd.mesh.peer_client import PeerClient
 from meshd.mesh.store import MeshStore
 from meshd.model import Pin
 from meshd.pins.catalogue import Catalogue
@@ -39,7 +39,7 @@ class Library:
         own = private_directory(node.state.parent / "own")
         self.identity = Identity.load_or_create(own)
         self.store = MeshStore(own, self.identity.fingerprint)
-        self.peers = Peers(self.identity, lambda: node.address)
+        self.peers = PeerClient(self.identity, lambda: node.address)
         self.copies = Copies(node.gate, self.store, self.peers)
         self.catalogue = Catalogue(Pinset(node.cluster), self.store, self.copies, lambda: ())
         self.content = Content(node.kubo, self.catalogue)

@@ -86,7 +86,7 @@ async def test_a_fresh_repository_keeps_its_identity_under_the_rules() -> None:
         peer_id = await program.create()
         fresh = files.read_json(folder / "kubo" / "config")
         assert isinstance(fresh, dict)
-        place = policy.Place(own_address(), 4001, folder / "k.sock")
+        place = policy.KuboEndpoint(own_address(), 4001, folder / "k.sock")
         assert policy.audit(fresh, place) != []
         made = policy.apply(fresh, place)
         assert policy.audit(made, place) == []
@@ -112,7 +112,7 @@ async def test_a_start_writes_the_rules_back_where_somebody_changed_them() -> No
     with short_folder() as folder:
         program = KuboProgram(folder / "kubo", Kubo(folder / "k.sock"), ENGINES, folder)
         address = own_address()
-        program.place = policy.Place(address, free_port(address), folder / "k.sock")
+        program.place = policy.KuboEndpoint(address, free_port(address), folder / "k.sock")
         program.swarm_key = "key"
         await program.create()
         await program.prepare()
@@ -137,7 +137,7 @@ async def test_an_identity_that_is_lost_is_told_and_never_made_anew() -> None:
     with short_folder() as folder:
         program = KuboProgram(folder / "kubo", Kubo(folder / "k.sock"), ENGINES, folder)
         address = own_address()
-        program.place = policy.Place(address, free_port(address), folder / "k.sock")
+        program.place = policy.KuboEndpoint(address, free_port(address), folder / "k.sock")
         await program.create()
         (folder / "kubo" / "config").unlink()
         with pytest.raises(MeshError) as caught:

@@ -14,7 +14,7 @@ import pytest_asyncio
 from meshd import config, wire
 from meshd.errors import Code, MeshError
 from meshd.mesh.identity import Identity
-from meshd.mesh.peers import Peers
+from meshd.mesh.peer_client import PeerClient
 from meshd.mesh.store import MeshStore
 from meshd.model import Pin
 from meshd.pins.parts import Outside, Pins
@@ -56,7 +56,7 @@ async def store(node: Machine, identity: Identity, tmp_path_factory: pytest.Temp
 async def pins(node: Machine, store: MeshStore, identity: Identity, tmp_path: Path) -> AsyncIterator[Pins]:
     """Its trash is empty, and what is in it is let go after a second."""
     text = f'[paths]\nstate = "{tmp_path}"\nrun = "{node.private}"\n[storage]\nreserve = "0B"\n[pins]\ntrash = "1s"\n'
-    peers = Peers(identity, lambda: node.address)
+    peers = PeerClient(identity, lambda: node.address)
     made = Pins(
         Outside(
             config=config.parse(text, "the test"),

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from tests.engines.machine import own_address, short_folder
-from tests.mesh.asking import unix_request, until
 from tests.mesh.nodes import BIN, REPOSITORY, Answer, end, environment, marked, run
+from tests.mesh.pairing import unix_request, until
 
 LONGEST_S = 60.0  # for a busy machine; what is awaited takes seconds
 

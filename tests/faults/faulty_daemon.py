@@ -21,10 +21,10 @@ from meshd.config import Config, load
 from meshd.health import audit
 from meshd.health.checks import peers
 from meshd.kubo.service import KuboProgram
+from meshd.mesh.heartbeat import Heartbeats
 from meshd.mesh.identity import Identity
 from meshd.mesh.secrets import Secrets
 from meshd.mesh.store import MeshStore
-from meshd.mesh.watch import Watch
 from meshd.model import Condition
 from meshd.periodic import TaskGuard
 from meshd.pins.storage import Storage
@@ -120,10 +120,10 @@ def a_check() -> None:
 
 
 def a_watcher() -> None:
-    async def run(_: Watch) -> None:
+    async def run(_: Heartbeats) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO), "/var/lib/meshd/seen.json")
 
-    put(Watch, "run", run)
+    put(Heartbeats, "run", run)
 
 
 def a_look() -> None:

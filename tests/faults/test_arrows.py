@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from tests.docs.test_architecture import floors
 from tests.faults.conftest import LONGEST_S, Daemon
-from tests.mesh.asking import until
+from tests.mesh.pairing import until
 
 # Where a lower room is made to be filled by a higher one, which it knows as a protocol of its own: (caller, callee).
 PLUGGED_IN = {

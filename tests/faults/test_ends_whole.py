@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from tests.faults.conftest import LONGEST_S, Daemon
-from tests.mesh.asking import until
+from tests.mesh.pairing import until
 
 IN_ORDER = [("cluster", "exit 0"), ("kubo", "exit 0")]
 

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from tests.faults.conftest import LONGEST_S, Daemon
-from tests.mesh.asking import until
+from tests.mesh.pairing import until
 
 
 @pytest.mark.parametrize(
     ("fault", "part", "error"),
     [
         ("a_check", "check clocks", "KeyError: 'a mistake in a check'"),
-        ("a_watcher", "watch", "Input/output error: /var/lib/meshd/seen.json"),
+        ("a_watcher", "heartbeats", "Input/output error: /var/lib/meshd/seen.json"),
         ("a_look", "audit of the secrets", "Input/output error: /var/lib/meshd/node.key"),
         ("one_pass", "reconciler", "KeyError: 'a mistake in a pass'"),
     ],

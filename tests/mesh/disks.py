@@ -14,7 +14,7 @@ from typing import Protocol
 
 import pytest
 
-from tests.mesh.asking import until
+from tests.mesh.pairing import until
 
 SHUTDOWN = 0x8004587D  # EXT4_IOC_SHUTDOWN, XFS_IOC_GOINGDOWN: _IOR('X', 125, __u32), linux/fs/ext4/ext4.h
 NOLOGFLUSH = 2  # what is not on the disk yet is lost, as when the power goes

@@ -9,8 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from tests.mesh.asking import random_file, sha256, until
 from tests.mesh.nodes import Answer, Mesh, Node, marked
+from tests.mesh.pairing import random_file, sha256, until
 
 _SIZE = 6 * 1024 * 1024
 _ONE_OF_EACH = {"ipfs": 1, "ipfs-cluster-service": 1}

@@ -9,8 +9,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tests.mesh.asking import until
 from tests.mesh.nodes import ENGINES, Answer, Mesh, Node, end, environment, run
+from tests.mesh.pairing import until
 
 
 class Rogue:

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.mesh.asking import until
 from tests.mesh.conftest import MakeNode
 from tests.mesh.nodes import METRICS_PORT, PORTS, Mesh, Node, Subnet, marked
+from tests.mesh.pairing import until
 from tests.mesh.sampler import inodes, table
 
 pytestmark = [pytest.mark.mesh, pytest.mark.root]

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.mesh.asking import holds_for, random_file, sha256, until
 from tests.mesh.cables import NEEDS_CABLES, Cables, Side, cables
 from tests.mesh.conftest import MakeNode
 from tests.mesh.nodes import Mesh, Node
+from tests.mesh.pairing import holds_for, random_file, sha256, until
 
 __all__ = ["cables"]  # a fixture is known where it is imported
 pytestmark = [pytest.mark.mesh, *NEEDS_CABLES, pytest.mark.timeout(300)]

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.mesh.asking import holds_for, random_file, sha256, until
 from tests.mesh.conftest import MakeMesh, MakeNode
 from tests.mesh.nodes import Mesh, Subnet
+from tests.mesh.pairing import holds_for, random_file, sha256, until
 from tests.mesh.rogue import Rogue
 
 pytestmark = pytest.mark.mesh

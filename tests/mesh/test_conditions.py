@@ -21,9 +21,9 @@ from typing import Any
 
 import pytest
 
-from tests.mesh.asking import until
 from tests.mesh.conftest import MakeNode
 from tests.mesh.nodes import BIN, ENGINES, Mesh, Node, Subnet, end, environment, run
+from tests.mesh.pairing import until
 
 pytestmark = [pytest.mark.mesh, pytest.mark.timeout(120)]
 _NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="making a network interface needs root")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.mesh.asking import random_file, sha256, until
 from tests.mesh.conftest import MakeMesh, MakeNode
 from tests.mesh.nodes import NAMES, Mesh, Node
+from tests.mesh.pairing import random_file, sha256, until
 
 pytestmark = pytest.mark.mesh
 

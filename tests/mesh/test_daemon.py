@@ -8,9 +8,9 @@ import subprocess
 
 import pytest
 
-from tests.mesh.asking import until
 from tests.mesh.conftest import MakeNode
 from tests.mesh.nodes import BIN, METRICS_PORT, Node, Subnet, marked, run
+from tests.mesh.pairing import until
 
 pytestmark = pytest.mark.mesh
 

@@ -6,9 +6,9 @@ import shutil
 
 import pytest
 
-from tests.mesh.asking import until
 from tests.mesh.conftest import MakeNode
 from tests.mesh.disks import NEEDS_DISKS, MakeDisk, make_disk
+from tests.mesh.pairing import until
 
 __all__ = ["make_disk"]  # a fixture is known where it is imported
 pytestmark = [*NEEDS_DISKS, pytest.mark.timeout(300)]

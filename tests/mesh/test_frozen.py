@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.mesh.asking import until
 from tests.mesh.conftest import MakeNode
 from tests.mesh.nodes import NAMES, Mesh, Node
+from tests.mesh.pairing import until
 from tests.mesh.pinning import Pinning, check_kept
 
 pytestmark = [pytest.mark.mesh, pytest.mark.timeout(240)]

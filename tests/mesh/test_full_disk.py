@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.mesh.asking import random_file, sha256, until
 from tests.mesh.conftest import MakeNode
 from tests.mesh.disks import NEEDS_DISKS, MakeDisk, make_disk
 from tests.mesh.nodes import Mesh, Node
+from tests.mesh.pairing import random_file, sha256, until
 
 __all__ = ["make_disk"]  # a fixture is known where it is imported
 pytestmark = [*NEEDS_DISKS, pytest.mark.timeout(300)]

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.mesh.asking import until
 from tests.mesh.conftest import MakeNode
 from tests.mesh.nodes import Mesh, Node
+from tests.mesh.pairing import until
 
 pytestmark = pytest.mark.mesh
 

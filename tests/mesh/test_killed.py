@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.mesh.asking import let_pass, random_file, sha256, until
 from tests.mesh.conftest import MakeNode
 from tests.mesh.nodes import NAMES, Mesh, Node, end, marked
+from tests.mesh.pairing import let_pass, random_file, sha256, until
 from tests.mesh.pinning import Pinning, check_kept, check_one_of_each
 
 pytestmark = pytest.mark.mesh

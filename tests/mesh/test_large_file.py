@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.mesh.asking import random_file, sha256
 from tests.mesh.nodes import Mesh
+from tests.mesh.pairing import random_file, sha256
 
 pytestmark = pytest.mark.mesh
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.mesh.asking import random_file, sha256, until
 from tests.mesh.conftest import MakeMesh
 from tests.mesh.nodes import Mesh, Node
+from tests.mesh.pairing import random_file, sha256, until
 
 LEAVE_S = 150.0
 

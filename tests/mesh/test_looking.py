@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.mesh.asking import tcp_request, until
 from tests.mesh.conftest import MakeNode
 from tests.mesh.nodes import ENGINES, METRICS_PORT, Mesh
+from tests.mesh.pairing import tcp_request, until
 
 pytestmark = pytest.mark.mesh
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.mesh.asking import until
 from tests.mesh.conftest import MakeMesh
 from tests.mesh.nodes import Mesh, Node, Subnet
+from tests.mesh.pairing import until
 
 pytestmark = [pytest.mark.mesh, pytest.mark.timeout(300)]
 _NAMES = {"attic", "barn", "cellar"}

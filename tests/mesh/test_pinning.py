@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.mesh.asking import holds_for, random_file, sha256, until
 from tests.mesh.nodes import Mesh, Node
+from tests.mesh.pairing import holds_for, random_file, sha256, until
 
 pytestmark = pytest.mark.mesh
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.mesh.asking import until
 from tests.mesh.conftest import MakeNode
 from tests.mesh.nodes import METRICS_PORT, PORTS, Mesh, Node, marked
+from tests.mesh.pairing import until
 from tests.mesh.sampler import Open, Sampler, wrong
 
 pytestmark = pytest.mark.mesh

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.mesh.asking import random_file, sha256, until
 from tests.mesh.conftest import MakeMesh, MakeNode
 from tests.mesh.nodes import Mesh
+from tests.mesh.pairing import random_file, sha256, until
 
 pytestmark = pytest.mark.mesh
 _ALL = {"attic", "barn", "cellar"}

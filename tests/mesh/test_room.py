@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.mesh.asking import random_file
 from tests.mesh.conftest import MakeNode
 from tests.mesh.nodes import NAMES, Mesh
+from tests.mesh.pairing import random_file
 
 pytestmark = pytest.mark.mesh
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.mesh.asking import random_file, sha256, until
 from tests.mesh.nodes import BIN, Mesh, Node, environment
+from tests.mesh.pairing import random_file, sha256, until
 
 pytestmark = pytest.mark.mesh
 _BOUNDARY = "cut-here"

@@ -13,17 +13,17 @@ import pytest
 
 from meshd.errors import Code, MeshError
 from meshd.mesh import tls
+from meshd.mesh.address_book import AddressBook
+from meshd.mesh.heartbeat import Heartbeats
 from meshd.mesh.identity import Identity
-from meshd.mesh.join import join
-from meshd.mesh.peers import Peers
+from meshd.mesh.join_by_invite import join
+from meshd.mesh.peer_client import PeerClient
 from meshd.mesh.protocol import PROTOCOL
 from meshd.mesh.secrets import Secrets
 from meshd.mesh.seeds import Resolve, Seeds
 from meshd.mesh.store import MeshStore
-from meshd.mesh.watch import Watch
-from meshd.mesh.whereabouts import Whereabouts
 from meshd.peer.server import PeerServer
-from meshd.wire import Beat, Confirmed, Joiner, Member, Released, Removal, Removals
+from meshd.wire import Confirmed, Heartbeat, Joiner, Member, Released, Removal, Removals
 
 
 class Clock:
@@ -47,8 +47,8 @@ class FakeHolder:
         self.owners: dict[str, str] = {}
         self.breaks: Exception | None = None
 
-    async def beat(self) -> Beat:
-        return Beat(
+    async def beat(self) -> Heartbeat:
+        return Heartbeat(
             protocol=PROTOCOL,
             fingerprint=self._node.fingerprint,
             version="0.1.0",
@@ -90,14 +90,14 @@ class Node:
         self.fingerprint = self.identity.fingerprint
         self.store = MeshStore(folder, self.fingerprint, now=now)
         self.holder = FakeHolder(self)
-        self.whereabouts = Whereabouts(folder / "addresses.json")
-        self.peers = Peers(self.identity, lambda: self.address, self.whereabouts)
+        self.address_book = AddressBook(folder / "addresses.json")
+        self.peers = PeerClient(self.identity, lambda: self.address, self.address_book)
         self.joined: list[Member] = []
         self.server = self.make_server()
         self.removals_seen: list[tuple[str, int]] = []
-        self.watch = Watch(self.store, self.peers, interval=0.2, now=now)
-        self.watch.subscribe_beats(self._say)
-        self.watch.subscribe_removals(self._on_removals)
+        self.heartbeats = Heartbeats(self.store, self.peers, interval=0.2, now=now)
+        self.heartbeats.subscribe_beats(self._say)
+        self.heartbeats.subscribe_removals(self._on_removals)
         self._watching: asyncio.Task[None] | None = None
 
     def make_server(self, **options: object) -> PeerServer:
@@ -107,7 +107,7 @@ class Node:
             lambda: Secrets.load(self.folder),
             self.holder,
             on_joined=self.joined.append,
-            on_beat=lambda fingerprint, beat: self.watch.heard(fingerprint, beat),
+            on_heartbeat=lambda fingerprint, beat: self.heartbeats.heard(fingerprint, beat),
             **options,  # type: ignore[arg-type]
         )
         return self.server
@@ -118,8 +118,8 @@ class Node:
             port=4010,
             store=self.store,
             peers=self.peers,
-            whereabouts=self.whereabouts,
-            watch=self.watch,
+            address_book=self.address_book,
+            heartbeats=self.heartbeats,
             local_address=lambda: self.address,
             resolve=resolve,
         )
@@ -132,7 +132,7 @@ class Node:
         await self.store.update_self(self.joiner())
 
     async def _say(self) -> None:
-        self.watch.own = await self.holder.beat()
+        self.heartbeats.own = await self.holder.beat()
 
     async def _on_removals(self, member: Member, count: int) -> None:
         self.removals_seen.append((member.name, count))
@@ -179,7 +179,7 @@ class Node:
         return member
 
     def begin_watch(self) -> None:
-        self._watching = asyncio.create_task(self.watch.run())
+        self._watching = asyncio.create_task(self.heartbeats.run())
 
     async def stop(self) -> None:
         if self._watching is not None:

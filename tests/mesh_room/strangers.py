@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from meshd.mesh import code as codes
-from meshd.mesh.asking import Confirm, ask
+from meshd.mesh import sas
+from meshd.mesh.pairing import Confirm, ask
 from meshd.mesh.protocol import PROTOCOL
 from meshd.mesh.secrets import Secrets
 from meshd.wire import Admitted, Ask, AskAnswer, Asked, CodeEvent, Reveal, StepEvent, Wire
@@ -98,7 +98,7 @@ async def begin(node: Node, member: Node, nonce: str, **other: object) -> Asked:
     """The first call. other: what `node` says of itself."""
     request = Ask(
         protocol=PROTOCOL,
-        commitment=codes.commitment(node.fingerprint, nonce),
+        commitment=sas.commitment(node.fingerprint, nonce),
         joiner=node.joiner(**other),
     )
     return await node.peers.ask(member.listen, member.port, member.fingerprint, request)
@@ -106,7 +106,7 @@ async def begin(node: Node, member: Node, nonce: str, **other: object) -> Asked:
 
 async def reveal(node: Node, member: Node, asked: Asked, nonce: str, **other: object) -> AskAnswer:
     """The second call. other: members of the request that are to be wrong."""
-    signed = codes.statement(member.fingerprint, asked.nonce, nonce, node.joiner())
+    signed = sas.statement(member.fingerprint, asked.nonce, nonce, node.joiner())
     facts: dict[str, object] = {
         "id": asked.id,
         "nonce": nonce,
@@ -123,7 +123,7 @@ async def look(node: Node, member: Node, asked: Asked) -> AskAnswer:
 
 async def asks(node: Node, member: Node) -> Asked:
     """Both calls: a person at the member sees the request now."""
-    nonce = codes.new_nonce()
+    nonce = sas.new_nonce()
     asked = await begin(node, member, nonce)
     assert (await reveal(node, member, asked, nonce)).state == "waiting"
     return asked

@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from meshd.errors import Code, MeshError
-from meshd.mesh import code as codes
+from meshd.mesh import sas
 from meshd.mesh.approval import Approval
 from meshd.mesh.secrets import Secrets
 from meshd.peer.nonces import Nonces
@@ -87,7 +87,7 @@ async def test_a_person_sees_a_request_once_its_key_was_proved(
     assert (await reveal(barn, attic, asked, NONCE)).state == "waiting"
     assert seen == attic.server.approval.views()
     (view,) = seen
-    assert view.code == codes.code(attic.fingerprint, asked.nonce, barn.fingerprint, NONCE, barn.joiner())
+    assert view.code == sas.code(attic.fingerprint, asked.nonce, barn.fingerprint, NONCE, barn.joiner())
     assert (view.since, view.until) == (attic.now(), attic.now() + 3600)
     assert asked.id not in str(view)
 
@@ -126,7 +126,7 @@ async def test_what_was_signed_is_what_was_asked(attic: Node, barn: Node) -> Non
 
 async def test_a_reveal_is_good_for_its_own_request_only(attic: Node, barn: Node) -> None:
     first = await begin(barn, attic, NONCE)
-    signed = codes.statement(attic.fingerprint, first.nonce, NONCE, barn.joiner())
+    signed = sas.statement(attic.fingerprint, first.nonce, NONCE, barn.joiner())
     signature = barn.identity.sign(signed).hex()
     await reveal(barn, attic, first, NONCE)
     second = await begin(barn, attic, NONCE)

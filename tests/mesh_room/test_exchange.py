@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from meshd.mesh.watch import Watch
-from meshd.wire import Beat, Member, Roster
+from meshd.mesh.heartbeat import Heartbeats
+from meshd.wire import Heartbeat, Member, Roster
 from tests.mesh_room.nodes import Clock, Node
 from tests.waiting import until
 
@@ -23,7 +23,7 @@ class Newer:
         self.beats = 0
         self.exchanges = 0
 
-    async def beat(self, peer: Member, mine: Beat) -> Beat:
+    async def beat(self, peer: Member, mine: Heartbeat) -> Heartbeat:
         self.beats += 1
         return (await self._node.holder.beat()).model_copy(update={"roster_digest": self.digest})
 
@@ -42,13 +42,15 @@ class Watching:
         self.newer = Newer(barn)
         self.monotonic = Clock(1000.0)
         peers: Any = self.newer
-        self.watch = Watch(attic.store, peers, interval=3600.0, monotonic=self.monotonic, now=attic.now)
+        self.heartbeats = Heartbeats(
+            attic.store, peers, interval=3600.0, monotonic=self.monotonic, now=attic.now
+        )
 
     async def beats(self, count: int = 1) -> int:
         """So often; how many exchanges there were then."""
         for _ in range(count):
             before = self.newer.beats
-            self.watch.poke()
+            self.heartbeats.poke()
             await until(lambda before=before: self.newer.beats > before)  # type: ignore[misc]
         return self.newer.exchanges
 
@@ -56,7 +58,7 @@ class Watching:
 @pytest.fixture
 async def watching(pair: tuple[Node, Node]) -> AsyncIterator[Watching]:
     made = Watching(*pair)
-    task = asyncio.create_task(made.watch.run())
+    task = asyncio.create_task(made.heartbeats.run())
     await until(lambda: made.newer.beats)
     yield made
     task.cancel()

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from meshd.errors import Code, MeshError
 from meshd.mesh import invites
-from meshd.mesh.join import join
+from meshd.mesh.join_by_invite import join
 from meshd.mesh.secrets import Secrets
 from meshd.peer.call import Call
 from meshd.peer.nonces import Nonces

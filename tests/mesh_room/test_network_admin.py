@@ -20,11 +20,11 @@ from meshd.control import requests
 from meshd.control.requests import RequestsApi
 from meshd.errors import Code
 from meshd.health.notices import Notices
-from meshd.mesh.join import join
+from meshd.mesh.join_by_invite import join
 from meshd.mesh.network_admin import NetworkAdmin
 from meshd.mesh.secrets import Secrets
 from meshd.model import OverlayState, PeerState
-from meshd.overlay.follow import Overlay
+from meshd.overlay.monitor import Overlay
 from meshd.overlay.zerotier import ZeroTier
 from tests.mesh_room.nodes import Clock, Node, refusal_of
 from tests.zerotier.fake import FakeService

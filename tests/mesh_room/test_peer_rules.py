@@ -73,7 +73,7 @@ async def test_a_beat_is_the_caller_s_whomever_it_names(
     cellar = await make_node("cellar").start()
     await cellar.join(await attic.invite())
     heard: list[str] = []
-    monkeypatch.setattr(attic.watch, "heard", lambda fingerprint, beat: heard.append(fingerprint))
+    monkeypatch.setattr(attic.heartbeats, "heard", lambda fingerprint, beat: heard.append(fingerprint))
     lie = (await barn.holder.beat()).model_copy(update={"fingerprint": cellar.fingerprint})
     await barn.peers.beat(barn.view_of(attic), lie)
     assert heard == [barn.fingerprint]

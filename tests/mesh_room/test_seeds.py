@@ -13,9 +13,9 @@ import pytest
 
 from meshd.errors import Code, MeshError
 from meshd.mesh import seeds as module
+from meshd.mesh.address_book import AddressBook
 from meshd.mesh.invites import host_port
 from meshd.mesh.seeds import ASKED_MOST, Pace, Resolver, Seeds, asked, usable
-from meshd.mesh.whereabouts import Whereabouts
 from meshd.model import PeerState
 from meshd.wire import Roster
 from tests.mesh_room.nodes import Node, refusal_of
@@ -26,7 +26,7 @@ Pair = tuple[Node, Node]
 
 
 def _of(node: Node, other: Node) -> PeerState:
-    return next(state for state in node.watch.states() if state.fingerprint == other.fingerprint)
+    return next(state for state in node.heartbeats.states() if state.fingerprint == other.fingerprint)
 
 
 def _where(node: Node) -> str:
@@ -35,7 +35,7 @@ def _where(node: Node) -> str:
 
 
 def _all_see_all(nodes: Sequence[Node]) -> bool:
-    return all(state.reachable for node in nodes for state in node.watch.states()) and (
+    return all(state.reachable for node in nodes for state in node.heartbeats.states()) and (
         len({node.store.digest() for node in nodes}) == 1
     )
 
@@ -296,7 +296,7 @@ async def test_a_member_is_called_where_a_person_says_and_both_agree_again(pair:
     attic, barn = pair
     await attic.move("127.0.0.11")
     await barn.move("127.0.0.12")
-    attic.watch._interval = 60.0  # what happens does not wait for the next beat
+    attic.heartbeats._interval = 60.0  # what happens does not wait for the next beat
     await _away(attic, barn)
     told = await attic.make_seeds().set_address("barn", _where(barn))
     assert (told.name, told.address, told.port) == ("barn", "127.0.0.12", barn.port)
@@ -315,9 +315,9 @@ async def test_what_a_person_said_outlasts_a_restart_and_ends_with_the_member_s_
     await attic.make_seeds().set_address("barn", f"127.0.0.12:{barn.port}")
     file = attic.folder / "addresses.json"
     assert file.stat().st_mode & 0o777 == 0o600
-    assert Whereabouts(file).of(stated) == ("127.0.0.12", barn.port)
+    assert AddressBook(file).of(stated) == ("127.0.0.12", barn.port)
     moved = stated.model_copy(update={"address": "127.0.0.13"})
-    assert Whereabouts(file).of(moved) == ("127.0.0.13", stated.peer_port)
+    assert AddressBook(file).of(moved) == ("127.0.0.13", stated.peer_port)
 
 
 async def test_what_a_member_has_overruled_does_not_hold_again_when_it_moves_back(pair: Pair) -> None:
@@ -327,11 +327,11 @@ async def test_what_a_member_has_overruled_does_not_hold_again_when_it_moves_bac
     await barn.server.start("127.0.0.12", 0)
     async with _running(attic.make_seeds()):
         await attic.make_seeds().set_address("barn", f"127.0.0.12:{barn.port}")
-        assert attic.whereabouts.of(at_home) == ("127.0.0.12", barn.port)
+        assert attic.address_book.of(at_home) == ("127.0.0.12", barn.port)
         away = at_home.model_copy(update={"address": "127.0.0.12", "stamp": at_home.stamp + 1})
         await attic.store.merge(Roster(members=[away]))
-        await until(lambda: attic.whereabouts.of(at_home) == (at_home.address, at_home.peer_port))
-        await until(lambda: Whereabouts(attic.folder / "addresses.json").of(at_home)[0] == at_home.address)
+        await until(lambda: attic.address_book.of(at_home) == (at_home.address, at_home.peer_port))
+        await until(lambda: AddressBook(attic.folder / "addresses.json").of(at_home)[0] == at_home.address)
 
 
 @pytest.mark.parametrize(
@@ -342,7 +342,7 @@ async def test_a_file_that_is_damaged_is_as_none(pair: Pair, text: str) -> None:
     stated = attic.view_of(barn)
     file = attic.folder / "addresses.json"
     file.write_text(text.replace('"f"', f'"{barn.fingerprint}"'))
-    assert Whereabouts(file).of(stated) == (stated.address, stated.peer_port)
+    assert AddressBook(file).of(stated) == (stated.address, stated.peer_port)
 
 
 async def test_an_address_where_the_member_is_not_is_refused_and_all_stays(
@@ -356,7 +356,7 @@ async def test_an_address_where_the_member_is_not_is_refused_and_all_stays(
     async def refused(name: str, text: str) -> MeshError:
         error = await refusal_of(seeds.set_address(name, text))
         assert error.hint
-        assert attic.whereabouts.of(stated) == (stated.address, stated.peer_port)
+        assert attic.address_book.of(stated) == (stated.address, stated.peer_port)
         assert not (attic.folder / "addresses.json").exists()
         return error
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 from aiohttp import web
 
-from meshctl import steps
+from meshctl import step_stream
 from tests.meshctl.asking import CODE, EVIL, NETWORK, NODE, harmless
 from tests.meshctl.conftest import Meshctl, Terminal
 from tests.meshctl.fake_meshd import Document, FakeMeshd, mesh, peer, send, stream
@@ -49,11 +49,11 @@ async def test_an_id_that_is_none_is_a_mistake(meshctl: Meshctl, meshd: FakeMesh
 async def test_sixteen_hex_digits_are_a_network_to_join(
     meshctl: Meshctl, meshd: FakeMeshd, typed: list[str]
 ) -> None:
-    steps = [
+    step_stream = [
         {"event": "step", "message": f"joining the ZeroTier network {NETWORK}"},
         {"event": "code", "address": "10.144.0.1:4010", "code": CODE},
     ]
-    meshd.streams("POST", "/v1/mesh/join", *steps, joined())
+    meshd.streams("POST", "/v1/mesh/join", *step_stream, joined())
     result = await meshctl("join", *typed, "--yes", "--name", "barn")
     assert result.code == 0
     assert meshd.last.json() == {"network": NETWORK, "confirm": False, "name": "barn"}
@@ -123,7 +123,7 @@ def test_after_a_minute_it_is_told_again(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     now = 100.0
-    monkeypatch.setattr("meshctl.steps.time.monotonic", lambda: now)
+    monkeypatch.setattr("meshctl.step_stream.time.monotonic", lambda: now)
 
     def events() -> Iterator[Document]:
         nonlocal now
@@ -131,7 +131,7 @@ def test_after_a_minute_it_is_told_again(
             yield WAITING
             now += 10.0
 
-    steps.follow(events(), as_json=False)
+    step_stream.follow(events(), as_json=False)
     assert capsys.readouterr().err.count("it is not there yet") == 3
 
 
@@ -251,8 +251,8 @@ async def test_without_a_terminal_joining_by_network_must_be_meant(
 async def test_what_a_stranger_says_while_one_joins_does_not_drive_the_terminal(
     meshctl: Meshctl, meshd: FakeMeshd
 ) -> None:
-    steps = [{"event": "step", "message": EVIL}, {"event": "code", "address": EVIL, "code": EVIL}]
-    meshd.streams("POST", "/v1/mesh/join", *steps, joined() | {"node": EVIL, "mesh": mesh(name=EVIL)})
+    step_stream = [{"event": "step", "message": EVIL}, {"event": "code", "address": EVIL, "code": EVIL}]
+    meshd.streams("POST", "/v1/mesh/join", *step_stream, joined() | {"node": EVIL, "mesh": mesh(name=EVIL)})
     harmless(await meshctl("join", NETWORK, "--yes"))
 
 

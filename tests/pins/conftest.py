@@ -11,7 +11,7 @@ from meshd import config, wire
 from meshd.cluster.rest import Cluster
 from meshd.kubo.rpc import Kubo
 from meshd.mesh.identity import Identity
-from meshd.mesh.peers import Peers
+from meshd.mesh.peer_client import PeerClient
 from meshd.mesh.store import MeshStore
 from meshd.pins.parts import Outside, Pins
 from tests.engines.machine import short_folder
@@ -141,7 +141,7 @@ async def pins(
     state = tmp_path / "state"
     state.mkdir()
     text = f'[paths]\nstate = "{state}"\nrun = "{sockets}"\n[storage]\nreserve = "0B"\n[pins]\ntrash = "1s"\n'
-    peers = Peers(Identity.load_or_create(tmp_path / "own"), lambda: "127.0.0.1")
+    peers = PeerClient(Identity.load_or_create(tmp_path / "own"), lambda: "127.0.0.1")
     http = Kubo(kubo.socket)
     made = Pins(
         Outside(

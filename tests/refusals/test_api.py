@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.mesh.asking import Reply, tcp_request, unix_request
 from tests.mesh.nodes import METRICS_PORT, REPOSITORY, Node, run
+from tests.mesh.pairing import Reply, tcp_request, unix_request
 
 pytestmark = pytest.mark.mesh
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.mesh.asking import until
 from tests.mesh.conftest import MakeNode
 from tests.mesh.nodes import ENGINES
+from tests.mesh.pairing import until
 from tests.refusals.daemon import contents, fill, tmpfs
 
 pytestmark = pytest.mark.mesh

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.mesh.asking import until
 from tests.mesh.conftest import MakeNode
 from tests.mesh.nodes import ENGINES, Node
+from tests.mesh.pairing import until
 from tests.refusals.daemon import contents
 
 pytestmark = pytest.mark.mesh

@@ -12,10 +12,10 @@ import pytest
 
 from meshd.pins.trash import Journal
 from meshd.wire import Removal
-from tests.mesh.asking import until
 from tests.mesh.conftest import MakeNode
 from tests.mesh.disks import NEEDS_DISKS
 from tests.mesh.nodes import Node
+from tests.mesh.pairing import until
 from tests.refusals.daemon import fill, meshd_run, tmpfs
 
 pytestmark = [*NEEDS_DISKS, pytest.mark.mesh, pytest.mark.timeout(300)]

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from meshd.pins.storage import shown
-from tests.mesh.asking import random_file, until
 from tests.mesh.conftest import MakeNode
 from tests.mesh.nodes import Node
+from tests.mesh.pairing import random_file, until
 
 pytestmark = pytest.mark.mesh
 

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from meshd.supervise import groups
+from meshd.supervise import cgroups
 from tests.supervise.programs import python
 
-_NAME = groups._unified(Path("/proc/self/cgroup").read_text())
+_NAME = cgroups._unified(Path("/proc/self/cgroup").read_text())
 
 
 def here() -> Path | None:
     """The folder of the group that the tests run in, where groups can be made below it."""
     if _NAME is None or os.geteuid() != 0:
         return None
-    found = groups._folders(_NAME, Path("/proc/self/mountinfo").read_text())
+    found = cgroups._folders(_NAME, Path("/proc/self/mountinfo").read_text())
     return next((one for one in found if os.access(one, os.W_OK)), None)
 
 
@@ -32,7 +32,7 @@ def unit(tmp_path: Path) -> Iterator[Path]:
     assert folder is not None
     made = folder / f"meshd-test-{os.getpid()}-{tmp_path.name}"
     made.mkdir()
-    os.setxattr(made, groups._DELEGATED, b"1")
+    os.setxattr(made, cgroups._DELEGATED, b"1")
     yield made
     (made / "cgroup.kill").write_text("1")
     while "populated 1" in (made / "cgroup.events").read_text():

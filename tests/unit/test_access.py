@@ -16,7 +16,7 @@ from meshd.config import Control
 from meshd.control import access
 from meshd.control.access import Caller, Gatekeeper, caller_of
 from meshd.errors import Code, MeshError
-from meshd.supervise.groups import Groups
+from meshd.supervise.cgroups import Cgroups
 from tests.supervise.control_groups import name_of, needed, unit
 
 __all__ = ["unit"]  # the fixture
@@ -67,7 +67,7 @@ def refused(keeper: Gatekeeper, caller: Caller) -> str:
     return ""
 
 
-def keeper(*children: int, groups: Groups | None = None) -> Gatekeeper:
+def keeper(*children: int, groups: Cgroups | None = None) -> Gatekeeper:
     holds = groups.holds if groups is not None else lambda membership: False
     return Gatekeeper(Control(), lambda: children, holds)
 
@@ -92,7 +92,7 @@ def test_what_is_in_a_childs_process_group_is_refused(call: Call) -> None:
 def test_what_is_in_a_childs_control_group_is_refused_whatever_its_session(
     below: str, call: Call, unit: Path
 ) -> None:
-    groups = Groups(unit, name_of(unit))
+    groups = Cgroups(unit, name_of(unit))
     groups.of("kubo")
     connection, _ = call(str(unit / below))
     assert refused(keeper(groups=groups), caller_of(connection)) == A_CHILD
@@ -102,7 +102,7 @@ def test_what_is_in_a_childs_control_group_is_refused_whatever_its_session(
 @needed
 @pytest.mark.parametrize("below", ["", "another"])
 def test_what_is_elsewhere_in_the_unit_is_let_in(below: str, call: Call, unit: Path) -> None:
-    groups = Groups(unit, name_of(unit))
+    groups = Cgroups(unit, name_of(unit))
     groups.of("kubo")
     connection, _ = call(str(unit / below))
     assert refused(keeper(groups=groups), caller_of(connection)) == ""

@@ -17,7 +17,7 @@ from meshd.health.audit import Audit, why_unwritable
 from meshd.kubo import policy
 from meshd.kubo.rpc import Kubo
 from meshd.model import OverlayState, Phase, ServiceState
-from meshd.overlay.follow import Overlay
+from meshd.overlay.monitor import Overlay
 from meshd.periodic import TaskGuard
 from meshd.pins.storage import Storage
 from meshd.state_files import StateFile, StateFiles
@@ -63,7 +63,7 @@ class Looking:
         self.address = own_address()
         self.port = free_port(own_address())
         self.kubo, self.cluster = Program("kubo"), Program("cluster")
-        self.place = policy.Place(own_address(), 4001, folder / "kubo.sock")
+        self.place = policy.KuboEndpoint(own_address(), 4001, folder / "kubo.sock")
         self.fake = FakeKubo(folder / "kubo.sock")
         self.fake.settings = policy.apply({}, self.place)
         self.members = {"12D3member"}
@@ -71,7 +71,7 @@ class Looking:
         services: Any = {"kubo": self.kubo, "cluster": self.cluster}
         settings: Any = SimpleNamespace(
             ports={"kubo": self.port, "cluster": self.port},
-            kubo_place=lambda _: self.place,
+            kubo_endpoint=lambda _: self.place,
             kubo_ids=lambda: self.members,
         )
         self.files = StateFiles(folder)

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from meshd.cluster.config import Place, apply, rules
+from meshd.cluster.config import ClusterSettings, apply, rules
 
 SECRET = "5e" * 32
-PLACE = Place(
+PLACE = ClusterSettings(
     address="10.0.0.1",
     port=9096,
     rest_socket=Path("/run/meshd/private/cluster.sock"),
@@ -105,7 +105,7 @@ def test_only_members_are_trusted() -> None:
 
 
 def test_a_node_alone_trusts_nobody_rather_than_everybody() -> None:
-    alone = Place(**{f: getattr(PLACE, f) for f in PLACE.__slots__} | {"trusted": (), "peers": ()})
+    alone = ClusterSettings(**{f: getattr(PLACE, f) for f in PLACE.__slots__} | {"trusted": (), "peers": ()})
     assert apply(FRESH, alone)["consensus"]["crdt"]["trusted_peers"] == []
 
 

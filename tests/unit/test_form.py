@@ -11,7 +11,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from meshctl import tree
+from meshctl import walk
 from meshd.errors import Code, MeshError
 from meshd.pins import form, uploads
 from meshd.pins.form import Form
@@ -123,7 +123,7 @@ def test_directories_that_are_only_named_in_a_path_count() -> None:
 
 
 def test_meshctl_refuses_the_same_before_it_sends_anything() -> None:
-    assert (tree.DEPTH, tree.PATH_BYTES, tree.ENTRIES) == (form.DEPTH_MOST, form.PATH_MOST, form.ENTRIES_MOST)
+    assert (walk.DEPTH, walk.PATH_BYTES, walk.ENTRIES) == (form.DEPTH_MOST, form.PATH_MOST, form.ENTRIES_MOST)
 
 
 async def test_while_many_paths_are_read_the_loop_serves_others() -> None:

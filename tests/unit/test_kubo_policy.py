@@ -13,10 +13,10 @@ from hypothesis import given
 
 from meshd.config import parse_duration
 from meshd.kubo import policy
-from meshd.kubo.policy import Place, Rule, apply, audit, rules
+from meshd.kubo.policy import KuboEndpoint, Rule, apply, audit, rules
 from meshd.kubo.service import KuboProgram
 
-PLACE = Place("10.0.0.1", 4001, Path("/run/meshd/private/kubo.sock"))
+PLACE = KuboEndpoint("10.0.0.1", 4001, Path("/run/meshd/private/kubo.sock"))
 
 # What `ipfs init` of 0.43 writes where it matters here, and a bit of everything else.
 FRESH: dict[str, Any] = {
@@ -142,12 +142,12 @@ def test_nothing_listens_but_the_swarm_on_the_overlay() -> None:
 
 
 def test_the_overlay_may_have_version_6_of_the_protocol() -> None:
-    place = Place("fd00::1", 4001, PLACE.rpc_socket)
+    place = KuboEndpoint("fd00::1", 4001, PLACE.rpc_socket)
     assert apply({}, place)["Addresses"]["Swarm"] == ["/ip6/fd00::1/tcp/4001"]
 
 
 def test_an_address_that_has_changed_is_found() -> None:
-    elsewhere = Place("10.0.0.2", 4001, PLACE.rpc_socket)
+    elsewhere = KuboEndpoint("10.0.0.2", 4001, PLACE.rpc_socket)
     assert [v.rule.key for v in audit(apply(FRESH, PLACE), elsewhere)] == ["Addresses.Swarm"]
 
 

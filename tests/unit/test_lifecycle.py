@@ -12,8 +12,8 @@ import pytest
 from meshd import lifecycle
 from meshd.component import Component, Loop, Stop, StopPhase
 from meshd.periodic import TaskGuard
-from meshd.service_manager import Notifier, ServiceManager
 from meshd.shutdown import ShutdownSteps
+from meshd.systemd import Notifier, ServiceManager
 from tests.waiting import until
 
 

@@ -19,9 +19,9 @@ from meshd.mesh.secrets import Secrets
 from meshd.model import OverlayState, Phase
 from meshd.node import Node
 from meshd.pins.keep import Emit
-from meshd.service_manager import Notifier, ServiceManager
 from meshd.shutdown import Shutdown
 from meshd.state_files import Of
+from meshd.systemd import Notifier, ServiceManager
 from meshd.wire import Member, Removal, Roster, Wire
 from tests.engines.machine import short_folder
 from tests.unit.built import close
@@ -92,7 +92,7 @@ async def test_only_members_on_a_private_network_are_linked_to(
     linked = {link.rpartition("/p2p/kubo")[2] for link in node.reconciler.snapshot().links}
     assert linked == set(near)
     dialled = {
-        peer.rpartition("/p2p/cluster")[2] for peer in node.mesh.settings.cluster_place("10.7.0.1").peers
+        peer.rpartition("/p2p/cluster")[2] for peer in node.mesh.settings.cluster_settings("10.7.0.1").peers
     }
     assert dialled == set(near)
 
@@ -183,7 +183,7 @@ async def test_the_doctor_looks_at_kubo_where_there_is_a_mesh(node: Node) -> Non
 async def test_the_others_are_told_what_this_node_keeps_as_it_is_at_the_moment(node: Node) -> None:
     for count in (1, 2):
         await node.pins.journal.record([Removal(cid=f"c{count}", time=1.0, by="f1", name="diary.txt")])
-        assert (await node.mesh.watch._own_beat()).removals == count
+        assert (await node.mesh.heartbeats._own_beat()).removals == count
 
 
 # -- leaving -------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import meshctl.cli
-from meshd.service_manager import messages
+from meshd.systemd import messages
 from scripts import completions, manuals, reference
 
 VERBS = [verb for group in meshctl.cli.VERBS.values() for verb in group]

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from meshd.cluster.config import Place
+from meshd.cluster.config import ClusterSettings
 from meshd.cluster.redial import AGAIN_S, UNHEARD_S, YIELD_S, Redial, decide, unheard
 from meshd.mesh.engine_settings import fingerprint
 
 B = ("idB", "/ip4/10.0.0.2/tcp/9096/p2p/idB")
 C = ("idC", "/ip4/10.0.0.3/tcp/9096/p2p/idC")
-PLACE = Place(
+PLACE = ClusterSettings(
     address="10.0.0.1",
     port=9096,
     rest_socket=Path("/run/meshd/private/cluster.sock"),
@@ -25,8 +25,8 @@ PLACE = Place(
 )
 
 
-def with_other(**fields: object) -> Place:
-    return Place(**{f: getattr(PLACE, f) for f in PLACE.__slots__} | fields)
+def with_other(**fields: object) -> ClusterSettings:
+    return ClusterSettings(**{f: getattr(PLACE, f) for f in PLACE.__slots__} | fields)
 
 
 def watched(

@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from meshd.errors import Code, MeshError
-from meshd.mesh.requests import JoinRequest, Requests
+from meshd.mesh.join_requests import JoinRequest, PendingRequests
 from meshd.wire import Joiner
 
 CODE = "1234 5678 9012"
@@ -21,7 +21,7 @@ class Member:
 
     def __init__(self) -> None:
         self.now = 1000.0
-        self.requests = Requests(lambda: self.now)
+        self.requests = PendingRequests(lambda: self.now)
 
     def commit(self, key: str = "barn", name: str = "", source: str = "") -> JoinRequest:
         joiner = Joiner(

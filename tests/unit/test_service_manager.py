@@ -17,7 +17,7 @@ import structlog
 
 from meshctl.client import Client
 from meshd.model import Condition, Severity
-from meshd.service_manager import Journal, Notifier, ServiceManager, journal, messages, notify
+from meshd.systemd import Journal, Notifier, ServiceManager, journal, messages, notify
 
 ROOT = Path(__file__).resolve().parents[2]
 LONGEST_S = 30.0

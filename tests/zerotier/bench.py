@@ -19,8 +19,8 @@ import pytest_asyncio
 
 from meshd.config import Overlay as Config
 from meshd.model import OverlayState
-from meshd.overlay import follow, static
-from meshd.overlay.follow import MeshOnOverlay, Overlay
+from meshd.overlay import monitor, static
+from meshd.overlay.monitor import MeshOnOverlay, Overlay
 from meshd.overlay.zerotier import ZeroTier
 from tests.waiting import until
 from tests.zerotier.fake import FakeService
@@ -146,7 +146,7 @@ class Bench:
 @pytest_asyncio.fixture
 async def bench(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
     made = Bench(Path(tempfile.mkdtemp(prefix="zt", dir="/tmp")))
-    for room in (follow, static):
+    for room in (monitor, static):
         monkeypatch.setattr(room, "addresses", lambda: dict(made.kernel))
     for name, seconds in (
         ("QUICK_S", QUICK_S),
@@ -154,7 +154,7 @@ async def bench(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
         ("_LOADING_S", LOADING_S),
         ("_JOIN_AGAIN_S", AGAIN_S),
     ):
-        monkeypatch.setattr(follow, name, seconds)
+        monkeypatch.setattr(monitor, name, seconds)
     await made.service.start(0)
     yield made
     await made.close()

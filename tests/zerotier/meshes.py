@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.mesh.asking import until
 from tests.mesh.nodes import PORTS, Answer
+from tests.mesh.pairing import until
 from tests.zerotier.controllers import RefusedError
 from tests.zerotier.nodes import SERVICE_PORT, Typing, ZeroTierNode
 from tests.zerotier.wiretap import Contact, Wiretap

@@ -14,8 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.mesh.asking import until
 from tests.mesh.nodes import BIN, ENGINES, Answer, Node, environment
+from tests.mesh.pairing import until
 from tests.zerotier.world import Place
 
 SERVICE_PORT = 9993

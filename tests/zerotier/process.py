@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.mesh.asking import until
+from tests.mesh.pairing import until
 from tests.zerotier.membership import Timing
 from tests.zerotier.planet import Planet
 

@@ -11,8 +11,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from tests.mesh.asking import until
 from tests.mesh.cables import Cables
+from tests.mesh.pairing import until
 
 _START_S = 30.0
 _STOP_S = 15.0  # it takes up to 5

@@ -17,8 +17,8 @@ from structlog.testing import capture_logs
 from meshd.config.zerotier import Network as Config
 from meshd.config.zerotier import ZeroTier as ServiceConfig
 from meshd.errors import Code, MeshError
-from meshd.overlay.admin import Admin, Controller, LegacyCentral, NewCentral, admin_of
 from meshd.overlay.zerotier import ZeroTier, ZeroTierError
+from meshd.overlay.zerotier_admin import Admin, Controller, LegacyCentral, NewCentral, admin_of
 from tests.zerotier.fake import FakeService
 from tests.zerotier.membership import Timing
 from tests.zerotier.planet import Planet, new_address

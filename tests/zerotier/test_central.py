@@ -12,8 +12,8 @@ import pytest
 from meshd.config.zerotier import Network as Config
 from meshd.config.zerotier import ZeroTier as ServiceConfig
 from meshd.errors import MeshError
-from meshd.overlay.admin import Admin, admin_of
 from meshd.overlay.zerotier import ZeroTier
+from meshd.overlay.zerotier_admin import Admin, admin_of
 from tests.waiting import until
 from tests.zerotier.central import FakeCentral
 from tests.zerotier.fake import FakeService

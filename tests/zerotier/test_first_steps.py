@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mesh.asking import until
+from tests.mesh.pairing import until
 from tests.zerotier.nodes import Typing, ZeroTierNode
 from tests.zerotier.world import NEEDS_WORLD, Place, World, make_world
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.guards import lives_on
-from tests.mesh.asking import until
+from tests.mesh.pairing import until
 from tests.zerotier import namespaces
 from tests.zerotier.central import FakeCentral
 from tests.zerotier.meshes import ELSEWHERE, Standing, random_file, running, standing

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mesh.asking import until
+from tests.mesh.pairing import until
 from tests.zerotier.membership import Timing
 from tests.zerotier.namespaces import connect, listen
 from tests.zerotier.world import NEEDS_WORLD, Place, World, make_world

@@ -12,8 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 from meshd.errors import Code, MeshError
-from meshd.mesh import admission
-from meshd.mesh import code as codes
+from meshd.mesh import admission, sas
 from meshd.mesh.identity import Identity
 from meshd.mesh.invites import host_port
 from meshd.mesh.join_errors import (
@@ -25,7 +24,7 @@ from meshd.mesh.join_errors import (
     refused,
     wrong_member,
 )
-from meshd.mesh.peers import Peers
+from meshd.mesh.peer_client import PeerClient
 from meshd.mesh.protocol import PROTOCOL, speaks
 from meshd.wire import Admitted, Ask, AskAnswer, CodeEvent, ConfirmEvent, Joiner, Reveal, StepEvent, Wire
 
@@ -46,7 +45,7 @@ async def ask(
     found: Callable[[], Iterable[Address]],
     own: Joiner,
     identity: Identity,
-    peers: Peers,
+    peers: PeerClient,
     emit: Emit,
     *,
     again: str,
@@ -64,7 +63,7 @@ async def ask(
     Raises MeshError DENIED, NAME_TAKEN, FORGOTTEN, BAD_NAME, BAD_REQUEST where every member that was found refuses; NOT_READY
     where nobody said yes in `total_s` seconds.
     """
-    asking = _Asking(
+    asking = _Pairing(
         found=found,
         own=own,
         identity=identity,
@@ -105,7 +104,7 @@ class _Heard:
     id: str
 
 
-class _Asking:
+class _Pairing:
     """One task an address, one conversation a member."""
 
     def __init__(
@@ -114,7 +113,7 @@ class _Asking:
         found: Callable[[], Iterable[Address]],
         own: Joiner,
         identity: Identity,
-        peers: Peers,
+        peers: PeerClient,
         emit: Emit,
         again: str,
         confirm: Confirm | None,
@@ -286,20 +285,20 @@ class _Asking:
 
     async def _to_the_end(self, address: str, port: int, fingerprint: str) -> None:
         mine = self._identity.fingerprint
-        nonce = codes.new_nonce()
+        nonce = sas.new_nonce()
         asked = await self._peers.ask(
             address,
             port,
             fingerprint,
-            Ask(protocol=PROTOCOL, commitment=codes.commitment(mine, nonce), joiner=self._own),
+            Ask(protocol=PROTOCOL, commitment=sas.commitment(mine, nonce), joiner=self._own),
         )
         heard = self._heard[fingerprint] = _Heard(address, port, fingerprint, asked.id)
-        signed = codes.statement(fingerprint, asked.nonce, nonce, self._own)
+        signed = sas.statement(fingerprint, asked.nonce, nonce, self._own)
         reveal = Reveal(id=asked.id, nonce=nonce, signature=self._identity.sign(signed).hex())
         answer = await self._peers.reveal(address, port, fingerprint, reveal)
         how, code = f"{host_port(address, port)} knows this node already", ""
         if answer.state == "waiting":
-            code = codes.code(fingerprint, asked.nonce, mine, nonce, self._own)
+            code = sas.code(fingerprint, asked.nonce, mine, nonce, self._own)
             how = f"admitted by {host_port(address, port)}, which showed the code {code}"
             await self._show(host_port(address, port), code)
             answer = await self._wait(heard)

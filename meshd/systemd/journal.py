@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
 
-from meshd.service_manager import messages
+from meshd.systemd import messages
 
 _PRIORITY = {"critical": 2, "error": 3, "exception": 3, "warning": 4, "info": 6, "debug": 7}
 _NAMES = {"code": "CONDITION"}  # a log's key -> what follows MESHD_; the others are the key in capitals

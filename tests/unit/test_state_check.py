@@ -9,11 +9,11 @@ import pytest
 
 from meshd import files
 from meshd.errors import Code, MeshError
-from meshd.mesh import belongings
-from meshd.mesh.belongings import Attempt
+from meshd.mesh import state_check
 from meshd.mesh.identity import Identity
 from meshd.mesh.secret_store import SecretStore
 from meshd.mesh.secrets import Secrets
+from meshd.mesh.state_check import JoinTransaction
 from meshd.mesh.store import MeshStore
 from tests.unit.members import joiner
 
@@ -51,7 +51,7 @@ class Folder:
         mesh = (store or self.store).mesh
         try:
             secrets = SecretStore(self.path, self.path, lambda _: None)
-            belongings.check(self.path, mesh, self.identity.fingerprint, secrets)
+            state_check.check(self.path, mesh, self.identity.fingerprint, secrets)
         except MeshError as exc:
             return f"{exc.title}: {exc.detail}" if exc.code is Code.BAD_STATE else str(exc.code)
         finally:
@@ -116,7 +116,7 @@ def empty(tmp_path: Path) -> Folder:
 
 def test_a_try_that_failed_leaves_nothing(empty: Folder) -> None:
     before = empty.names()
-    attempt = Attempt(empty.path)
+    attempt = JoinTransaction(empty.path)
     empty.secrets.save(empty.path)
     empty.write("kubo/config", {})
     empty.write("cluster/identity.json", {})
@@ -127,7 +127,7 @@ def test_a_try_that_failed_leaves_nothing(empty: Folder) -> None:
 
 async def test_a_try_that_failed_takes_nothing_away_that_was_there_before(folder: Folder) -> None:
     before = folder.names()
-    Attempt(folder.path).undo()
+    JoinTransaction(folder.path).undo()
     assert folder.names() == before
 
 
@@ -135,7 +135,7 @@ def test_engines_that_are_whole_stay_though_the_secrets_go(empty: Folder) -> Non
     for name in ("kubo/config", "kubo/version", "cluster/identity.json", "cluster/service.json"):
         empty.write(name, {})
     before = empty.names()
-    attempt = Attempt(empty.path)
+    attempt = JoinTransaction(empty.path)
     empty.secrets.save(empty.path)
     attempt.undo()
     assert empty.names() == before
@@ -156,5 +156,5 @@ def test_what_a_crash_left_half_made_is_made_anew_and_what_is_whole_is_not(
 ) -> None:
     for name in there:
         empty.write(name, {})
-    Attempt(empty.path)
+    JoinTransaction(empty.path)
     assert empty.names().isdisjoint(there) == goes

@@ -13,8 +13,8 @@ import pytest
 from meshd.config import Overlay as Config
 from meshd.config.zerotier import ZeroTier as ServiceConfig
 from meshd.model import Severity
-from meshd.overlay import follow
-from meshd.overlay.follow import MeshOnOverlay, Overlay
+from meshd.overlay import monitor
+from meshd.overlay.monitor import MeshOnOverlay, Overlay
 from meshd.overlay.zerotier import ZeroTier
 from tests.waiting import until
 from tests.zerotier.bench import AGAIN_S, LOADING_S, POOL, QUICK_S, QUIET_S, Bench, bench
@@ -61,7 +61,7 @@ async def test_it_looks_often_while_something_is_awaited_and_seldom_when_all_is_
 async def test_a_choice_is_looked_at_without_waiting_for_the_next_quiet_look(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(follow, "QUIET_S", 3600.0)
+    monkeypatch.setattr(monitor, "QUIET_S", 3600.0)
     network = bench.make_network()
     bench.let_in(network, f"{POOL}.5")
     overlay = bench.follows()
@@ -78,7 +78,7 @@ async def test_a_look_that_goes_wrong_is_not_the_last(bench: Bench, monkeypatch:
         raise RuntimeError("the kernel is odd today")
 
     with monkeypatch.context() as patched:
-        patched.setattr(follow, "addresses", broken)
+        patched.setattr(monitor, "addresses", broken)
         at = len(bench.told)
         nobody_sets_it = asyncio.Event()
         with contextlib.suppress(TimeoutError):
@@ -146,7 +146,7 @@ async def test_a_restart_of_the_service_is_not_taken_for_leaving(bench: Bench, r
     await bench.service.start(0)
     bench.told.clear()
     with contextlib.ExitStack() as stack:
-        stack.enter_context(pytest.MonkeyPatch.context()).setattr(follow, "QUIET_S", QUICK_S)
+        stack.enter_context(pytest.MonkeyPatch.context()).setattr(monitor, "QUIET_S", QUICK_S)
         await bench.serves_on(f"{POOL}.5")
     seen = {state.problem.code for _, state in bench.told if state.problem}
     assert seen <= {"zerotier-not-running", "zerotier-starting", "zerotier-waiting"}

@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 
-from meshd.service_manager.notify import Notifier
+from meshd.systemd.notify import Notifier
 
 _FED_PER_DEADLINE = 4  # so one that comes late is no reason for a restart
 

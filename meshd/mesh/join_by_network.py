@@ -13,9 +13,9 @@ from meshd import wire
 from meshd.config import Config
 from meshd.errors import Code, MeshError
 from meshd.model import Condition, OverlayState
-from meshd.overlay.admin import Controller, admin_of, by_hand
-from meshd.overlay.follow import Overlay
-from meshd.overlay.seek import Seeker
+from meshd.overlay.discovery import Discovery
+from meshd.overlay.monitor import Overlay
+from meshd.overlay.zerotier_admin import Controller, admin_of, by_hand
 
 WAIT_S = 1800.0  # for a person to authorize this machine
 ALONE_S = 10.0  # members are found, and answer, within a few seconds
@@ -33,7 +33,7 @@ _LOG = structlog.get_logger(part="mesh")
 Emit = Callable[[wire.Wire], Awaitable[None]]
 
 
-class ByNetwork:
+class JoinByNetwork:
     """What `init --network`, `join NETWORK` and an invite that carries a network do before anything else."""
 
     def __init__(self, config: Config, overlay: Overlay) -> None:
@@ -129,9 +129,9 @@ class ByNetwork:
         _LOG.info("authorized itself on the network", node=state.node, network=network)
         return True
 
-    def seeker(self, network: str) -> Seeker:
+    def seeker(self, network: str) -> Discovery:
         """Looks for members there while it is entered."""
-        return Seeker(
+        return Discovery(
             self._config.overlay.zerotier.network(network),
             self._overlay.zerotier,
             lambda: self._overlay.state,

@@ -14,20 +14,20 @@ from pydantic import BaseModel
 
 from meshd.errors import Code, MeshError
 from meshd.mesh import tls
+from meshd.mesh.address_book import AddressBook, Where
 from meshd.mesh.dial import CONNECT_S, exchange, explain, hung_up, open_session, url
 from meshd.mesh.identity import Identity, fingerprint_of
 from meshd.mesh.invites import host_port
-from meshd.mesh.whereabouts import Where, Whereabouts
 from meshd.wire import (
     Admitted,
     Ask,
     AskAnswer,
     Asked,
     AskingId,
-    Beat,
     Challenge,
     Confirmed,
     ConfirmRequest,
+    Heartbeat,
     Hello,
     Member,
     PeerJoinRequest,
@@ -59,7 +59,7 @@ class _Line:
     ended: bool = False
 
 
-class Peers:
+class PeerClient:
     """One keep-alive session a member. The members come as arguments, from the roster; nothing is remembered of them
     but open connections, which are dropped where address or certificate changed."""
 
@@ -67,20 +67,20 @@ class Peers:
         self,
         identity: Identity,
         local_address: Callable[[], str | None],
-        whereabouts: Whereabouts | None = None,
+        address_book: AddressBook | None = None,
     ) -> None:
         """local_address: this node's overlay address now, None while it has none."""
         self._identity = identity
         self._local_address = local_address
-        self._whereabouts = whereabouts or Whereabouts()
+        self._whereabouts = address_book or AddressBook()
         self._lines: dict[str, _Line] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
     # -- members: each raises MeshError PEER_UNREACHABLE, NO_OVERLAY, or what the peer answered ---------------------
 
-    async def beat(self, peer: Member, beat: Beat) -> Beat:
+    async def beat(self, peer: Member, beat: Heartbeat) -> Heartbeat:
         """Exchange the facts of the moment."""
-        return await self._call(peer, "POST", "/beat", Beat, _BEAT_S, body=beat)
+        return await self._call(peer, "POST", "/beat", Heartbeat, _BEAT_S, body=beat)
 
     async def roster(self, peer: Member) -> Roster:
         """Its roster."""

@@ -74,7 +74,7 @@ def _read(path: Path, *, hint: str = "") -> dict[str, Any]:
     return document
 
 
-class Attempt:
+class JoinTransaction:
     """One try to become a member: where it fails, the state folder is as it was before."""
 
     def __init__(self, folder: Path) -> None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from meshd.errors import Code, MeshError
-from meshd.mesh import code as codes
+from meshd.mesh import sas
 from meshd.wire import Joiner
 
 COMMITTED_S = 60.0
@@ -76,7 +76,7 @@ class JoinRequest:
         return math.inf if self.state == "admitting" else self.decided + DECIDED_S
 
 
-class Requests:
+class PendingRequests:
     """The rules, and what they are about. No I/O; time comes from the clock that is passed in."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -196,7 +196,7 @@ class Requests:
 
     def check_code(self, request: JoinRequest, typed: str) -> None:
         """Raises MeshError DENIED where it is not the request's code; the third time, the request ends."""
-        if codes.same(request.code, typed):
+        if sas.same(request.code, typed):
             return
         request.wrong_codes += 1
         last = request.wrong_codes >= WRONG_CODES

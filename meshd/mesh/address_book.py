@@ -30,7 +30,7 @@ class _Found:
     where: Where
 
 
-class Whereabouts:
+class AddressBook:
     """`addresses.json` in the state folder."""
 
     def __init__(self, file: Path | None = None) -> None:

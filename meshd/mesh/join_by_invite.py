@@ -10,7 +10,7 @@ from meshd.mesh import admission, invites
 from meshd.mesh.dial import WrongNodeError
 from meshd.mesh.identity import Identity, grouped
 from meshd.mesh.invites import Invitation
-from meshd.mesh.peers import Peers
+from meshd.mesh.peer_client import PeerClient
 from meshd.mesh.protocol import PROTOCOL
 from meshd.wire import Admitted, Joiner, PeerJoinRequest
 
@@ -21,7 +21,7 @@ async def join(
     invite_text: str,
     joiner: Joiner,
     identity: Identity,
-    peers: Peers,
+    peers: PeerClient,
     *,
     now: Callable[[], float] = time.time,
 ) -> Admitted:
@@ -57,7 +57,7 @@ async def join(
 
 
 async def _ask(
-    address: str, port: int, invitation: Invitation, joiner: Joiner, identity: Identity, peers: Peers
+    address: str, port: int, invitation: Invitation, joiner: Joiner, identity: Identity, peers: PeerClient
 ) -> Admitted:
     server = invitation.fingerprint
     for left in reversed(range(_TRIES)):

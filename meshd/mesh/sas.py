@@ -26,7 +26,7 @@ import hmac
 import re
 import secrets
 
-from meshd.mesh.signed import document, framed
+from meshd.mesh.canonical import document, framed
 from meshd.wire import Joiner
 
 DIGITS = 12

@@ -80,7 +80,7 @@ def _inside(address: str, network: Network) -> bool:
     return False
 
 
-class Seeker:
+class Discovery:
     """Looks on one network while it is entered as a context; `found` is what is known by now, and grows."""
 
     def __init__(
@@ -97,7 +97,7 @@ class Seeker:
         self._probing: asyncio.Task[None] | None = None
         self._probed_at = float("-inf")
 
-    async def __aenter__(self) -> Seeker:
+    async def __aenter__(self) -> Discovery:
         self._looking = asyncio.create_task(self._look_again_and_again(), name="seek")
         return self
 

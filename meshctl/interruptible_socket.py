@@ -16,7 +16,7 @@ from typing import Any
 _pipe: tuple[int, int] | None = None
 
 
-class WakefulSocket(socket.socket):
+class InterruptibleSocket(socket.socket):
     """Only reading through `makefile` is wakeful, which is how http.client reads; only the main thread may."""
 
     def recv_into(self, *args: Any, **kwargs: Any) -> int:

@@ -16,25 +16,25 @@ import structlog
 
 from meshd import __version__, files
 from meshd.errors import Code, MeshError
-from meshd.mesh.peers import Peers
+from meshd.mesh.peer_client import PeerClient
 from meshd.mesh.protocol import PROTOCOL, speaks
 from meshd.mesh.store import MeshStore
 from meshd.model import PeerState
-from meshd.wire import Beat, Member
+from meshd.wire import Heartbeat, Member
 
 _MISSED = 3  # beats until a peer counts as not reachable
 _WRITE_SEEN_EVERY_S = 600.0
 _JITTER = 0.2  # of the interval, so that the nodes of a mesh do not beat in step
 # So long two rosters are left that stay apart although they were exchanged (a newer node's).
 _EXCHANGE_AGAIN_S = 60.0
-_LOG = structlog.get_logger(part="watch")
+_LOG = structlog.get_logger(part="heartbeat")
 
 OnRemovals = Callable[[Member, int], Awaitable[None]]
 BeforeBeat = Callable[[], Awaitable[None]]
 
 
 @dataclass(slots=True)
-class _Watched:
+class _Monitored:
     """What is known of one peer. since (looked for), seen_at, exchanged_at: monotonic seconds."""
 
     member: Member
@@ -44,7 +44,7 @@ class _Watched:
     seen_at: float | None = None
     rtt_s: float | None = None
     ahead_s: float = 0.0
-    beat: Beat | None = None
+    beat: Heartbeat | None = None
     problem: str = ""
     removals_taken: int = 0
     exchanged: tuple[str, str] = ("", "")
@@ -52,13 +52,13 @@ class _Watched:
     was_reachable: bool = False
 
 
-class Watch:
+class Heartbeats:
     """Beats every live member, merges rosters, and says who has news."""
 
     def __init__(
         self,
         store: MeshStore,
-        peers: Peers,
+        peers: PeerClient,
         *,
         seen_file: Path | None = None,
         interval: float = 5.0,
@@ -66,7 +66,7 @@ class Watch:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """interval: seconds."""
-        self.own: Beat | None = (
+        self.own: Heartbeat | None = (
             None  # this node's own facts: what keeps content says them here before each beat
         )
         self._store = store
@@ -76,7 +76,7 @@ class Watch:
         self._interval = interval
         self._now = now
         self._monotonic = monotonic
-        self._watched: dict[str, _Watched] = {}
+        self._monitored: dict[str, _Monitored] = {}
         self._states: tuple[PeerState, ...] | None = None  # until something is new
         # Monotonic: when the first of them counts as away, unless it is heard again.
         self._states_until = math.inf
@@ -95,7 +95,7 @@ class Watch:
         if self._states is None or self._monotonic() >= self._states_until:
             self._states = tuple(self._state(member) for member in self._store.peers())
             reached = [
-                w.seen_at for w in self._watched.values() if w.seen_at is not None and self._reachable(w)
+                w.seen_at for w in self._monitored.values() if w.seen_at is not None and self._reachable(w)
             ]
             self._states_until = min(reached, default=math.inf) + _MISSED * self._interval
         return self._states
@@ -116,13 +116,13 @@ class Watch:
     def poke(self, fingerprint: str | None = None) -> None:
         """Beat that peer (default: all) now."""
         self._states = None  # it may be at another address
-        for key, watched in self._watched.items():
+        for key, watched in self._monitored.items():
             if fingerprint in (None, key):
                 watched.wake.set()
 
-    def heard(self, fingerprint: str, beat: Beat) -> None:
+    def heard(self, fingerprint: str, beat: Heartbeat) -> None:
         """That peer has just beaten us: look at it at once where that is news."""
-        watched = self._watched.get(fingerprint)
+        watched = self._monitored.get(fingerprint)
         if watched is None:
             return
         before, watched.beat = watched.beat, beat
@@ -148,7 +148,7 @@ class Watch:
             leaving=bool(member.leaving_since),
             away_since=self._monotonic(),
         )
-        watched = self._watched.get(member.fingerprint)
+        watched = self._monitored.get(member.fingerprint)
         if watched is None:
             return state
         state = dataclasses.replace(
@@ -172,7 +172,7 @@ class Watch:
             ahead_s=watched.ahead_s,
         )
 
-    def _reachable(self, watched: _Watched) -> bool:
+    def _reachable(self, watched: _Monitored) -> bool:
         return watched.seen_at is not None and self._monotonic() - watched.seen_at < _MISSED * self._interval
 
     # -- the loop --------------------------------------------------------------------------------------------------
@@ -188,11 +188,11 @@ class Watch:
                 )
                 for gone in set(tasks) - set(peers):
                     tasks.pop(gone).cancel()
-                    self._watched.pop(gone, None)
+                    self._monitored.pop(gone, None)
                 self._peers.keep_only(peers)
                 for fingerprint, member in peers.items():
-                    known = _Watched(member, self._monotonic(), last_seen=self._seen.get(fingerprint, 0.0))
-                    watched = self._watched.setdefault(fingerprint, known)
+                    known = _Monitored(member, self._monotonic(), last_seen=self._seen.get(fingerprint, 0.0))
+                    watched = self._monitored.setdefault(fingerprint, known)
                     watched.member = member
                     watched.wake.set()
                     if fingerprint not in tasks:
@@ -206,7 +206,7 @@ class Watch:
         self._states = None
         self._changed.set()
 
-    async def _follow(self, watched: _Watched) -> None:
+    async def _follow(self, watched: _Monitored) -> None:
         async with asyncio.TaskGroup() as group:
             taking: asyncio.Task[None] | None = None
             while True:
@@ -221,7 +221,7 @@ class Watch:
                 except TimeoutError:
                     pass
 
-    async def _once(self, watched: _Watched) -> None:
+    async def _once(self, watched: _Monitored) -> None:
         """One beat and what follows from it. Every failure becomes the peer's problem text."""
         try:
             try:
@@ -236,7 +236,7 @@ class Watch:
         finally:
             self._states = None
 
-    async def _exchange_beats(self, watched: _Watched) -> None:
+    async def _exchange_beats(self, watched: _Monitored) -> None:
         mine = await self._own_beat()
         began = self._monotonic()
         theirs = await self._peers.beat(watched.member, mine)
@@ -252,10 +252,10 @@ class Watch:
         await self._remember()
         await self._exchange_rosters(watched, theirs)
 
-    async def _own_beat(self) -> Beat:
+    async def _own_beat(self) -> Heartbeat:
         for callback in self._before_beat:
             await callback()
-        return self.own or Beat(
+        return self.own or Heartbeat(
             protocol=PROTOCOL,
             fingerprint=self._store.fingerprint,
             version=__version__,
@@ -272,14 +272,14 @@ class Watch:
         if self._seen_file is None or self._now() - self._seen_written < _WRITE_SEEN_EVERY_S:
             return
         self._seen_written = self._now()
-        self._seen |= {key: w.last_seen for key, w in self._watched.items() if w.last_seen}
+        self._seen |= {key: w.last_seen for key, w in self._monitored.items() if w.last_seen}
         text = json.dumps(self._seen)
         try:
             await asyncio.to_thread(files.write_atomically, self._seen_file, text)
         except OSError as exc:  # a full disk: it is told elsewhere, and the beat goes on
             _LOG.warning("cannot remember who was seen", error=str(exc))
 
-    async def _exchange_rosters(self, watched: _Watched, theirs: Beat) -> None:
+    async def _exchange_rosters(self, watched: _Monitored, theirs: Heartbeat) -> None:
         pair = (self._store.digest(), theirs.roster_digest)
         if pair[0] == pair[1]:
             return
@@ -291,14 +291,14 @@ class Watch:
         if await self._store.merge(merged):
             _LOG.info("the roster has changed", peer=watched.member.name, members=len(self._store.members()))
 
-    def _has_removals(self, watched: _Watched) -> bool:
+    def _has_removals(self, watched: _Monitored) -> bool:
         return (
             self._on_removals is not None
             and watched.beat is not None
             and watched.beat.removals != watched.removals_taken  # fewer: it was set up anew
         )
 
-    async def _take_removals(self, watched: _Watched) -> None:
+    async def _take_removals(self, watched: _Monitored) -> None:
         if self._on_removals is None or watched.beat is None:
             return
         count = watched.beat.removals
@@ -318,7 +318,7 @@ class Watch:
         _LOG.warning("the mesh has forgotten this node", told_by=member.name, by=self._store.name_of(known))
         await self._store.forget(self._store.fingerprint, by=known)
 
-    def _tell(self, watched: _Watched) -> None:
+    def _tell(self, watched: _Monitored) -> None:
         reachable = self._reachable(watched)
         if reachable == watched.was_reachable:
             return

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from meshd.errors import Code, MeshError
-from meshd.supervise import leftovers
+from meshd.supervise import orphans
 from meshd.supervise.child import IDENTITY, MARK, identity
 from tests.supervise.control_groups import is_alive
 
@@ -92,34 +92,34 @@ def elsewhere() -> Iterator[Elsewhere]:
 
 
 def pids(owner: Path) -> list[int]:
-    return sorted(left.pid for left in leftovers.find(owner))
+    return sorted(left.pid for left in orphans.find(owner))
 
 
 def test_nothing_is_left_of_a_run_that_left_nothing(tmp_path: Path) -> None:
-    assert leftovers.find(tmp_path) == []
-    assert leftovers.kill(tmp_path) == []
+    assert orphans.find(tmp_path) == []
+    assert orphans.kill(tmp_path) == []
 
 
 def test_what_is_left_is_found_with_its_program(tmp_path: Path, start: Start) -> None:
     process = start(mark(tmp_path))
-    (left,) = leftovers.find(tmp_path)
+    (left,) = orphans.find(tmp_path)
     assert left.pid == process.pid
     assert left.program.startswith("python")
 
 
 def test_all_that_is_left_is_ended_and_awaited(tmp_path: Path, start: Start) -> None:
     processes = [start(mark(tmp_path)), start(mark(tmp_path))]
-    ended = leftovers.kill(tmp_path)
+    ended = orphans.kill(tmp_path)
     assert sorted(left.pid for left in ended) == sorted(p.pid for p in processes)
     assert [p.wait(0) for p in processes] == [-9, -9]
-    assert leftovers.find(tmp_path) == []
+    assert orphans.find(tmp_path) == []
 
 
 def test_one_that_ignores_signals_is_ended(tmp_path: Path, start: Start) -> None:
     process = start(
         mark(tmp_path), "import signal; signal.signal(15, signal.SIG_IGN); print('up', flush=True); input()"
     )
-    leftovers.kill(tmp_path)
+    orphans.kill(tmp_path)
     assert process.wait(0) == -9
 
 
@@ -129,8 +129,8 @@ def test_those_of_another_folder_are_let_be(other: str, tmp_path: Path, start: S
     for folder in (own, tmp_path / other):
         folder.mkdir(exist_ok=True)
     processes = [start(mark(tmp_path / other)), start(old_mark(tmp_path / other))]
-    assert leftovers.find(own) == []
-    assert leftovers.kill(own) == []
+    assert orphans.find(own) == []
+    assert orphans.kill(own) == []
     assert [p.poll() for p in processes] == [None, None]
 
 
@@ -139,8 +139,8 @@ def test_those_of_another_folder_are_let_be(other: str, tmp_path: Path, start: S
 )
 def test_others_are_let_be(env: dict[str, str], tmp_path: Path, start: Start) -> None:
     process = start(env)
-    assert leftovers.find(tmp_path) == []
-    assert leftovers.kill(tmp_path) == []
+    assert orphans.find(tmp_path) == []
+    assert orphans.kill(tmp_path) == []
     assert process.poll() is None
 
 
@@ -148,7 +148,7 @@ def test_what_a_killed_0_1_0_left_is_ended(tmp_path: Path, start: Start) -> None
     """After an upgrade: its children carry the folder's path alone."""
     process = start(old_mark(tmp_path))
     assert pids(tmp_path) == [process.pid]
-    leftovers.kill(tmp_path)
+    orphans.kill(tmp_path)
     assert process.wait(0) == -9
 
 
@@ -169,7 +169,7 @@ def test_the_children_of_a_folder_that_was_at_this_path_before_are_let_be(
     process = start(mark(state))
     state.rename(tmp_path / "moved")
     state.mkdir()
-    assert leftovers.kill(state) == []
+    assert orphans.kill(state) == []
     assert pids(tmp_path / "moved") == [process.pid]
 
 
@@ -180,8 +180,8 @@ def test_the_children_of_another_container_with_the_same_path_are_let_be(
     """Containers that share one pid namespace see each other's engines, and all have their state at one path."""
     pid = elsewhere(tmp_path, f"mount -t tmpfs none {tmp_path}")
     assert f"{MARK}={tmp_path}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    assert leftovers.find(tmp_path) == []
-    assert leftovers.kill(tmp_path) == []
+    assert orphans.find(tmp_path) == []
+    assert orphans.kill(tmp_path) == []
     assert is_alive(pid)
 
 
@@ -190,7 +190,7 @@ def test_what_is_left_in_another_mount_namespace_is_ended(tmp_path: Path, elsewh
     """systemd makes a new one for each start of the unit, and a container that is begun anew on its volume has one."""
     pid = elsewhere(tmp_path)
     assert pids(tmp_path) == [pid]
-    leftovers.kill(tmp_path)
+    orphans.kill(tmp_path)
     assert not is_alive(pid)
 
 
@@ -205,8 +205,8 @@ def test_a_child_of_0_1_0_elsewhere_is_let_be(place: str, tmp_path: Path, start:
         "another root": f"import os; os.chroot({str(tmp_path / 'jail')!r})",
     }
     process = start(old_mark(tmp_path), f"{enter[place]}; {UP}")
-    assert leftovers.find(tmp_path) == []
-    assert leftovers.kill(tmp_path) == []
+    assert orphans.find(tmp_path) == []
+    assert orphans.kill(tmp_path) == []
     assert process.poll() is None
 
 
@@ -234,9 +234,9 @@ def test_a_reused_pid_is_never_taken_for_a_leftover(
 ) -> None:
     """Between the look and the signal the leftover ended, and its pid is somebody else's."""
     innocent = start({})
-    seen = leftovers.Leftover(innocent.pid, "ipfs")
-    monkeypatch.setattr(leftovers, "find", lambda owner: [seen])
-    assert leftovers.kill(tmp_path) == []
+    seen = orphans.Orphan(innocent.pid, "ipfs")
+    monkeypatch.setattr(orphans, "find", lambda owner: [seen])
+    assert orphans.kill(tmp_path) == []
     assert innocent.poll() is None
 
 
@@ -244,11 +244,11 @@ def test_one_that_ended_since_it_was_seen_is_no_fault(
     tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     process = start(mark(tmp_path))
-    (seen,) = leftovers.find(tmp_path)
+    (seen,) = orphans.find(tmp_path)
     process.kill()
     process.wait()
-    monkeypatch.setattr(leftovers, "find", lambda owner: [seen])
-    assert leftovers.kill(tmp_path) == []
+    monkeypatch.setattr(orphans, "find", lambda owner: [seen])
+    assert orphans.kill(tmp_path) == []
 
 
 def test_one_that_does_not_end_is_told(tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,7 +258,7 @@ def test_one_that_does_not_end_is_told(tmp_path: Path, start: Start, monkeypatch
     with pytest.raises(
         MeshError, match=r"python.* \(pid \d+\) of a previous run was killed and does not end"
     ) as caught:
-        leftovers.kill(tmp_path, timeout=0.05)
+        orphans.kill(tmp_path, timeout=0.05)
     assert caught.value.code is Code.BUSY
     assert "ps -o " in caught.value.hint
 
@@ -272,6 +272,6 @@ def test_no_file_descriptor_is_left(tmp_path: Path, start: Start) -> None:
     before, rounds = descriptors(), 10
     for _ in range(rounds):
         process = start(mark(tmp_path))
-        leftovers.kill(tmp_path)
+        orphans.kill(tmp_path)
         process.communicate()
     assert descriptors() - before < rounds

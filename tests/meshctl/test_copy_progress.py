@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from meshctl.fetching import RATE_OVER_S, SETTLED_S, SILENT_S, Fetching
+from meshctl.copy_progress import RATE_OVER_S, SETTLED_S, SILENT_S, Fetching
 from tests.meshctl.conftest import Meshctl, Terminal, Writer
 from tests.meshctl.fake_meshd import Document, FakeMeshd, pinned, send, stream
 

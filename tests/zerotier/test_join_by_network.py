@@ -16,8 +16,8 @@ import pytest_asyncio
 
 from meshd import config, wire
 from meshd.errors import Code, MeshError
-from meshd.mesh import by_network
-from meshd.mesh.by_network import ByNetwork
+from meshd.mesh import join_by_network
+from meshd.mesh.join_by_network import JoinByNetwork
 from meshd.overlay import assess
 from tests.waiting import until
 from tests.zerotier.bench import POOL, Bench, bench
@@ -48,7 +48,7 @@ class Person:
             f'[overlay]\n[overlay.zerotier]\nhome = "{home}"\n' + "".join(networks), "the test"
         )
         overlay = self.bench.follows(kind="auto")
-        way = ByNetwork(settings, overlay)
+        way = JoinByNetwork(settings, overlay)
 
         async def on() -> None:
             async with way.on(network, self._read, again=f"meshctl join {network}", **options):
@@ -124,7 +124,7 @@ async def test_what_lasts_is_told_again_now_and_then_under_the_same_key(
 ) -> None:
     """So that a terminal can put it in the place of what stands there."""
     monkeypatch.setattr(assess, "REQUESTING_TOO_LONG_S", 0.3)
-    monkeypatch.setattr(by_network, "RENEW_S", 1.0)
+    monkeypatch.setattr(join_by_network, "RENEW_S", 1.0)
     person.types(f"{new_address()}abcdef")
     await person.reads("for 3 s now")
     told = [step for step in person.steps if NOT_THERE in step.message]
@@ -135,7 +135,7 @@ async def test_what_lasts_is_told_again_now_and_then_under_the_same_key(
 async def test_who_waits_in_vain_is_told_how_to_leave_the_network(
     bench: Bench, person: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(by_network, "WAIT_S", 1.0)
+    monkeypatch.setattr(join_by_network, "WAIT_S", 1.0)
     network = f"{new_address()}abcdef"
     person.types(network)
     error = await person.fails()

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from meshctl import hints, render
+from meshctl.copy_progress import Fetching
 from meshctl.errors import DEGRADED, DONE
-from meshctl.fetching import Fetching
 
 Event = dict[str, Any]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from meshctl import landing
+from meshctl import atomic_output
 from meshctl.errors import MeshctlError
 
 
@@ -41,7 +41,7 @@ def test_a_directory_takes_the_place_of_nothing_that_came_up_meanwhile(tmp_path:
     target = tmp_path / "album"
 
     def fetch() -> None:
-        with landing.new_directory(str(target), "album") as directory:
+        with atomic_output.new_directory(str(target), "album") as directory:
             fill(directory)
             comes_up(target, what)
 
@@ -63,7 +63,7 @@ def test_a_file_takes_the_place_of_nothing_that_came_up_meanwhile(
         monkeypatch.setattr(os, "link", _no_links)
 
     def fetch() -> None:
-        with landing.new_file(str(target), "minutes") as file:
+        with atomic_output.new_file(str(target), "minutes") as file:
             os.write(file, b"what was fetched")
             comes_up(target, what)
 
@@ -83,7 +83,7 @@ def test_without_hard_links_a_file_lands_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "link", _no_links)
-    with landing.new_file(str(tmp_path / "minutes"), "minutes") as file:
+    with atomic_output.new_file(str(tmp_path / "minutes"), "minutes") as file:
         os.write(file, b"what was fetched")
     assert (tmp_path / "minutes").read_text() == "what was fetched"
     assert left(tmp_path) == ["minutes"]
@@ -91,14 +91,14 @@ def test_without_hard_links_a_file_lands_all_the_same(
 
 @pytest.mark.parametrize("kind", ["file", "directory"])
 def test_what_breaks_off_leaves_nothing(tmp_path: Path, kind: str) -> None:
-    making = landing.new_file if kind == "file" else landing.new_directory
+    making = atomic_output.new_file if kind == "file" else atomic_output.new_directory
     with pytest.raises(KeyboardInterrupt), making(str(tmp_path / "x"), "x"):
         raise KeyboardInterrupt
     assert left(tmp_path) == []
 
 
 def test_nobody_looks_into_a_directory_before_it_is_whole(tmp_path: Path) -> None:
-    with landing.new_directory(str(tmp_path / "album"), "album") as directory:
+    with atomic_output.new_directory(str(tmp_path / "album"), "album") as directory:
         fill(directory)
         assert os.fstat(directory).st_mode & 0o777 == 0o700
         (unfinished,) = tmp_path.iterdir()
@@ -111,8 +111,8 @@ def test_nobody_else_s_file_is_written_into_under_the_temporary_name(
 ) -> None:
     mine = tmp_path / ".x.meshctl-1"
     mine.write_text("mine")
-    monkeypatch.setattr(landing, "sibling", lambda _: str(mine))
-    with pytest.raises(MeshctlError), landing.new_file(str(tmp_path / "x"), "x"):
+    monkeypatch.setattr(atomic_output, "sibling", lambda _: str(mine))
+    with pytest.raises(MeshctlError), atomic_output.new_file(str(tmp_path / "x"), "x"):
         pytest.fail("it may not begin")
 
 
@@ -130,13 +130,13 @@ def test_the_content_is_durable_before_the_name_and_the_name_before_the_end(
         return made
 
     monkeypatch.setattr(os, "fsync", noted("fsync", os.fsync))
-    monkeypatch.setattr(landing, "_sync_file_system", noted("syncfs", landing._sync_file_system))
-    monkeypatch.setattr(landing, "sync_parent", noted("folder", landing.sync_parent))
-    with landing.new_file(str(target), "x") as file:
+    monkeypatch.setattr(atomic_output, "_sync_file_system", noted("syncfs", atomic_output._sync_file_system))
+    monkeypatch.setattr(atomic_output, "sync_parent", noted("folder", atomic_output.sync_parent))
+    with atomic_output.new_file(str(target), "x") as file:
         os.write(file, b"x")
     assert seen == ["fsync, not named", "folder, named", "fsync, named"]
     seen.clear()
     target.unlink()
-    with landing.new_directory(str(target), "x") as directory:
+    with atomic_output.new_directory(str(target), "x") as directory:
         fill(directory)
     assert seen == ["syncfs, not named", "folder, named", "fsync, named"]

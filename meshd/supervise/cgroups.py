@@ -32,7 +32,7 @@ _SAID = "MESHD_DELEGATED"
 _LOG = structlog.get_logger(part="groups")
 
 
-class Group:
+class Cgroup:
     """The control group of one program, which may be there or not."""
 
     def __init__(self, path: Path, program: str) -> None:
@@ -109,7 +109,7 @@ class Group:
         )
 
 
-class Groups:
+class Cgroups:
     """The part of the tree that is meshd's own."""
 
     def __init__(self, path: Path, name: str) -> None:
@@ -118,10 +118,10 @@ class Groups:
         self.name = name
         self._programs: set[str] = set()
 
-    def of(self, program: str) -> Group:
+    def of(self, program: str) -> Cgroup:
         """The group of that program, from now on known as one."""
         self._programs.add(program)
-        return Group(self.path / program, program)
+        return Cgroup(self.path / program, program)
 
     def holds(self, membership: str) -> bool:
         """Whether a process is in one of the programs' groups, or below. membership: its /proc/PID/cgroup."""
@@ -133,7 +133,7 @@ class Groups:
 
 
 @contextlib.contextmanager
-def delegated() -> Iterator[Groups | None]:
+def delegated() -> Iterator[Cgroups | None]:
     """What systemd has handed to this process; None, and a line in the log, where it has not."""
     found = _find()
     if isinstance(found, str):
@@ -154,7 +154,7 @@ def delegated() -> Iterator[Groups | None]:
         os.close(lock)
 
 
-def _find() -> Groups | str:
+def _find() -> Cgroups | str:
     """The groups, or why there are none."""
     name = _unified(Path("/proc/self/cgroup").read_text(errors="surrogateescape"))
     if name is None:
@@ -169,7 +169,7 @@ def _find() -> Groups | str:
         if not (folder / "cgroup.kill").exists():
             return "the kernel is older than 5.14"
         if os.access(folder, os.W_OK) and os.access(folder / "cgroup.procs", os.W_OK):
-            return Groups(folder, name)
+            return Cgroups(folder, name)
         why = f"{folder} cannot be written"
     return why
 

@@ -20,12 +20,12 @@ from meshd.supervise.child import IDENTITY, MARK, identity
 
 
 @dataclass(frozen=True, slots=True)
-class Leftover:
+class Orphan:
     pid: int
     program: str
 
 
-def find(owner: Path) -> list[Leftover]:
+def find(owner: Path) -> list[Orphan]:
     """Processes of this user that were started for the state folder `owner` and are not ours any more.
 
     The mark is in the process itself, so a reused pid is never taken for one. Raises OSError where `owner` is not there.
@@ -35,11 +35,11 @@ def find(owner: Path) -> list[Leftover]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid() and _belongs(entry, owner, own):
             with contextlib.suppress(OSError):
-                found.append(Leftover(int(entry.name), (entry / "exe").readlink().name))
+                found.append(Orphan(int(entry.name), (entry / "exe").readlink().name))
     return found
 
 
-def kill(owner: Path, *, timeout: float = 10.0) -> list[Leftover]:
+def kill(owner: Path, *, timeout: float = 10.0) -> list[Orphan]:
     """End what `find` finds and wait until it is gone. Blocks. Hold the folder's lock (`files.only_daemon`) meanwhile.
     Raises MeshError BUSY for one that does not end, and OSError.
 

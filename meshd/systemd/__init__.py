@@ -3,8 +3,8 @@
 Started by hand, all of this does nothing.
 """
 
-from meshd.service_manager.journal import Journal, of_process, unavailable
-from meshd.service_manager.manager import ServiceManager
-from meshd.service_manager.notify import Notifier
+from meshd.systemd.journal import Journal, of_process, unavailable
+from meshd.systemd.notify import Notifier
+from meshd.systemd.service_manager import ServiceManager
 
 __all__ = ["Journal", "Notifier", "ServiceManager", "of_process", "unavailable"]

@@ -13,7 +13,7 @@ from meshd.errors import Code, MeshError
 from meshd.mesh import roster
 from meshd.model import PeerState
 from meshd.peer import listener
-from meshd.wire import Beat, Member, Removal, Roster
+from meshd.wire import Heartbeat, Member, Removal, Roster
 from tests.mesh_room.nodes import Clock, Node
 from tests.waiting import until
 
@@ -22,13 +22,13 @@ Pair = tuple[Node, Node]
 
 
 def _of(node: Node, other: Node) -> PeerState:
-    return next(state for state in node.watch.states() if state.fingerprint == other.fingerprint)
+    return next(state for state in node.heartbeats.states() if state.fingerprint == other.fingerprint)
 
 
 async def test_peers_see_each_other_and_lose_each_other(pair: Pair) -> None:
     attic, barn = pair
     news: list[bool] = []
-    attic.watch.subscribe(lambda: news.append(_of(attic, barn).reachable))
+    attic.heartbeats.subscribe(lambda: news.append(_of(attic, barn).reachable))
     assert not _of(attic, barn).reachable
     attic.begin_watch()
     barn.begin_watch()
@@ -65,13 +65,13 @@ async def test_two_sides_that_changed_apart_agree_when_they_meet(pair: Pair, mak
         node.begin_watch()
     await until(lambda: len({node.store.digest() for node in nodes}) == 1)
     assert {member.name for member in dairy.store.members()} == {"attic", "barn", "cellar", "dairy"}
-    await until(lambda: all(state.reachable for node in nodes for state in node.watch.states()))
+    await until(lambda: all(state.reachable for node in nodes for state in node.heartbeats.states()))
 
 
 async def test_a_change_travels_at_once(pair: Pair) -> None:
     attic, barn = pair
     for node in pair:
-        node.watch._interval = 60.0
+        node.heartbeats._interval = 60.0
         node.begin_watch()
     await until(lambda: _of(attic, barn).reachable and _of(barn, attic).reachable)
     await barn.store.update_self(barn.joiner(site="cellar"))
@@ -102,12 +102,12 @@ async def test_removals_are_told_until_they_were_taken(pair: Pair) -> None:
         if not good.is_set():
             raise MeshError(Code.NOT_READY, "cannot take them yet")
 
-    attic.watch._on_removals = take
+    attic.heartbeats._on_removals = take
     barn.holder.recorded = [Removal(cid="x", time=1.0, by="")]
     attic.begin_watch()
     await until(lambda: len(calls) >= 2)
     good.set()
-    known = attic.watch._watched[barn.fingerprint]
+    known = attic.heartbeats._monitored[barn.fingerprint]
     await until(lambda: known.removals_taken == 1)
     told = len(calls)
     beaten = known.seen_at
@@ -122,10 +122,10 @@ async def test_removals_are_told_until_they_were_taken(pair: Pair) -> None:
 async def test_one_that_was_never_reached_is_away_since_it_is_looked_for(pair: Pair) -> None:
     attic, barn = pair
     await barn.server.stop()
-    began = attic.watch._monotonic()
+    began = attic.heartbeats._monotonic()
     attic.begin_watch()
     await until(lambda: _of(attic, barn).problem)
-    assert began <= _of(attic, barn).away_since <= attic.watch._monotonic()
+    assert began <= _of(attic, barn).away_since <= attic.heartbeats._monotonic()
 
 
 async def test_two_that_cannot_agree_do_not_answer_each_other_without_a_pause(pair: Pair) -> None:
@@ -141,13 +141,13 @@ async def test_two_that_cannot_agree_do_not_answer_each_other_without_a_pause(pa
     await attic.store.set_leaving(False)
     beats: Counter[str] = Counter()
     for node in pair:
-        node.watch._interval = 3600.0
+        node.heartbeats._interval = 3600.0
         _count(node, beats)
         node.begin_watch()
     for _ in range(20):  # whatever they set off has come to its end
         before = beats.total()
         for node in pair:
-            node.watch.poke()
+            node.heartbeats.poke()
         await until(functools.partial(_beaten, beats, before + 2))
     assert attic.store.digest() != barn.store.digest()
     assert beats.total() <= 20 * 2 + 12, "each of them beats when it is told to, and hardly more"
@@ -160,7 +160,7 @@ def _beaten(beats: Counter[str], times: int) -> bool:
 def _count(node: Node, beats: Counter[str]) -> None:
     beat = node.peers.beat
 
-    async def counted(peer: Member, mine: Beat) -> Beat:
+    async def counted(peer: Member, mine: Heartbeat) -> Heartbeat:
         beats[node.name] += 1
         return await beat(peer, mine)
 
@@ -175,7 +175,7 @@ async def test_a_slow_hook_does_not_stop_the_beat(pair: Pair) -> None:
         inside.set()
         await asyncio.Event().wait()
 
-    attic.watch._on_removals = never
+    attic.heartbeats._on_removals = never
     barn.holder.recorded = [Removal(cid="x", time=1.0, by="")]
     attic.begin_watch()
     async with asyncio.timeout(5):
@@ -193,8 +193,8 @@ async def test_the_forgotten_learns_it_and_keeps_it(pair: Pair) -> None:
     await attic.store.forget(barn.fingerprint, by=attic.fingerprint)
     await until(lambda: session.closed)
     await until(lambda: barn.store.forgotten)
-    assert attic.watch.states() == ()
-    await until(lambda: not barn.watch._watched)
+    assert attic.heartbeats.states() == ()
+    await until(lambda: not barn.heartbeats._monitored)
     assert not attic.store.forgotten
 
 
@@ -238,7 +238,7 @@ async def test_a_frozen_peer_delays_no_other(pair: Pair, make_node: MakeNode) ->
     stuck = asyncio.Event()
     beat = cellar.holder.beat
 
-    async def frozen() -> Beat:
+    async def frozen() -> Heartbeat:
         await stuck.wait()
         return await beat()
 
@@ -255,12 +255,12 @@ async def test_a_mistake_in_one_beat_does_not_end_the_watch(pair: Pair) -> None:
     attic, barn = pair
     beat, broken = attic.holder.beat, True
 
-    async def sometimes() -> Beat:
+    async def sometimes() -> Heartbeat:
         if broken:
             raise RuntimeError("a mistake")
         return await beat()
 
-    attic.watch._own_beat = sometimes  # type: ignore[method-assign]
+    attic.heartbeats._own_beat = sometimes  # type: ignore[method-assign]
     attic.begin_watch()
     await until(lambda: "RuntimeError" in _of(attic, barn).problem)
     broken = False
@@ -269,7 +269,7 @@ async def test_a_mistake_in_one_beat_does_not_end_the_watch(pair: Pair) -> None:
 
 async def test_heard_from_a_peer_that_was_lost(pair: Pair) -> None:
     attic, barn = pair
-    attic.watch._interval = 60.0
+    attic.heartbeats._interval = 60.0
     port = barn.port
     await barn.server.stop()
     attic.begin_watch()
@@ -278,7 +278,7 @@ async def test_heard_from_a_peer_that_was_lost(pair: Pair) -> None:
     await barn.peers.beat(barn.view_of(attic), await barn.holder.beat())
     await until(lambda: _of(attic, barn).reachable, seconds=5)
     before = _of(attic, barn).seen_at
-    attic.watch.poke(barn.fingerprint)
+    attic.heartbeats.poke(barn.fingerprint)
     await until(lambda: _of(attic, barn).seen_at > before, seconds=5)
 
 
@@ -296,22 +296,22 @@ async def test_looking_at_the_others_costs_nothing_while_nothing_is_new(
     attic, barn = pair
     attic.begin_watch()
     await until(lambda: _of(attic, barn).reachable)
-    known = attic.watch._watched[barn.fingerprint]
-    attic.watch._interval = 60.0
+    known = attic.heartbeats._monitored[barn.fingerprint]
+    attic.heartbeats._interval = 60.0
     beaten = known.seen_at
-    attic.watch.poke()
+    attic.heartbeats.poke()
     await until(lambda: known.seen_at != beaten and not known.wake.is_set())
     work: list[str] = []
-    for place, name in ((roster, "names"), (attic.watch, "_state")):
+    for place, name in ((roster, "names"), (attic.heartbeats, "_state")):
         monkeypatch.setattr(place, name, _counted(name, getattr(place, name), work))
     for _ in range(1000):
-        attic.watch.states()
+        attic.heartbeats.states()
         attic.store.name_of(barn.fingerprint)
     assert len(work) <= 1  # what the last beat brought
     work.clear()
     await attic.store.update_self(attic.joiner(site="house-1"))
     for _ in range(1000):
-        assert [s.name for s in attic.watch.states()] == ["barn"]
+        assert [s.name for s in attic.heartbeats.states()] == ["barn"]
         assert attic.store.by_name("barn") == attic.view_of(barn)
     assert work.count("names") == 1  # once a change of the roster, and not once a member
 
@@ -319,21 +319,21 @@ async def test_looking_at_the_others_costs_nothing_while_nothing_is_new(
 async def test_who_falls_silent_is_seen_to_be_away_without_any_news(pair: Pair) -> None:
     attic, barn = pair
     clock = Clock(100.0)
-    attic.watch._monotonic = clock
+    attic.heartbeats._monotonic = clock
     attic.begin_watch()
     await until(lambda: _of(attic, barn).reachable)
     stuck = asyncio.Event()
 
-    async def frozen() -> Beat:
+    async def frozen() -> Heartbeat:
         await stuck.wait()
         raise MeshError(Code.NOT_READY, "cannot beat")
 
-    known = attic.watch._watched[barn.fingerprint]
-    attic.watch._own_beat = frozen  # type: ignore[method-assign]
-    attic.watch.poke()
+    known = attic.heartbeats._monitored[barn.fingerprint]
+    attic.heartbeats._own_beat = frozen  # type: ignore[method-assign]
+    attic.heartbeats.poke()
     await until(lambda: not known.wake.is_set())
     assert _of(attic, barn).reachable
     assert known.seen_at is not None
-    clock.at = known.seen_at + 4 * attic.watch._interval
+    clock.at = known.seen_at + 4 * attic.heartbeats._interval
     assert not _of(attic, barn).reachable
     stuck.set()

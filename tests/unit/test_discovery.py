@@ -20,7 +20,7 @@ from hypothesis import given
 from meshd.config.zerotier import Network as Config
 from meshd.config.zerotier import ZeroTier as ServiceConfig
 from meshd.model import OverlayState
-from meshd.overlay.seek import PROBE_MOST, Seeker, has_rfc4193, known, probed, rfc4193
+from meshd.overlay.discovery import PROBE_MOST, Discovery, has_rfc4193, known, probed, rfc4193
 from meshd.overlay.zerotier import Network, Peer, ZeroTier
 from tests.mesh.sampler import _end
 from tests.waiting import until
@@ -194,7 +194,7 @@ def neighbours() -> Iterator[Neighbours]:
     made.close()
 
 
-MakeSeeker = Callable[..., Seeker]
+MakeSeeker = Callable[..., Discovery]
 
 
 @pytest.fixture
@@ -219,9 +219,9 @@ async def make_seeker(neighbours: Neighbours) -> AsyncIterator[MakeSeeker]:
 
     await until(there)
 
-    def make(state: dict[str, Any] | None = None, **options: Any) -> Seeker:
+    def make(state: dict[str, Any] | None = None, **options: Any) -> Discovery:
         is_ = OverlayState(**{"address": OWN, "network": made, "node": service.address} | (state or {}))
-        return Seeker(Config(id=made, **options), client, lambda: is_, neighbours.port)
+        return Discovery(Config(id=made, **options), client, lambda: is_, neighbours.port)
 
     yield make
     await client.close()
@@ -230,7 +230,7 @@ async def make_seeker(neighbours: Neighbours) -> AsyncIterator[MakeSeeker]:
     shutil.rmtree(folder)
 
 
-def addresses(seeker: Seeker) -> list[str]:
+def addresses(seeker: Discovery) -> list[str]:
     return [address for address, _ in seeker.found()]
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshd.mesh.code import code, commitment, commits_to, new_nonce, same, statement
+from meshd.mesh.sas import code, commitment, commits_to, new_nonce, same, statement
 from meshd.wire import Joiner
 
 _HEX64 = st.text("0123456789abcdef", min_size=64, max_size=64)

@@ -16,9 +16,9 @@ import pytest
 
 from meshd.errors import Code, MeshError
 from meshd.model import Phase
-from meshd.supervise import groups, launch
+from meshd.supervise import cgroups, launch
+from meshd.supervise.cgroups import Cgroup, Cgroups
 from meshd.supervise.child import Child, Launch
-from meshd.supervise.groups import Group, Groups
 from meshd.supervise.service import Service
 from tests.supervise.control_groups import hides, is_alive, name_of, needed, unit
 from tests.supervise.programs import Script, python
@@ -35,7 +35,7 @@ async def make(tmp_path: Path) -> AsyncIterator[Make]:
     """make(argv, group): a service of that program, which is ready when tmp_path/up is there."""
     made: list[Service] = []
 
-    def service(argv: tuple[str, ...], group: Group | None) -> Service:
+    def service(argv: tuple[str, ...], group: Cgroup | None) -> Service:
         made.append(Service(Script(tmp_path, argv=argv), lambda: None, group))
         return made[-1]
 
@@ -50,8 +50,8 @@ async def make(tmp_path: Path) -> AsyncIterator[Make]:
 
 
 @pytest.fixture
-def group(unit: Path) -> Group:
-    return Group(unit / "kubo", "kubo")
+def group(unit: Path) -> Cgroup:
+    return Cgroup(unit / "kubo", "kubo")
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def hidden(folder: Path) -> int:
 
 
 @needed
-async def test_a_child_is_in_its_group_before_its_first_instruction(group: Group, make: Make) -> None:
+async def test_a_child_is_in_its_group_before_its_first_instruction(group: Cgroup, make: Make) -> None:
     await group.make()
     lines: list[str] = []
     child = await Child.spawn(Launch(("/bin/cat", "/proc/self/cgroup")), lines.append, group)
@@ -87,7 +87,7 @@ async def test_a_child_is_in_its_group_before_its_first_instruction(group: Group
 
 
 @needed
-async def test_everybody_may_see_what_is_in_a_group(group: Group) -> None:
+async def test_everybody_may_see_what_is_in_a_group(group: Cgroup) -> None:
     before = os.umask(0o077)
     try:
         await group.make()
@@ -99,7 +99,7 @@ async def test_everybody_may_see_what_is_in_a_group(group: Group) -> None:
 @needed
 @pytest.mark.parametrize("grace", [0, 20])
 async def test_what_it_started_is_gone_after_its_stop(
-    grace: int, tmp_path: Path, group: Group, make: Make
+    grace: int, tmp_path: Path, group: Cgroup, make: Make
 ) -> None:
     service = make(hides(tmp_path / "up", "signal.pause()", "1>/dev/null 2>&1"), group)
     await service.start("s")
@@ -113,7 +113,7 @@ async def test_what_it_started_is_gone_after_its_stop(
 
 @needed
 async def test_one_that_holds_its_output_open_does_not_hold_up_the_stop(
-    tmp_path: Path, group: Group, make: Make
+    tmp_path: Path, group: Cgroup, make: Make
 ) -> None:
     service = make(hides(tmp_path / "up", "signal.pause()"), group)
     await service.start("s")
@@ -125,7 +125,7 @@ async def test_one_that_holds_its_output_open_does_not_hold_up_the_stop(
 
 @needed
 async def test_what_it_started_is_gone_when_it_ends_by_itself(
-    tmp_path: Path, group: Group, make: Make
+    tmp_path: Path, group: Cgroup, make: Make
 ) -> None:
     service = make(hides(tmp_path / "up", "signal.pause()"), group)
     await service.start("s")
@@ -138,7 +138,9 @@ async def test_what_it_started_is_gone_when_it_ends_by_itself(
 
 
 @needed
-async def test_what_it_started_is_gone_when_its_start_fails(tmp_path: Path, group: Group, make: Make) -> None:
+async def test_what_it_started_is_gone_when_its_start_fails(
+    tmp_path: Path, group: Cgroup, make: Make
+) -> None:
     service = make(hides(tmp_path / "other", "sys.exit(3)"), group)
     await service.start("s")
     assert service.state.phase is Phase.BACKOFF
@@ -148,7 +150,7 @@ async def test_what_it_started_is_gone_when_its_start_fails(tmp_path: Path, grou
 
 @needed
 async def test_what_is_in_groups_below_is_ended_and_they_are_removed(
-    tmp_path: Path, group: Group, make: Make
+    tmp_path: Path, group: Cgroup, make: Make
 ) -> None:
     below = group.path / "a" / "b"
     service = make(hides(tmp_path / "up", "signal.pause()"), group)
@@ -163,7 +165,7 @@ async def test_what_is_in_groups_below_is_ended_and_they_are_removed(
 
 @needed
 async def test_what_is_in_its_group_before_a_start_is_ended_first(
-    tmp_path: Path, group: Group, make: Make, earlier: subprocess.Popen[bytes]
+    tmp_path: Path, group: Cgroup, make: Make, earlier: subprocess.Popen[bytes]
 ) -> None:
     group.path.mkdir()
     (group.path / "cgroup.procs").write_text(str(earlier.pid))
@@ -176,12 +178,12 @@ async def test_what_is_in_its_group_before_a_start_is_ended_first(
 
 @needed
 async def test_one_that_does_not_end_keeps_the_next_start_from_beginning(
-    group: Group, make: Make, earlier: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+    group: Cgroup, make: Make, earlier: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As one in uninterruptible sleep, which even SIGKILL does not end; here the signal is lost instead."""
     group.path.mkdir()
-    monkeypatch.setattr(Group, "kill", lambda self: None)
-    monkeypatch.setattr(Group.end, "__defaults__", (0.05,))
+    monkeypatch.setattr(Cgroup, "kill", lambda self: None)
+    monkeypatch.setattr(Cgroup.end, "__defaults__", (0.05,))
     (group.path / "cgroup.procs").write_text(str(earlier.pid))
     service = make(("/bin/false",), group)
     await service.start("s")
@@ -195,7 +197,7 @@ async def test_one_that_does_not_end_keeps_the_next_start_from_beginning(
 
 @needed
 async def test_a_program_that_cannot_enter_its_group_is_not_started(tmp_path: Path, unit: Path) -> None:
-    missing = Group(unit / "nothing", "kubo")
+    missing = Cgroup(unit / "nothing", "kubo")
     child = await Child.spawn(Launch(("/bin/touch", str(tmp_path / "ran"))), lambda _: None, missing)
     await child.ended.wait()
     assert child.exit_text == "exit 127"
@@ -226,7 +228,7 @@ print(tried(lambda: Path("/dev/null").write_text("x")))
 @needed
 @pytest.mark.skipif(not has_landlock(), reason="this kernel has no Landlock")
 async def test_a_program_cannot_leave_its_group_and_writes_elsewhere_as_ever(
-    tmp_path: Path, group: Group
+    tmp_path: Path, group: Cgroup
 ) -> None:
     await group.make()
     lines: list[str] = []
@@ -238,7 +240,7 @@ async def test_a_program_cannot_leave_its_group_and_writes_elsewhere_as_ever(
 
 
 @needed
-async def test_no_file_descriptor_is_left(group: Group) -> None:
+async def test_no_file_descriptor_is_left(group: Cgroup) -> None:
     """Of ten rounds: another thread of the tests may have some open just now."""
 
     def descriptors() -> int:
@@ -271,7 +273,7 @@ async def test_without_a_group_what_has_left_the_session_outlives_the_stop(
 LOOKS = """
 import os, sys
 from pathlib import Path
-from meshd.supervise.groups import delegated
+from meshd.supervise.cgroups import delegated
 if len(sys.argv) > 1:
     Path(sys.argv[1], "cgroup.procs").write_text("0")
 with delegated() as found:
@@ -314,7 +316,7 @@ def test_what_systemd_has_delegated_is_found_and_one_daemon_alone_uses_it(unit: 
 def test_a_users_own_systemd_leaves_no_mark_and_the_unit_tells(
     unit: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    os.removexattr(unit, groups._DELEGATED)
+    os.removexattr(unit, cgroups._DELEGATED)
     monkeypatch.setenv("MESHD_DELEGATED", "1")
     with looks(str(unit)) as process:
         assert answer(process) == str((str(unit), name_of(unit)))
@@ -324,9 +326,9 @@ def test_a_users_own_systemd_leaves_no_mark_and_the_unit_tells(
 @needed
 @pytest.mark.parametrize("mark", [b"0", None])
 def test_a_group_that_is_not_delegated_is_let_be(unit: Path, mark: bytes | None) -> None:
-    os.removexattr(unit, groups._DELEGATED)
+    os.removexattr(unit, cgroups._DELEGATED)
     if mark is not None:
-        os.setxattr(unit, groups._DELEGATED, mark)
+        os.setxattr(unit, cgroups._DELEGATED, mark)
     with looks(str(unit)) as process:
         assert answer(process) == "None"
         process.communicate()
@@ -355,12 +357,12 @@ def test_the_folder_of_a_group_is_where_its_tree_is_mounted(
         (tmp_path / found).mkdir(parents=True)
         (tmp_path / found / "cgroup.procs").write_text(f"1\n{os.getpid()}\n")
     wanted = [] if found is None else [tmp_path / found]
-    assert list(groups._folders(name, "\n".join(lines))) == wanted
+    assert list(cgroups._folders(name, "\n".join(lines))) == wanted
 
 
 def test_a_folder_in_which_this_process_is_not_is_not_its_group(tmp_path: Path) -> None:
     (tmp_path / "cgroup.procs").write_text("1\n")
-    assert list(groups._folders("/", f"1 2 0:38 / {tmp_path} rw - cgroup2 none rw")) == []
+    assert list(cgroups._folders("/", f"1 2 0:38 / {tmp_path} rw - cgroup2 none rw")) == []
 
 
 # -- who is in one -------------------------------------------------------------------------------------------------
@@ -384,13 +386,13 @@ def test_a_folder_in_which_this_process_is_not_is_not_its_group(tmp_path: Path) 
     ],
 )
 def test_who_is_in_a_programs_group(membership: str, inside: bool) -> None:
-    own = Groups(Path("/nowhere"), "/system.slice/meshd.service")
+    own = Cgroups(Path("/nowhere"), "/system.slice/meshd.service")
     own.of("kubo")
     assert own.holds(membership) is inside
 
 
 def test_in_a_container_of_its_own_the_unit_is_the_root() -> None:
-    own = Groups(Path("/nowhere"), "/")
+    own = Cgroups(Path("/nowhere"), "/")
     own.of("kubo")
     assert own.holds("0::/kubo\n")
     assert not own.holds("0::/\n")
@@ -399,7 +401,7 @@ def test_in_a_container_of_its_own_the_unit_is_the_root() -> None:
 
 def test_what_does_not_end_is_told_with_what_to_type(tmp_path: Path) -> None:
     (tmp_path / "cgroup.procs").write_text("17\n4\n")
-    error = Group(tmp_path, "kubo")._stuck()
+    error = Cgroup(tmp_path, "kubo")._stuck()
     assert isinstance(error, MeshError)
     assert error.code is Code.BUSY
     assert error.hint.startswith("see what it waits for")
