@@ -27,7 +27,7 @@ demo-stop:  ## stop the nodes that KEEP=1 left running, and remove what they kee
 
 .PHONY: test
 test: lint  ## lint, then run the tests (ARGS='-k pin' chooses some)
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest -n auto $(ARGS)
 
 .PHONY: lint
 lint: setup  ## check style, types and the direction of imports

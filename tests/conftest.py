@@ -1,4 +1,4 @@
-"""What holds for every test: see tests/guards.py for what it may not leave behind."""
+"""What holds for every test: see guards.py for what it may not leave behind, workers.py for how they run side by side."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import signal
 import pytest
 from hypothesis import HealthCheck, settings
 
-pytest_plugins = ["tests.guards"]
+pytest_plugins = ["tests.guards", "tests.workers"]
 
 # On a busy machine an example may take long without any fault of the code.
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -414,7 +414,7 @@ def test_a_disk_whose_name_is_no_text_keeps_no_meshd_from_starting(tmp_path: Pat
     """The label of a stick can be in any encoding, and desktops mount it under that."""
     place = os.fsencode(tmp_path) + b"/mnt-\xff"
     Path(os.fsdecode(place)).mkdir()
-    looks = "from pathlib import Path; from meshd import files; from meshd.supervise import groups; groups._find();"
+    looks = "from pathlib import Path; from meshd import files; from meshd.supervise import cgroups; cgroups._find();"
     looks += " print(files.in_memory(Path(__import__('sys').argv[1])))"
     script = 'mount -t tmpfs tmpfs "$0" && exec "$1" -c "$2" "$0"'
     inside = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script]

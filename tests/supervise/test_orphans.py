@@ -215,8 +215,8 @@ def test_the_daemon_itself_is_no_leftover_though_it_has_the_mark(
 ) -> None:
     """A meshd that some marked child started: environ of a running process cannot be set, so a new one looks."""
     code = (
-        "import sys; from pathlib import Path; from meshd.supervise import leftovers;"
-        "print(leftovers.kill(Path(sys.argv[1])))"
+        "import sys; from pathlib import Path; from meshd.supervise import orphans;"
+        "print(orphans.kill(Path(sys.argv[1])))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)],
