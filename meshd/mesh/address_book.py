@@ -1,4 +1,4 @@
-"""Where members answer that are not where the roster says. For this node only: it is no statement about another.
+"""Address book: overrides of the roster's addresses, for members that answer elsewhere. It holds for this node only.
 
 It holds until the member itself states another address or port. Whoever puts something in has seen the member's
 certificate there; each call checks it again.

@@ -1,4 +1,4 @@
-"""What two nodes sign and hash, in one spelling. Pure."""
+"""Canonical encoding of what two nodes sign and hash. Pure."""
 
 from __future__ import annotations
 

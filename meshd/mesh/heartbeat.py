@@ -1,4 +1,5 @@
-"""The beat: who of the members is there, and what is new with them. One task a peer, so a frozen one delays no other."""
+"""Failure detector by heartbeat, with an anti-entropy exchange of rosters and removals. One task a peer: a frozen one
+delays no other."""
 
 from __future__ import annotations
 

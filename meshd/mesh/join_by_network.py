@@ -1,4 +1,4 @@
-"""Getting onto a ZeroTier network, and finding there whom to ask: each step said to the person who waits."""
+"""Joins a ZeroTier network and discovers members on it. Tells the person who waits each step."""
 
 from __future__ import annotations
 

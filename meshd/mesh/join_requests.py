@@ -1,4 +1,4 @@
-"""The nodes that ask to be let in, as one member keeps them: in memory, few, and not for long.
+"""Pending join requests, as one member keeps them: in memory, bounded in number and in time.
 
 What is here costs a stranger nothing to make, so each kind has a bound and an end. A request is
 

@@ -1,4 +1,4 @@
-"""Calls to other nodes' peer API. Each leaves from the overlay address, to a certificate that is known before."""
+"""Client of the other nodes' peer API. It dials from the overlay address, and each certificate is pinned."""
 
 from __future__ import annotations
 

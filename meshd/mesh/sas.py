@@ -1,4 +1,4 @@
-"""The short code by which two people see that their two machines talk to each other and to nobody between.
+"""Short authentication string: the code by which two people see that no third machine is between their two.
 
 The joiner is known to the member by nothing but what comes over the network, and the member to the joiner likewise. So
 somebody in the middle could be "the member" to the one and "the joiner" to the other. Both machines therefore show a code

@@ -1,4 +1,4 @@
-"""Whether the state folder is whole: what belongs to the same node and mesh is all there. Looked at before each start.
+"""Consistency check of the state folder before each start: all of it must belong to one node and one mesh.
 
 kubo and the cluster would make themselves a new identity where theirs is missing, and the mesh knows this node by the old
 one: the others would hold links and trust for a node that is not there any more, and nobody would be told.

@@ -1,4 +1,4 @@
-"""Where members may be found on a ZeroTier network, without multicast. Addresses only; who is there the caller asks.
+"""Discovery on a ZeroTier network, without multicast: candidate addresses only. The caller asks who answers there.
 
 In this order: hosts that the configuration names; addresses that follow from the ids of the nodes that ZeroTier talks to
 (where the network has rfc4193 IPv6); last, where it is not turned off, every address of a managed route of at most a /22,

@@ -1,4 +1,4 @@
-"""Follows the private network: looks often while something is awaited, seldom while all is quiet."""
+"""Monitors the private network: polls often while something is awaited, seldom while nothing changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A control group for each child, so that what it starts ends with it, whatever that did to hide.
+"""One cgroup for each child, so that all that it started ends with it.
 
 A mark in the environment, a process group and a session can all be left by who wants to; the kernel's group cannot: a
 process is born into its parent's. systemd hands meshd the unit's own part of the tree (Delegate=, see CGROUP_DELEGATION

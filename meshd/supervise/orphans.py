@@ -1,4 +1,4 @@
-"""Children of a previous run. They cannot be adopted: nobody reads their output any more, and the cluster dies of that.
+"""Orphans: children of a previous run. They cannot be adopted: nobody reads their output, and the cluster dies of that.
 
 Whose child a process is its environment says, by the state folder's device and inode. Not by its path: where containers
 share one pid namespace, the engines of each are seen by all, and all of them have the same path. Nor by the namespace
