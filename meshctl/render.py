@@ -12,7 +12,7 @@ from typing import Any
 
 from meshctl.errors import MeshctlError, usage
 
-_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})  # controls, bidi and zero-width marks, line separators
+UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})  # controls, bidi and zero-width marks, line separators
 
 
 def safe(text: object) -> str:
@@ -20,7 +20,7 @@ def safe(text: object) -> str:
     shown = str(text)
     if shown.isascii() and shown.isprintable():
         return shown
-    return "".join(_escaped(c) if unicodedata.category(c) in _UNSEEN else c for c in shown)
+    return "".join(_escaped(c) if unicodedata.category(c) in UNSEEN else c for c in shown)
 
 
 def _escaped(character: str) -> str:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from meshctl import hints
 from meshctl.errors import MeshctlError, usage
-from meshctl.render import safe
+from meshctl.render import UNSEEN, safe
 
 FILE = "file"
 DIRECTORY = "directory"
@@ -23,9 +23,6 @@ DEPTH = 256
 ENTRIES = 250_000
 _PATH_SHOWN = 60  # characters of a long path, at both its ends
 _SHOWN = 8  # problems named before the rest is counted
-_REFUSED = frozenset(
-    {"Cc", "Cf", "Cs", "Zl", "Zp"}
-)  # controls, bidi and zero-width marks, bytes that are no UTF-8
 
 
 class Part(NamedTuple):
@@ -72,7 +69,7 @@ def name_problem(name: str) -> str:
         return "that is no name"
     if any("\udc80" <= character <= "\udcff" for character in name):
         return "its name is not valid UTF-8"
-    if any(unicodedata.category(character) in _REFUSED for character in name):
+    if any(unicodedata.category(character) in UNSEEN for character in name):
         return "its name has characters that cannot be seen"
     if "/" in name:
         return "a name cannot have a / in it"

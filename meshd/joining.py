@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 
 from meshd import wire
 from meshd.errors import Code, MeshError
@@ -14,8 +13,6 @@ from meshd.pins.catalogue import Catalogue
 
 READY_TIMEOUT = 120.0
 CATALOGUE_TIMEOUT = 20.0  # then it is read in the background
-
-Emit = Callable[[wire.Wire], Awaitable[None]]
 
 
 class Joining:
@@ -29,18 +26,18 @@ class Joining:
         self._readiness = readiness
         self._catalogue = catalogue
 
-    async def init(self, name: str, network: str, emit: Emit) -> None:
+    async def init(self, name: str, network: str, emit: wire.Emit) -> None:
         """Found a mesh. In a mesh of that name already: says so. Raises what `Membership.init` raises, and NOT_READY."""
         async with self._membership.alone():
             await self._serve(await self._membership.init(name, network, emit), emit)
 
-    async def join(self, invite_text: str, node_name: str | None, emit: Emit) -> None:
+    async def join(self, invite_text: str, node_name: str | None, emit: wire.Emit) -> None:
         """Join by invite. In that mesh already: says so. Raises what `Membership.join` raises, and NOT_READY."""
         async with self._membership.alone():
             await self._serve(await self._membership.join(invite_text, node_name, emit), emit)
 
     async def join_network(
-        self, network: str, node_name: str | None, emit: Emit, *, confirm: bool = True
+        self, network: str, node_name: str | None, emit: wire.Emit, *, confirm: bool = True
     ) -> None:
         """Join the mesh on a ZeroTier network. In it already: says so. confirm, errors: see `Membership.join_network`."""
         async with self._membership.alone():
@@ -51,7 +48,7 @@ class Joining:
         """See `Membership.confirm`."""
         self._membership.confirm(answer)
 
-    async def _serve(self, entries: int | None, emit: Emit) -> None:
+    async def _serve(self, entries: int | None, emit: wire.Emit) -> None:
         """Wait until this node serves. It is a member whether it gets that far now or later. entries: how many the mesh
         keeps, as who admitted it says; None where nothing was done, and so nothing is waited for."""
         if entries is not None:
@@ -61,7 +58,7 @@ class Joining:
         assert mesh is not None  # noqa: S101 - it was made or found
         await emit(wire.MeshResult(mesh=mesh, node=self._store.me().name, created=entries is not None))
 
-    async def _until_ready(self, emit: Emit) -> None:
+    async def _until_ready(self, emit: wire.Emit) -> None:
         deadline = asyncio.get_running_loop().time() + READY_TIMEOUT
         said = ""
         while why := self._readiness.why_not():
@@ -77,7 +74,7 @@ class Joining:
                 )
             await asyncio.sleep(0.05)
 
-    async def _until_read(self, entries: int, emit: Emit) -> None:
+    async def _until_read(self, entries: int, emit: wire.Emit) -> None:
         """Until what the mesh keeps is known here too: the others tell it every five seconds."""
         deadline = asyncio.get_running_loop().time() + CATALOGUE_TIMEOUT
         said = False

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
 
 import structlog
 
@@ -23,8 +22,6 @@ from meshd.supervise.services import Services
 
 _STOP_S = 60.0
 _LOG = structlog.get_logger(part="leaving")
-
-Emit = Callable[[wire.Wire], Awaitable[None]]
 
 
 class Cleanup:
@@ -73,7 +70,7 @@ class Leaving:
         self._under_way = asyncio.Lock()
         self._going: asyncio.Task[None] | None = None
 
-    async def leave(self, emit: Emit, *, force: bool, network: bool) -> None:
+    async def leave(self, emit: wire.Emit, *, force: bool, network: bool) -> None:
         """force: also where content would be lost. network: leave the ZeroTier network too.
 
         Raises MeshError NO_MESH, NOT_READY, BUSY, LAST_COPY, FEWER_COPIES; then all is as before.
@@ -100,7 +97,7 @@ class Leaving:
             raise cut_off
         await asyncio.shield(self._going)
 
-    async def _hand_over(self, emit: Emit, *, force: bool) -> BaseException | None:
+    async def _hand_over(self, emit: wire.Emit, *, force: bool) -> BaseException | None:
         """Until it is stated that this node is no member. What cut the caller off where that is so all the same.
 
         Raises MeshError, and what cuts the caller off before; then all is as it was.
@@ -131,7 +128,7 @@ class Leaving:
             raise
         return None
 
-    async def _go(self, mesh: MeshState, emit: Emit, *, network: bool) -> None:
+    async def _go(self, mesh: MeshState, emit: wire.Emit, *, network: bool) -> None:
         """What comes once there is no way back. A caller who goes away does not end it."""
         # Where others had this node forgotten they know, and answer no more.
         if self._store.me().forgotten_by == self._store.fingerprint:
@@ -159,7 +156,7 @@ class Leaving:
             return await self._membership.forget(member)
         return await self._pins.departure.forget(member, self._membership.exchange, self._membership.forget)
 
-    async def _leave_network(self, network: str, emit: Emit) -> None:
+    async def _leave_network(self, network: str, emit: wire.Emit) -> None:
         try:
             await self._zerotier.leave(network)
             said = f"left the ZeroTier network {network}"
@@ -168,7 +165,7 @@ class Leaving:
         await emit(wire.StepEvent(message=said))
 
 
-def _detached(emit: Emit) -> Emit:
+def _detached(emit: wire.Emit) -> wire.Emit:
     """The same for a caller who may go away: what was begun is finished without them."""
 
     async def said(event: wire.Wire) -> None:

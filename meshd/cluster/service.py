@@ -10,9 +10,9 @@ from meshd import files, memory
 from meshd.cluster import config
 from meshd.cluster.rest import Cluster
 from meshd.errors import Code, MeshError
-from meshd.kubo.service import check_version, find_engine, gone, restore, run_once
 from meshd.supervise import sockets
 from meshd.supervise.child import Launch
+from meshd.supervise.engine import check_version, find_engine, gone, restore, run_once
 
 # Its REST API logs each request, and a 404 for what is not committed yet as an error.
 _LOG_LEVEL = "warning,restapi:fatal,restapilog:fatal"

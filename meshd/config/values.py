@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from meshd.model import REPLICAS_MOST
+
 _UNITS = {"": 1, "B": 1}
 for _power, _letter in enumerate("KMGTP", start=1):
     _UNITS |= {f"{_letter}B": 1000**_power, f"{_letter}IB": 1024**_power, _letter: 1024**_power}
@@ -79,7 +81,7 @@ def optional_size(value: object) -> int | None:
 def _replicas(value: object) -> int | str:
     if value == "all":
         return "all"
-    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 1000:
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= REPLICAS_MOST:
         return value
     raise ValueError('expected a whole number from 1, or "all"')
 

@@ -13,7 +13,7 @@ from meshd.control.server import json_answer, read_request
 from meshd.control.streams import EventStream, stream
 from meshd.errors import Code, MeshError
 from meshd.kubo.rpc import Stat
-from meshd.model import Replicas
+from meshd.model import REPLICAS_MOST, Replicas
 from meshd.pins.add import Adder
 from meshd.pins.catalogue import PAGE_MOST, Catalogue
 from meshd.pins.content import Content
@@ -21,8 +21,6 @@ from meshd.pins.entries import is_cid
 from meshd.pins.remove import Remover
 from meshd.pins.uploads import Declared
 from meshd.wire import PinRequest
-
-REPLICAS_MOST = 1000
 
 
 class PinsApi:

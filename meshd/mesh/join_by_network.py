@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 
 import structlog
 
@@ -30,8 +30,6 @@ _HOPELESS = {  # seconds; what waiting does not mend is waited for a while, as i
 }
 _LOG = structlog.get_logger(part="mesh")
 
-Emit = Callable[[wire.Wire], Awaitable[None]]
-
 
 class JoinByNetwork:
     """What `init --network`, `join NETWORK` and an invite that carries a network do before anything else."""
@@ -42,7 +40,7 @@ class JoinByNetwork:
 
     @contextlib.asynccontextmanager
     async def on(
-        self, network: str, emit: Emit, *, again: str, founding: bool = False
+        self, network: str, emit: wire.Emit, *, again: str, founding: bool = False
     ) -> AsyncIterator[None]:
         """This machine is on that network, with an address; "" asks for none. again: what to type to go on later.
         founding: there is no member yet who could let it in.
@@ -142,7 +140,7 @@ class JoinByNetwork:
 class _Telling:
     """What one person is told who waits: a trouble when it comes, and now and then how long it lasts."""
 
-    def __init__(self, network: str, emit: Emit, *, founding: bool) -> None:
+    def __init__(self, network: str, emit: wire.Emit, *, founding: bool) -> None:
         self.network = network
         self._emit = emit
         self.hint = "authorize that address in the network's admin page" if founding else ""
@@ -176,7 +174,7 @@ class _Telling:
 
 
 @contextlib.asynccontextmanager
-async def unless_answered(network: str, emit: Emit) -> AsyncIterator[Emit]:
+async def unless_answered(network: str, emit: wire.Emit) -> AsyncIterator[wire.Emit]:
     """Passes events on; where none comes for a while, says that nobody has answered."""
     answered = asyncio.Event()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable
 
 import structlog
 
@@ -29,8 +29,6 @@ from meshd.overlay.monitor import Overlay
 _LOG = structlog.get_logger(part="membership")
 
 _HINT = "mend that, then try again; what this machine has is shown by: meshctl status"
-
-Emit = Callable[[wire.Wire], Awaitable[None]]
 
 
 class Membership:
@@ -86,7 +84,7 @@ class Membership:
         async with self._one_at_a_time:
             yield
 
-    async def init(self, name: str, network: str, emit: Emit) -> int | None:
+    async def init(self, name: str, network: str, emit: wire.Emit) -> int | None:
         """Found a mesh, on that ZeroTier network if one is given. How many entries it keeps: none; and None where this node
         is in a mesh of that name already.
 
@@ -108,7 +106,7 @@ class Membership:
         _LOG.info("mesh founded", mesh=name)
         return 0
 
-    async def join(self, invite_text: str, node_name: str | None, emit: Emit) -> int | None:
+    async def join(self, invite_text: str, node_name: str | None, emit: wire.Emit) -> int | None:
         """Join by invite. How many entries the mesh keeps; None where this node is in it already.
 
         Raises MeshError BAD_INVITE, INVITE_*, NAME_TAKEN, ...
@@ -133,7 +131,7 @@ class Membership:
         return admitted.entries
 
     async def join_network(
-        self, network: str, node_name: str | None, emit: Emit, *, confirm: bool = True
+        self, network: str, node_name: str | None, emit: wire.Emit, *, confirm: bool = True
     ) -> int | None:
         """Join the mesh on a ZeroTier network: find its members, ask them, and wait until a person there says yes, and one
         here (`confirm`) that it was the right member.
@@ -252,7 +250,7 @@ class Membership:
 
         return set(await asyncio.gather(*(one(m) for m in members))) - {""}
 
-    async def say_goodbye(self, emit: Emit) -> None:
+    async def say_goodbye(self, emit: wire.Emit) -> None:
         """Tell the members that this node has left. emit must not raise: there is no way back."""
         everyone = self._store.peers()
         told = len(await self.exchange(everyone))
@@ -296,7 +294,7 @@ class Membership:
         except OSError as exc:  # what it failed for is told; the next attempt takes this up
             _LOG.warning("cannot clear away what was begun", error=str(exc))
 
-    async def _own(self, name: str, emit: Emit) -> wire.Joiner:
+    async def _own(self, name: str, emit: wire.Emit) -> wire.Joiner:
         """What this node says of itself; makes the engines' folders first, for their ids."""
         state = self._overlay.state
         if state.address is None:

@@ -26,10 +26,20 @@ from meshd.mesh.join_errors import (
 )
 from meshd.mesh.peer_client import PeerClient
 from meshd.mesh.protocol import PROTOCOL, speaks
-from meshd.wire import Admitted, Ask, AskAnswer, CodeEvent, ConfirmEvent, Joiner, Reveal, StepEvent, Wire
+from meshd.wire import (
+    Admitted,
+    Ask,
+    AskAnswer,
+    CodeEvent,
+    ConfirmEvent,
+    Emit,
+    Joiner,
+    Reveal,
+    StepEvent,
+    Wire,
+)
 
 Address = tuple[str, int]
-Emit = Callable[[Wire], Awaitable[None]]
 Confirm = Callable[[ConfirmEvent], Awaitable[bool]]
 
 TOTAL_S = 1800.0

@@ -19,7 +19,7 @@ from meshd.model import Pin, Replicas
 from meshd.pins import entries, place
 from meshd.pins.catalogue import Catalogue
 from meshd.pins.durations import Durations
-from meshd.pins.keep import Emit, Keeper
+from meshd.pins.keep import Keeper
 from meshd.pins.pending import Pending
 from meshd.pins.storage import Storage
 from meshd.pins.uploads import Added, Declared, Uploads
@@ -74,7 +74,7 @@ class Adder:
         content_type: str,
         declared: Declared,
         replicas: Replicas | None,
-        emit: Emit,
+        emit: wire.Emit,
         *,
         detach: bool = False,
     ) -> None:
@@ -95,7 +95,7 @@ class Adder:
         await self._keep(pin, replicas, emit, new=True, detach=detach)
 
     async def existing(
-        self, cid: str, name: str, replicas: Replicas | None, emit: Emit, *, detach: bool = False
+        self, cid: str, name: str, replicas: Replicas | None, emit: wire.Emit, *, detach: bool = False
     ) -> None:
         """Keep what a CID names: it is fetched from the members that have it. Raises MeshError NOT_FOUND."""
         entries.check_name(name)
@@ -113,11 +113,11 @@ class Adder:
             leave()
         await self._keep(pin, replicas, emit, new=True, detach=detach)
 
-    async def see_again(self, pin: Pin, emit: Emit, *, recommit: bool) -> None:
+    async def see_again(self, pin: Pin, emit: wire.Emit, *, recommit: bool) -> None:
         """See an entry's copies made: after a restore (recommit: put it back into the pinset first), or to recover."""
         await self._keep(pin, None, emit, new=recommit, detach=False)
 
-    async def _make_entry(self, name: str, added: Added, replicas: Replicas | None, emit: Emit) -> Pin:
+    async def _make_entry(self, name: str, added: Added, replicas: Replicas | None, emit: wire.Emit) -> Pin:
         """Make the entry, pinned and durable on this node. After an error it is not pinned.
 
         The caller is among the open uploads, so no collection of garbage begins; one that runs is waited for, as it would
@@ -170,7 +170,7 @@ class Adder:
         await self._unpin(cid)
 
     async def _keep(
-        self, pin: Pin, replicas: Replicas | None, emit: Emit, *, new: bool, detach: bool
+        self, pin: Pin, replicas: Replicas | None, emit: wire.Emit, *, new: bool, detach: bool
     ) -> None:
         """Commit the entry and see its copies made, in a task of its own that outlives the caller."""
         queue: asyncio.Queue[wire.Wire | None] = asyncio.Queue()
@@ -213,7 +213,7 @@ class Adder:
         finally:
             queue.put_nowait(None)
 
-    async def _see(self, pin: Pin, replicas: Replicas | None, emit: Emit) -> None:
+    async def _see(self, pin: Pin, replicas: Replicas | None, emit: wire.Emit) -> None:
         began = time.monotonic()
         shown: set[str] = set()
 
@@ -272,7 +272,7 @@ class Adder:
                 await self._kubo.unpin(cid)
 
 
-def _throttled(emit: Emit) -> Callable[[int], Awaitable[None]]:
+def _throttled(emit: wire.Emit) -> Callable[[int], Awaitable[None]]:
     """Progress is for people: ten lines a second are enough."""
     last = 0.0
 
@@ -286,7 +286,7 @@ def _throttled(emit: Emit) -> Callable[[int], Awaitable[None]]:
     return on_bytes
 
 
-def into(queue: asyncio.Queue[wire.Wire | None]) -> Emit:
+def into(queue: asyncio.Queue[wire.Wire | None]) -> wire.Emit:
     """Puts events into the queue; how much a node has fetched only while they are read. A caller may be gone, or hold
     still, for the days that a copy takes."""
 

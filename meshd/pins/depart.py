@@ -21,7 +21,7 @@ from meshd.mesh.store import MeshStore
 from meshd.model import Pin
 from meshd.pins import place
 from meshd.pins.copies import Copies
-from meshd.pins.keep import Emit, Keeper
+from meshd.pins.keep import Keeper
 from meshd.wire import Member
 
 _SHOWN = 5
@@ -80,7 +80,7 @@ class Departure:
         self._copies = copies
         self._keeper = keeper
 
-    async def hand_over(self, emit: Emit, exchange: Exchange, resign: Resign) -> None:
+    async def hand_over(self, emit: wire.Emit, exchange: Exchange, resign: Resign) -> None:
         """Say that this node leaves, see what is here on those that stay, and `resign` relying on them.
 
         Raises MeshError LAST_COPY, FEWER_COPIES, BUSY, FORGOTTEN. Then the node stays, as where it is cut off, and the
@@ -110,7 +110,7 @@ class Departure:
         except MeshError as exc:
             _LOG.warning("cannot write down that this node stays", error=str(exc))
 
-    async def drain(self, emit: Emit, exchange: Exchange) -> set[str]:
+    async def drain(self, emit: wire.Emit, exchange: Exchange) -> set[str]:
         """Before this node goes, which its statement in the roster says: every entry has its copies elsewhere.
 
         The fingerprints of those on whose copies that relies. Raises MeshError LAST_COPY (something would be lost),
@@ -164,7 +164,7 @@ class Departure:
         return {m.fingerprint: held for m, held in zip(members, found, strict=True)}
 
     async def _copy(
-        self, short: list[Short], staying: Sequence[Member], tried: dict[str, dict[str, str]], emit: Emit
+        self, short: list[Short], staying: Sequence[Member], tried: dict[str, dict[str, str]], emit: wire.Emit
     ) -> int:
         """One attempt for each; for how many there is no node left to try. tried: by CID and fingerprint, why not."""
         waiting = iter(short)

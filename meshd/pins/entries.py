@@ -11,12 +11,11 @@ import binascii
 import re
 import secrets
 import shlex
-import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from meshd import wire
+from meshd import names, wire
 from meshd.errors import Code, MeshError
 from meshd.model import Pin, parse_wanted
 
@@ -47,9 +46,9 @@ def check_name(name: str) -> str:
         problem = "names that begin with 'meshd:' are its own"
     elif "/" in name:
         problem = "it has a '/', which separates an entry from a path inside it"
-    elif len(name.encode("utf-8", "surrogateescape")) > 255:
+    elif len(name.encode("utf-8", "surrogateescape")) > names.NAME_BYTES:
         problem = "it is longer than 255 bytes"
-    elif any(unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp") for c in name):
+    elif names.has_unseen(name):
         problem = "it has characters that do not show (control, direction or zero-width marks)"
     if problem:
         raise MeshError(

@@ -10,11 +10,11 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-import unicodedata
 from collections.abc import Callable, Iterator
 from urllib.parse import unquote_to_bytes
 
 from meshd.errors import Code, MeshError
+from meshd.names import NAME_BYTES, has_unseen
 
 AGAIN = "meshctl pin PATH"
 NOTHING_KEPT = "nothing of it is kept"
@@ -26,10 +26,6 @@ ENTRIES_MOST = 250_000
 directories of their own fit; one takes about 100 bytes here until the upload ends (measured), so an upload takes 25 MB at most."""
 _HEAD_MOST = 16 * 1024  # bytes of a part's head; each byte of a path may be three there
 _SHOWN_MOST = 200  # characters of a path in a message
-_NAME_MOST = 255  # bytes: what file systems take
-_UNSEEN = frozenset(
-    {"Cc", "Cf", "Cs", "Zl", "Zp"}
-)  # controls, direction and zero-width marks, line separators
 _FILE_NAME = re.compile(rb'; *filename=(?:"((?:[^"\\]|\\.)*)"|([^\s";]+)) *(?:;|$)', re.IGNORECASE)
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _DIRECTORY, _SYMLINK = "application/x-directory", "application/symlink"
@@ -221,14 +217,12 @@ def _path(disposition: bytes) -> str:
     if any(name in ("", ".", "..") for name in names):
         raise _bad_name(ascii(path), "is no path from the top of an entry")
     for name in names:
-        if not (name.isascii() and name.isprintable()) and any(
-            unicodedata.category(c) in _UNSEEN for c in name
-        ):
+        if has_unseen(name):
             raise _bad_name(
                 ascii(path), "has characters that do not show (control, direction or zero-width marks)"
             )
-        if len(name) * 4 > _NAME_MOST and len(name.encode()) > _NAME_MOST:
-            raise _bad_name(ascii(path), f"has a part of more than {_NAME_MOST} bytes")
+        if len(name) * 4 > NAME_BYTES and len(name.encode()) > NAME_BYTES:
+            raise _bad_name(ascii(path), f"has a part of more than {NAME_BYTES} bytes")
     return path
 
 

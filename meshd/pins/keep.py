@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 import structlog
@@ -25,8 +25,6 @@ _METRICS_FOR_S = 5.0
 COMMIT_TIMEOUT = 30.0  # the cluster's batch is 25 ms; a busy disk may take seconds
 JUST_STARTED_S = 15.0  # a member that joined or started is given so long before a pin does without it
 _LOG = structlog.get_logger(part="keep")
-
-Emit = Callable[[wire.Wire], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +96,7 @@ class Keeper:
                 )
         return result
 
-    async def choose(self, pin: Pin, emit: Emit) -> tuple[str, ...]:
+    async def choose(self, pin: Pin, emit: wire.Emit) -> tuple[str, ...]:
         """Nodes for a new entry: () for everywhere. Waits a little for members that have only just joined or started."""
         if pin.wanted == "all":
             return ()
@@ -242,7 +240,7 @@ class Keeper:
         """The members that shall hold it."""
         return [m for m in self._store.members() if not pin.allocations or m.cluster_id in pin.allocations]
 
-    async def see(self, pin: Pin, emit: Emit, among: Iterable[wire.Member] | None = None) -> Kept:
+    async def see(self, pin: Pin, emit: wire.Emit, among: Iterable[wire.Member] | None = None) -> Kept:
         """Wait until every chosen node was asked and holds it, or was given up; each copy is emitted once.
 
         among: these instead of all that were chosen.
@@ -271,7 +269,7 @@ class Keeper:
                 group.create_task(one(member), name=f"see-{pin.cid[-8:]}-{member.name}")
         return Kept(pin, tuple(held), tuple(missing))
 
-    async def _await_copy(self, member: wire.Member, pin: Pin, tell: Emit) -> wire.Copy:
+    async def _await_copy(self, member: wire.Member, pin: Pin, tell: wire.Emit) -> wire.Copy:
         """What became of one node's copy, once it holds it, refuses it, or was waited for long enough."""
         asker: Asker = self._copies.asker(member)
         question: Question = asker.open(pin.cid)

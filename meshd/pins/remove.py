@@ -24,7 +24,7 @@ from meshd.pins.catalogue import Catalogue
 from meshd.pins.copies import Copies
 from meshd.pins.garbage import Garbage
 from meshd.pins.gate import Gate
-from meshd.pins.keep import Emit, Keeper
+from meshd.pins.keep import Keeper
 from meshd.pins.trash import Journal
 
 _GONE_TIMEOUT = 15.0
@@ -290,7 +290,7 @@ class Remover:
         for cid in [c for c in self._early if c not in pinset]:
             await self.take_early(cid)
 
-    async def restore(self, reference: str, emit: Emit) -> None:
+    async def restore(self, reference: str, emit: wire.Emit) -> None:
         """Put a removed entry back into the pinset, and see its copies. Raises MeshError NOT_FOUND."""
         self._catalogue.need_mesh()
         removed = [trash.pin_of(r) for r in self._journal.all()]

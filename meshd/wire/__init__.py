@@ -1,6 +1,7 @@
 """Every request and response shape, in one place; docs/reference/openapi.json is made from it."""
 
 from meshd.wire.base import (
+    Emit,
     Replicas,
     Request,
     Wire,
@@ -106,6 +107,7 @@ __all__ = [
     "Copy",
     "CopyEvent",
     "Doctor",
+    "Emit",
     "Entries",
     "Entry",
     "EntryEvent",

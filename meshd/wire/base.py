@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Replicas = Annotated[int, Field(ge=1, le=1000)] | Literal["all"]
+from meshd.model import REPLICAS_MOST
+
+Replicas = Annotated[int, Field(ge=1, le=REPLICAS_MOST)] | Literal["all"]
 
 
 class Wire(BaseModel):
@@ -19,3 +22,7 @@ class Request(BaseModel):
     """Requests are closed: a member that nobody knows is a mistake of the caller and is said."""
 
     model_config = ConfigDict(extra="forbid", defer_build=True)
+
+
+Emit = Callable[[Wire], Awaitable[None]]
+"""Publishes one event of a stream to whoever follows it. Raises ConnectionError where nobody does any more."""

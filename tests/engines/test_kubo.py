@@ -12,9 +12,10 @@ from meshd import files
 from meshd.errors import Code, MeshError
 from meshd.kubo import policy
 from meshd.kubo.rpc import EMPTY_BLOCK, Kubo, KuboError
-from meshd.kubo.service import REPO_VERSION, KuboProgram, check_version, run_once
+from meshd.kubo.service import REPO_VERSION, KuboProgram
 from meshd.model import Pin
 from meshd.pins.entries import from_node, to_node
+from meshd.supervise.engine import check_version, run_once
 from tests.engines.machine import ENGINES, Machine, Part, free_port, noise, own_address, short_folder
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -13,8 +13,9 @@ from meshd.errors import Code, MeshError
 from meshd.mesh.store import MeshStore
 from meshd.model import PeerState, Pin
 from meshd.pins import place, replicate
-from meshd.pins.keep import Emit, Kept
+from meshd.pins.keep import Kept
 from meshd.pins.replicate import Replicator
+from meshd.wire import Emit
 from tests.waiting import until
 
 NODES = ("attic", "barn", "cellar")

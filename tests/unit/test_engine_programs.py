@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from meshd.errors import Code, MeshError
-from meshd.kubo.service import check_version, find_engine, run_once
+from meshd.supervise.engine import check_version, find_engine, run_once
 
 
 def program(folder: Path, text: str, name: str = "ipfs") -> Path:

@@ -18,11 +18,10 @@ from meshd.mesh.identity import Identity
 from meshd.mesh.secrets import Secrets
 from meshd.model import OverlayState, Phase
 from meshd.node import Node
-from meshd.pins.keep import Emit
 from meshd.shutdown import Shutdown
 from meshd.state_files import Of
 from meshd.systemd import Notifier, ServiceManager
-from meshd.wire import Member, Removal, Roster, Wire
+from meshd.wire import Emit, Member, Removal, Roster, Wire
 from tests.engines.machine import short_folder
 from tests.unit.built import close
 from tests.unit.members import joiner
