@@ -29,6 +29,13 @@ demo-stop:  ## stop the nodes that KEEP=1 left running, and remove what they kee
 test: lint  ## lint, then run the tests (ARGS='-k pin' chooses some)
 	@$(BIN)/pytest -n auto $(ARGS)
 
+# What needs neither engines nor a mesh, and says within two minutes whether a change may be sound.
+QUICK = tests/unit tests/mesh_room tests/supervise tests/journal tests/docs/test_architecture.py tests/docs/test_pages.py
+
+.PHONY: check
+check: lint  ## lint, then the tests that need no engines (about two minutes)
+	@$(BIN)/pytest -n auto $(QUICK) $(ARGS)
+
 .PHONY: lint
 lint: setup  ## check style, types and the direction of imports
 	@$(BIN)/ruff check $(CHECKED)
