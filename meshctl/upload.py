@@ -24,7 +24,12 @@ from meshctl.walk import DIRECTORY, FILE, SYMLINK, Part, Tree
 
 CHUNK = 1 << 20  # read and sent at once: the memory that an upload needs
 CTRL_C_GRACE_S = 0.1
-SENDER_END_S = 2 * CTRL_C_GRACE_S  # it ends at once when it cannot send; see where this is used
+SENDER_END_S = (
+    2 * CTRL_C_GRACE_S
+)  # it ends at once when it cannot send, but where it waits for standard input
+_FILES_END_S = (
+    5.0  # the same where it reads files: a busy machine takes its time, a dead disk would take for ever
+)
 
 _TYPES = {
     FILE: "application/octet-stream",
@@ -49,8 +54,8 @@ class Upload:
         """Sends, and yields the daemon's events. Raises MeshctlError; however it is left, the connection is closed."""
         connection = connect(self._client.path)
         sender = threading.Thread(target=self._send, args=(connection,), daemon=True)
-        sender.start()
         try:
+            sender.start()
             yield from self._read(connection)
         except MeshctlError as failure:
             # Our own reason to stop comes first: what the daemon says of a broken upload only follows from it.
@@ -58,7 +63,8 @@ class Upload:
         finally:
             self._stopping.set()
             _shut(connection)
-            sender.join(SENDER_END_S)
+            if sender.ident is not None:
+                sender.join(SENDER_END_S if self._tree.size is None else _FILES_END_S)
             if not sender.is_alive():
                 connection.close()
             # Else it waits for standard input, which nobody else does. It ends with the program.

@@ -23,6 +23,7 @@ _LAUNCHER = Path(__file__).with_name("launch.py")
 _LOOK_AGAIN_S = 0.02
 KILLED_S = 5.0
 """From SIGKILL until a program is gone, unless it waits for a disk."""
+_LONGEST_READ_S = 0.05  # of a flood of output, at one time
 _LINE_LIMIT = 64 * 1024  # a longer line is handed on in pieces
 _LOG = structlog.get_logger(part="supervise")
 MARK = "MESHD_CHILD_OF"
@@ -178,8 +179,14 @@ class Child:
     async def _read(self) -> None:
         output = self._process.stdout
         assert output is not None  # noqa: S101 - PIPE was asked for
+        others_had_it = time.monotonic()
         try:
             while True:
+                if time.monotonic() - others_had_it > _LONGEST_READ_S:
+                    await asyncio.sleep(
+                        0
+                    )  # what is in the buffer is read without giving way, and may be thousands of lines
+                    others_had_it = time.monotonic()
                 try:
                     raw = await output.readuntil(b"\n")
                 except asyncio.LimitOverrunError as exc:
