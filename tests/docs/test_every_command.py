@@ -35,6 +35,8 @@ TYPED_IN_ORDER = {
 ONLY_PARSED = {
     "make test": "it is what runs this test",
     "make test ARGS='-k pin -x'": "it is what runs this test",
+    "make check": "it is a part of what runs this test",
+    ".venv/bin/pytest tests/unit/test_sas.py": "it is a part of what runs this test",
     "make format": "it would change the checkout that is tested",
     "make setup": "the tutorial types make -C meshd setup",
     "chmod 600 /srv/meshd/node.key": "no command of this project",
