@@ -1,16 +1,15 @@
-"""A part of the daemon, and all that it says of itself: how it runs and stops, its facts, checks, routes and files."""
+"""A part of the daemon, and all that it says of itself: how it runs and stops, its facts, checks and files."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
 from meshd.conditions import Check, FactSource
+from meshd.periodic import Work
 from meshd.state_files import StateFile
-
-Work = Callable[[], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +51,7 @@ class Component:
     """start: before anybody is answered, in the order of the components; may raise MeshError. loops: then. stops: at the
     end, by phase; within one in the order of the components.
 
-    facts, checks: see meshd.conditions. routes: of the control API. state_files: its own ones. release: closes them, so
+    facts, checks: see meshd.conditions. state_files: its own ones. release: closes them, so
     that leave can remove them; blocks.
     """
 
@@ -62,6 +61,5 @@ class Component:
     stops: tuple[Stop, ...] = ()
     facts: tuple[FactSource[Any], ...] = ()
     checks: tuple[Check, ...] = ()
-    routes: tuple[Any, ...] = field(default=())
     state_files: tuple[StateFile, ...] = ()
     release: Callable[[], None] = lambda: None

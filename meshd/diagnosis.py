@@ -23,13 +23,34 @@ _EVERY_S = 2.0
 _LOG = structlog.get_logger(part="health")
 
 
+class _ToldOnce:
+    """Tells a fault in the log when it comes, and not again while it is the same one."""
+
+    def __init__(self, event: str, subject: str) -> None:
+        """subject: the field of the log line that names what failed."""
+        self._event = event
+        self._subject = subject
+        self._said: dict[str, str] = {}
+
+    def failed(self, name: str, exc: Exception) -> str:
+        """The fault, in one line."""
+        error = one_line(exc)
+        if self._said.get(name) != error:
+            self._said[name] = error
+            _LOG.error(self._event, **{self._subject: name}, error=error, exc_info=exc)
+        return error
+
+    def went_well(self, name: str) -> None:
+        self._said.pop(name, None)
+
+
 class Gathering:
     """`facts` asks every source. One that raises: the fact stays as it was last seen, and it is a fault."""
 
     def __init__(self, sources: Iterable[FactSource[Any]]) -> None:
         self._sources = tuple(sources)
         self._known: dict[tuple[type, str], Any] = {}
-        self._said: dict[str, str] = {}
+        self._told = _ToldOnce("cannot look", "fact")
 
     def facts(self, now: float, faults: tuple[Fault, ...] = ()) -> Facts:
         """faults: of other parts. now: wall clock, seconds."""
@@ -51,12 +72,8 @@ class Gathering:
         try:
             self._known[kind, name] = ask()
         except Exception as exc:  # noqa: BLE001 - whatever it is, the others are told
-            error = one_line(exc)
-            if self._said.get(name) != error:  # the same fault is told once
-                self._said[name] = error
-                _LOG.error("cannot look", fact=name, error=error, exc_info=exc)
-            return Fault(f"look at {name}", error, is_io_error(exc))
-        self._said.pop(name, None)
+            return Fault(f"look at {name}", self._told.failed(name, exc), is_io_error(exc))
+        self._told.went_well(name)
         return None
 
 
@@ -66,7 +83,7 @@ class Checks:
     def __init__(self, checks: Iterable[Check]) -> None:
         self._checks = tuple(checks)
         self._found: dict[str, list[Condition]] = {}  # by each check, the last time it could be made
-        self._said: dict[str, str] = {}  # the fault of each check that fails
+        self._told = _ToldOnce("a check failed", "check")
 
     def conditions(self, facts: Facts) -> list[Condition]:
         """All that they find, and that one of them fails."""
@@ -78,12 +95,8 @@ class Checks:
         try:
             self._found[name] = list(check.look(facts))
         except Exception as exc:  # noqa: BLE001 - a mistake in one of them; the others must be told
-            fault = Fault(f"check {name}", one_line(exc))
-            if self._said.get(name) != fault.error:  # the same fault is told once
-                self._said[name] = fault.error
-                _LOG.error("a check failed", check=name, error=fault.error, exc_info=exc)
-            return fault
-        self._said.pop(name, None)
+            return Fault(f"check {name}", self._told.failed(name, exc))
+        self._told.went_well(name)
         return None
 
 

@@ -9,8 +9,9 @@ from collections.abc import Coroutine
 import structlog
 
 from meshd import shutdown
-from meshd.component import Loop, StopPhase, Work
+from meshd.component import Loop, StopPhase
 from meshd.node import Node
+from meshd.periodic import Work
 from meshd.shutdown import Shutdown, ShutdownSteps
 from meshd.supervise import child
 

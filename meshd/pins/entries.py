@@ -47,7 +47,7 @@ def check_name(name: str) -> str:
     elif "/" in name:
         problem = "it has a '/', which separates an entry from a path inside it"
     elif len(name.encode("utf-8", "surrogateescape")) > names.NAME_BYTES:
-        problem = "it is longer than 255 bytes"
+        problem = f"it is longer than {names.NAME_BYTES} bytes"
     elif names.has_unseen(name):
         problem = "it has characters that do not show (control, direction or zero-width marks)"
     if problem:
