@@ -69,9 +69,8 @@ class TaskGuard:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            self._note(
-                name, exc, 0.0, meanwhile
-            )  # it was not we who were cancelled, but something that it waited for
+            # It was not we who were cancelled, but something that it waited for.
+            self._note(name, exc, 0.0, meanwhile)
         except Exception as exc:  # noqa: BLE001 - the one guard: a mistake, or a dead disk, must not end the node
             self._note(name, exc, patience_s if isinstance(exc, MeshError) else 0.0, meanwhile)
         else:

@@ -14,9 +14,8 @@ _BESIDE_A_DATABASE = ("-wal", "-shm")  # of SQLite, while it is open and after i
 
 class Of(StrEnum):
     MESH = "mesh"  # leave removes it
-    IDENTITY = (
-        "identity"  # it says who this node is in the mesh: its own part removes it, once all else is gone
-    )
+    # It says who this node is in the mesh. Its own part removes it, once all else is gone.
+    IDENTITY = "identity"
     MACHINE = "machine"  # stays
 
 

@@ -1,6 +1,6 @@
 """What a member does with a node that asks to be let in: hear it, show it to people, and admit it if they say so.
 
-Against whom this holds is told in code.py, what is kept and for how long in requests.py.
+Against whom this holds is told in sas.py, what is kept and for how long in join_requests.py.
 """
 
 from __future__ import annotations

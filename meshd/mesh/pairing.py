@@ -1,7 +1,7 @@
 """Pairing, from the joiner's side: joining without an invite. Asks every member that is found until a person admits it.
 
 Whoever answers is a stranger, and may be anybody on the network. So nothing that it says is shown to a person as it came,
-and what admits it to trust is the code that people compare (see code.py).
+and what admits it to trust is the code that people compare (see sas.py).
 """
 
 from __future__ import annotations

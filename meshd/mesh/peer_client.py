@@ -132,7 +132,7 @@ class PeerClient:
         return await self._ask(address, port, fingerprint, "POST", "/join", Admitted, _JOIN_S, request)
 
     async def ask(self, address: str, port: int, fingerprint: str, request: Ask) -> Asked:
-        """Ask to be admitted without an invite; a person decides there. See `asking.ask` for the order of the calls."""
+        """Ask to be admitted without an invite; a person decides there. See `pairing.ask` for the order of the calls."""
         return await self._ask(address, port, fingerprint, "POST", "/ask", Asked, _JOIN_S, request)
 
     async def reveal(self, address: str, port: int, fingerprint: str, request: Reveal) -> AskAnswer:

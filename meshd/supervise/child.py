@@ -183,9 +183,8 @@ class Child:
         try:
             while True:
                 if time.monotonic() - others_had_it > _LONGEST_READ_S:
-                    await asyncio.sleep(
-                        0
-                    )  # what is in the buffer is read without giving way, and may be thousands of lines
+                    # What is in the buffer is read without giving way, and may be thousands of lines.
+                    await asyncio.sleep(0)
                     others_had_it = time.monotonic()
                 try:
                     raw = await output.readuntil(b"\n")

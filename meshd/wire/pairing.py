@@ -16,7 +16,7 @@ Hex32 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]  # 32 bytes
 
 class Ask(Request):
     """commitment: sha256 of the asking node's nonce, told before it sees the member's, so that nobody between the two
-    can try nonces until the codes match (see mesh/code.py)."""
+    can try nonces until the codes match (see mesh/sas.py)."""
 
     protocol: int
     commitment: Hex32
@@ -31,7 +31,7 @@ class Asked(Wire):
 
 
 class Reveal(Request):
-    """nonce: what the commitment is of. signature: hex, by the joiner's key over all of it (see mesh/code.py)."""
+    """nonce: what the commitment is of. signature: hex, by the joiner's key over all of it (see mesh/sas.py)."""
 
     id: Hex32
     nonce: Hex32

@@ -13,12 +13,8 @@ from typing import Any
 import meshd
 
 ROOMS = Path(meshd.__file__).parent
-_NO_ANSWER = (
-    "NoneType",
-    "coroutine",
-    "Future",
-    "Task",
-)  # a coroutine is waited for with futures, and answers at its end
+# A coroutine is waited for with futures, and answers at its end.
+_NO_ANSWER = ("NoneType", "coroutine", "Future", "Task")
 
 
 def room_of(code: CodeType) -> str:

@@ -13,10 +13,7 @@ from tests.mesh.pairing import until
 PLUGGED_IN = {
     ("supervise", "kubo"): "supervise.service.Program: how a program is prepared and asked",
     ("supervise", "cluster"): "the same",
-    (
-        "serving",
-        "control",
-    ): "serving.listener.Listener: its socket, who is at the other end, what one too many is told",
+    ("serving", "control"): "serving.listener.Listener: its socket, who calls, what one too many is told",
     ("serving", "pins"): "the same",
 }
 

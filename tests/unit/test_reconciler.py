@@ -1,4 +1,4 @@
-"""What the turns do where something is in the way: the peer API's port, a disk that cannot be asked, a mesh that forgot."""
+"""What the reconciler does where something is in the way: the peer API's port, a disk that cannot be asked, a mesh that forgot."""
 
 from __future__ import annotations
 
