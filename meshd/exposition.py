@@ -9,7 +9,7 @@ from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Inf
 from prometheus_client.registry import Collector
 
 from meshd import wire
-from meshd.pins.durations import Durations
+from meshd.pins.metrics import Durations
 
 
 class StatusCollector(Collector):

@@ -16,7 +16,7 @@ from meshd.mesh.secret_store import SecretStore
 from meshd.mesh.state import MeshState
 from meshd.mesh.store import MeshStore
 from meshd.overlay.zerotier import ZeroTier
-from meshd.pins.parts import Pins
+from meshd.pins.wiring import Pins
 from meshd.state_files import StateFiles
 from meshd.supervise.services import Services
 
@@ -116,7 +116,7 @@ class Leaving:
             if force:
                 await resign()
             else:
-                await self._pins.departure.hand_over(emit, self._membership.exchange, resign)
+                await self._pins.drain.hand_over(emit, self._membership.exchange, resign)
         except MeshError:
             self._pins.uploads.closed = False
             raise
@@ -154,7 +154,7 @@ class Leaving:
         member = self._membership.other(name)  # once: the name may be another's in a moment
         if force:
             return await self._membership.forget(member)
-        return await self._pins.departure.forget(member, self._membership.exchange, self._membership.forget)
+        return await self._pins.drain.forget(member, self._membership.exchange, self._membership.forget)
 
     async def _leave_network(self, network: str, emit: wire.Emit) -> None:
         try:

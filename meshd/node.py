@@ -18,7 +18,7 @@ from meshd.overlay.monitor import Overlay
 from meshd.overlay.zerotier import ZeroTier
 from meshd.peer import wiring as peer_room
 from meshd.periodic import TaskGuard
-from meshd.pins.parts import Outside, Pins
+from meshd.pins.wiring import Pins, PinsDeps
 from meshd.reconciler import wiring as reconciler_room
 from meshd.reconciler.deps import ReconcilerDeps
 from meshd.reconciler.loop import Reconciler
@@ -42,7 +42,7 @@ class Node:
         self.engine_room = EngineRoom(config, groups)
         self.mesh = Mesh(config, self.overlay, self.engine_room)
         self.pins = Pins(
-            Outside(
+            PinsDeps(
                 config=config,
                 store=self.mesh.store,
                 peers=self.mesh.peers,

@@ -14,19 +14,19 @@ from meshd.control.streams import EventStream, stream
 from meshd.errors import Code, MeshError
 from meshd.kubo.rpc import Stat
 from meshd.model import REPLICAS_MOST, Replicas
-from meshd.pins.add import Adder
 from meshd.pins.catalogue import PAGE_MOST, Catalogue
 from meshd.pins.content import Content
 from meshd.pins.entries import is_cid
+from meshd.pins.pin import Pinner
 from meshd.pins.remove import Remover
 from meshd.pins.uploads import Declared
 from meshd.wire import PinRequest
 
 
 class PinsApi:
-    def __init__(self, catalogue: Catalogue, adder: Adder, content: Content, remover: Remover) -> None:
+    def __init__(self, catalogue: Catalogue, pinner: Pinner, content: Content, remover: Remover) -> None:
         self._catalogue = catalogue
-        self._adder = adder
+        self._pinner = pinner
         self._content = content
         self._remover = remover
 
@@ -55,7 +55,7 @@ class PinsApi:
         content_type = request.headers.get("Content-Type", "")
 
         async def work(events: EventStream) -> None:
-            await self._adder.upload(
+            await self._pinner.upload(
                 request.content.iter_any(), content_type, declared, replicas, events.emit, detach=detach
             )
 
@@ -74,7 +74,7 @@ class PinsApi:
             )
 
         async def work(events: EventStream) -> None:
-            await self._adder.existing(cid, wanted.name, wanted.replicas, events.emit, detach=wanted.detach)
+            await self._pinner.existing(cid, wanted.name, wanted.replicas, events.emit, detach=wanted.detach)
 
         return await stream(request, work)
 
@@ -126,7 +126,7 @@ class PinsApi:
         numbered = await self._catalogue.find(request.match_info["ref"])
 
         async def work(events: EventStream) -> None:
-            await self._adder.see_again(numbered.pin, events.emit, recommit=False)
+            await self._pinner.make_whole(numbered.pin, events.emit, recommit=False)
 
         return await stream(request, work)
 

@@ -24,7 +24,7 @@ from meshd.mesh.secret_store import SecretStore
 from meshd.mesh.store import MeshStore
 from meshd.model import Condition, PeerState
 from meshd.overlay.monitor import Overlay
-from meshd.pins.parts import Pins
+from meshd.pins.wiring import Pins
 from meshd.reconciler.loop import Reconciler
 
 Happened = Literal["condition-raised", "condition-cleared"]
@@ -89,7 +89,7 @@ class StatusApi:
         """The same, as bytes."""
         from meshd.exposition import render  # only where somebody scrapes: a megabyte less elsewhere
 
-        return render(await self.document(), self._pins.adder.durations)
+        return render(await self.document(), self._pins.pinner.durations)
 
     async def status(self, request: web.Request) -> web.StreamResponse:
         """The document. With glance=1 a program looks, so the news in it stays for a person."""
@@ -178,7 +178,7 @@ class StatusApi:
             entries=len(pins),
             size=pins.size,
             here=pins.here(self._store.me().cluster_id),
-            short=self._pins.replicator.short,
+            short=self._pins.rebalancer.short,
             trash=len(trash),
             trash_size=sum(r.size for r in trash),
         )

@@ -21,7 +21,7 @@ from meshd.leaving import Leaving
 from meshd.mesh.approval import Approval
 from meshd.mesh.wiring import Mesh
 from meshd.overlay.monitor import Overlay
-from meshd.pins.parts import Pins
+from meshd.pins.wiring import Pins
 from meshd.reconciler.loop import Reconciler
 
 
@@ -65,7 +65,7 @@ class Control:
             self.status,
             MeshApi(deps.joining, mesh.store, self.status, deps.leaving, mesh.admin, mesh.seeds),
             RequestsApi(lambda: deps.approval, mesh.admin),
-            PinsApi(pins.catalogue, pins.adder, pins.content, pins.remover),
+            PinsApi(pins.catalogue, pins.pinner, pins.content, pins.remover),
             DoctorApi(health.examination),
         )
         keeper = Gatekeeper(deps.config.control, services.pids, services.in_a_group)

@@ -18,7 +18,7 @@ from meshd.health.telling import Teller
 from meshd.mesh.wiring import Mesh
 from meshd.overlay.monitor import Overlay
 from meshd.periodic import TaskGuard
-from meshd.pins.parts import Pins
+from meshd.pins.wiring import Pins
 from meshd.state_files import StateFile, StateFiles
 
 STATE_FILES = (StateFile("notices.json"),)

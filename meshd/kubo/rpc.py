@@ -277,7 +277,7 @@ class Kubo:
         """Have kubo hold a connection to `/ip4/.../p2p/<id>`, redialled for ever. Forgotten at its restart."""
         await self.ask("swarm/peering/add", multiaddr)
 
-    async def let_go(self, peer_id: str) -> None:
+    async def remove_peering(self, peer_id: str) -> None:
         """Undo `keep_connected` and hang up."""
         await self.ask("swarm/peering/rm", peer_id)
         with contextlib.suppress(KuboError):  # it was not connected

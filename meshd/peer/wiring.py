@@ -7,7 +7,7 @@ from meshd.conditions import FactSource
 from meshd.mesh.wiring import Mesh
 from meshd.peer.health import CHECKS, PeerFacts
 from meshd.peer.server import PeerServer
-from meshd.pins.parts import Pins
+from meshd.pins.wiring import Pins
 
 
 def server(mesh: Mesh, pins: Pins) -> PeerServer:
@@ -16,7 +16,7 @@ def server(mesh: Mesh, pins: Pins) -> PeerServer:
         mesh.identity,
         mesh.store,
         mesh.secret_store.load,
-        pins.duties,
+        pins.peer_backend,
         on_joined=lambda _: mesh.heartbeats.poke(),
         on_heartbeat=mesh.heartbeats.heard,
         count_entries=pins.catalogue.count,

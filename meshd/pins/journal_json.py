@@ -20,7 +20,7 @@ class Numbered(BaseModel):
 
 
 class File(BaseModel):
-    """clock: seconds (see `running`), as it was in the run `boot` of the machine when that was `uptime` seconds old."""
+    """clock: seconds (see `uptime_clock`), as it was in the run `boot` of the machine when that was `uptime` seconds old."""
 
     version: int = 1
     last: int = 0

@@ -17,7 +17,7 @@ from meshd.errors import Code, MeshError
 from meshd.files import Disk
 from meshd.mesh.store import MeshStore
 from meshd.model import PeerState, Pin
-from meshd.pins import patience, place
+from meshd.pins import place, timeouts
 from meshd.pins.copies import Asker, Copies, Question
 from meshd.pins.storage import Storage, shown
 
@@ -280,12 +280,12 @@ class Keeper:
                 copy, fetched = question.copy, min(question.fetched_bytes, pin.size)
                 now = asyncio.get_running_loop().time()
                 waited = now - question.since
-                if copy.state == "held" or patience.given_up(copy.state, waited, away=self._is_away(member)):
+                if copy.state == "held" or timeouts.given_up(copy.state, waited, away=self._is_away(member)):
                     return copy
-                if (message := patience.worth_saying(copy.state, waited, member.name)) and message != said:
+                if (message := timeouts.worth_saying(copy.state, waited, member.name)) and message != said:
                     said = message
                     await tell(wire.StepEvent(message=message))
-                if copy.state == "fetching" and patience.worth_telling(fetched, told, now - told_at):
+                if copy.state == "fetching" and timeouts.worth_telling(fetched, told, now - told_at):
                     told, told_at = fetched, now
                     await tell(wire.FetchingEvent(node=member.name, bytes=fetched, size=pin.size))
                 question.changed.clear()

@@ -19,12 +19,12 @@ from meshd.mesh.peer_client import PeerClient
 from meshd.mesh.store import MeshStore
 from meshd.model import Pin
 from meshd.pins import entries, place, trash
-from meshd.pins.add import Adder
 from meshd.pins.catalogue import Catalogue
 from meshd.pins.copies import Copies
-from meshd.pins.garbage import Garbage
 from meshd.pins.gate import Gate
+from meshd.pins.gc import Garbage
 from meshd.pins.keep import Keeper
+from meshd.pins.pin import Pinner
 from meshd.pins.trash import Journal
 
 _GONE_TIMEOUT = 15.0
@@ -48,7 +48,7 @@ class Remover:
         copies: Copies,
         journal: Journal,
         keeper: Keeper,
-        adder: Adder,
+        pinner: Pinner,
         garbage: Garbage,
         disk: Disk,
         window_s: float,
@@ -62,7 +62,7 @@ class Remover:
         self._copies = copies
         self._journal = journal
         self._keeper = keeper
-        self._adder = adder
+        self._pinner = pinner
         self._garbage = garbage
         self._disk = disk
         self._window_s = window_s
@@ -207,16 +207,16 @@ class Remover:
             )
         if not await self._is_out(cid, _GONE_TIMEOUT):
             return wire.Released(released=False, detail="it is still in the pinset, as this node knows it")
-        await self.let_go(cid)
+        await self.unpin_and_record(cid)
         return wire.Released(released=True)
 
-    async def let_go(self, cid: str) -> None:
+    async def unpin_and_record(self, cid: str) -> None:
         """Unpin and forget. The caller has made sure that it may."""
         await self.unpin(cid)
         await self._journal.mark_gone(cid)
 
     async def unpin(self, cid: str) -> None:
-        """`let_go` without its record, which the caller makes: cut off before that, it is let go once more."""
+        """`unpin_and_record` without its record, which the caller makes: cut off before that, it is let go once more."""
         await self._kubo.unpin(cid)
         self._gate.forget(cid)
         self._garbage.request()  # before the record: a full disk may refuse to take that
@@ -311,7 +311,7 @@ class Remover:
             allocations = place.choose(count, pin.cid, pin.size, nodes, keep=holders)
         committed = await self._keeper.commit(dataclasses.replace(pin, allocations=allocations))
         await self._journal.drop([pin.cid])
-        await self._adder.see_again(committed, emit, recommit=False)
+        await self._pinner.make_whole(committed, emit, recommit=False)
 
     async def _holders(self, pin: Pin) -> list[str]:
         """Cluster ids of the reachable nodes that still have the entry."""

@@ -18,10 +18,10 @@ from meshd.kubo.rpc import Kubo
 from meshd.mesh.store import MeshStore
 from meshd.model import Pin, Replicas
 from meshd.pins import entries, place, trash
-from meshd.pins.add import Adder
 from meshd.pins.copies import Copies
 from meshd.pins.keep import Keeper
 from meshd.pins.pending import Pending
+from meshd.pins.pin import Pinner
 from meshd.pins.pinset import Pinset
 from meshd.pins.remove import Remover
 from meshd.pins.storage import Storage
@@ -49,7 +49,7 @@ class Sweeper:
         remover: Remover,
         storage: Storage,
         fetching: Collection[str],
-        adder: Adder,
+        pinner: Pinner,
         pending: Pending,
         window_s: float,
     ) -> None:
@@ -63,7 +63,7 @@ class Sweeper:
         self._remover = remover
         self._storage = storage
         self._fetching = fetching
-        self._adder = adder
+        self._pinner = pinner
         self._pending = pending
         self._window_s = window_s
 
@@ -101,7 +101,7 @@ class Sweeper:
         known = self._journal.last
         pinset = (await self._pinset.read(anew=True)).pins
         local = {p.cid: p.name for p in await self._kubo.pins()}
-        await self._adder.sweep(pinset, local)
+        await self._pinner.sweep(pinset, local)
         foreign, moved = await self._sort_out(pinset, local)
         self._storage.recount(sum(foreign.values()), foreign, self._fetching)
         await self._journal.drop_kept(await self._put_back(pinset), known)
@@ -169,14 +169,14 @@ class Sweeper:
             # The pinset's word on how many are wanted can be changed by any member; the entry's cannot.
             entry = await self._remover.entry(pin.cid)
             wanted = pin.wanted if entry is None else entry.wanted
-            enough = may_let_go(pin, wanted, members, table[pin.cid])
+            enough = may_unpin(pin, wanted, members, table[pin.cid])
             current = await self._cluster.allocation(pin.cid)
             if enough and current is not None and current.allocations == pin.allocations:
                 _LOG.info("its copies are on other nodes", name=pin.name, cid=pin.cid)
-                await self._remover.let_go(pin.cid)
+                await self._remover.unpin_and_record(pin.cid)
 
 
-def may_let_go(
+def may_unpin(
     pin: Pin, wanted: Replicas, members: Sequence[wire.Member], copies: Sequence[wire.Copy]
 ) -> bool:
     """Whether a copy that is allocated elsewhere may go. Pure. copies: what each of `members` says, in their order, as two of

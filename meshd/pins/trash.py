@@ -1,6 +1,6 @@
 """What was removed and is still here. Each node keeps it for its own window and lets go by itself.
 
-The window counts time that passed on this machine (`running`), not the wall clock's.
+The window counts time that passed on this machine (`uptime_clock`), not the wall clock's.
 The record of a removal is made before the removal is acknowledged, and only a record lets content go: an empty or
 damaged catalogue is not a removal.
 """
@@ -20,7 +20,7 @@ import structlog
 from meshd import db, wire
 from meshd.errors import Code, MeshError
 from meshd.model import Pin
-from meshd.pins import entries, journal_json, running
+from meshd.pins import entries, journal_json, uptime_clock
 
 _KEEP_TIME_S = 3600.0  # so much ageing a machine that loses power may lose
 _LOG = structlog.get_logger(part="trash")
@@ -47,11 +47,11 @@ class _Record:
 
 @dataclass(frozen=True, slots=True)
 class _Clock:
-    """last: the highest number that was ever given. seconds: see `running`, as shown at `since`."""
+    """last: the highest number that was ever given. seconds: see `uptime_clock`, as shown at `since`."""
 
     last: int = 0
     seconds: float = 0.0
-    since: running.Moment | None = None
+    since: uptime_clock.Moment | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ class Journal:
     All of them are in memory, in the order of their numbers; a change writes its own rows only.
     """
 
-    def __init__(self, path: Path, read: Callable[[], running.Moment] = running.moment) -> None:
+    def __init__(self, path: Path, read: Callable[[], uptime_clock.Moment] = uptime_clock.moment) -> None:
         """Blocks: reads the file, and takes over what meshd 0.1 left beside it, or later where there is no room now.
 
         Raises MeshError BAD_STATE, BUSY; DISK_FLOOR where a full disk does not let the file be read.
@@ -111,8 +111,8 @@ class Journal:
             undo.callback(self._db.close)  # nobody else could open it
             self._by_cid, clock = self._load()
             if before is not None and not self._by_cid and clock == _Clock():
-                clock = _Clock(seconds=before.clock, since=running.Moment(before.boot, before.uptime))
-            self._clock = running.RunClock(clock.seconds, clock.since, read)
+                clock = _Clock(seconds=before.clock, since=uptime_clock.Moment(before.boot, before.uptime))
+            self._clock = uptime_clock.UptimeClock(clock.seconds, clock.since, read)
             self._kept_at = clock.seconds  # what the file says that the clock showed
             self._last = clock.last
             if before is not None:
@@ -130,17 +130,21 @@ class Journal:
             ]
             clock = _Clock()
             for last, seconds, boot, uptime in clocks:
-                clock = _Clock(int(last), float(seconds), running.Moment(str(boot), float(uptime)))
+                clock = _Clock(int(last), float(seconds), uptime_clock.Moment(str(boot), float(uptime)))
         except (ValueError, TypeError) as exc:  # pydantic's error is a ValueError
             raise self._db.damaged(f"it is not {_SCHEMA.what}") from exc
         return {r.removal.cid: r for r in records}, clock
 
-    def _take_over(self, before: journal_json.File, old: Path, read: Callable[[], running.Moment]) -> None:
+    def _take_over(
+        self, before: journal_json.File, old: Path, read: Callable[[], uptime_clock.Moment]
+    ) -> None:
         """All of an old file in one transaction. Cut off after it, the next start finds nothing new in the old file.
 
         Where there is no room for that the old file stays, and each start gives its records the same numbers until there is.
         """
-        then, _ = running.RunClock(before.clock, running.Moment(before.boot, before.uptime), read).now()
+        then, _ = uptime_clock.UptimeClock(
+            before.clock, uptime_clock.Moment(before.boot, before.uptime), read
+        ).now()
         now, _ = self._clock.now()
         shift, first = now - then, self._last
         for n in sorted(before.removals, key=lambda n: n.number):

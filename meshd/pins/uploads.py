@@ -16,7 +16,7 @@ import structlog
 
 from meshd.errors import Code, MeshError
 from meshd.kubo.rpc import LONG, Kubo, json_lines
-from meshd.pins.form import AGAIN, NOTHING_KEPT, Form
+from meshd.pins.multipart import AGAIN, NOTHING_KEPT, Form
 from meshd.pins.storage import Storage
 
 ADDING = "meshd:adding:"

@@ -105,7 +105,7 @@ class Actions:
     async def _link(self, links: frozenset[str]) -> None:
         """Tell kubo whom to hold on to. Its links are one-shot otherwise: after kill -9 of one, others stay apart."""
         for gone in self.linked - links:
-            await self._deps.engine_room.kubo.let_go(gone.rpartition("/p2p/")[2])
+            await self._deps.engine_room.kubo.remove_peering(gone.rpartition("/p2p/")[2])
         for new in links - self.linked:
             await self._deps.engine_room.kubo.keep_connected(new)
         self.linked = links

@@ -10,7 +10,7 @@ from meshd.health.readiness import Readiness
 from meshd.mesh.wiring import Mesh
 from meshd.overlay.monitor import Overlay
 from meshd.peer.server import PeerServer
-from meshd.pins.parts import Pins
+from meshd.pins.wiring import Pins
 from meshd.systemd import ServiceManager
 
 

@@ -283,8 +283,8 @@ async def test_a_node_alone_has_no_peers_and_a_dead_one_cannot_be_dialled(machin
     with pytest.raises(KuboError):
         await machine.kubo.connect(f"/ip4/{own_address()}/tcp/1/p2p/{other}")
     await machine.kubo.keep_connected(f"/ip4/{own_address()}/tcp/1/p2p/{other}")
-    await machine.kubo.let_go(other)
-    await machine.kubo.let_go(other)
+    await machine.kubo.remove_peering(other)
+    await machine.kubo.remove_peering(other)
 
 
 # -- nobody there --------------------------------------------------------------------------------------------------

@@ -17,8 +17,8 @@ from meshd.mesh.identity import Identity
 from meshd.mesh.peer_client import PeerClient
 from meshd.mesh.store import MeshStore
 from meshd.model import Pin
-from meshd.pins.parts import Outside, Pins
 from meshd.pins.trash import removal_of
+from meshd.pins.wiring import Pins, PinsDeps
 from tests.engines.entries import committed, entry
 from tests.engines.machine import Machine
 from tests.waiting import until
@@ -58,7 +58,7 @@ async def pins(node: Machine, store: MeshStore, identity: Identity, tmp_path: Pa
     text = f'[paths]\nstate = "{tmp_path}"\nrun = "{node.private}"\n[storage]\nreserve = "0B"\n[pins]\ntrash = "1s"\n'
     peers = PeerClient(identity, lambda: node.address)
     made = Pins(
-        Outside(
+        PinsDeps(
             config=config.parse(text, "the test"),
             store=store,
             peers=peers,
@@ -98,7 +98,7 @@ async def test_a_removal_that_names_a_path_is_not_taken_and_holds_up_no_other(
     ours, gone = await kept(node, "ours"), await removed(node, "gone")
     paths = [f"/ipfs/{ours.cid}", f"{ours.cid}/root", f"{ours.cid}/", f"/ipfs/{ours.cid}/../x", "", "."]
     told = [wire.Removal(cid=path, time=LONG_AGO, by=BARN, owner=BARN, now=True) for path in paths]
-    await pins.duties.take_removals([*told, removal_of(gone, BARN)], BARN)
+    await pins.peer_backend.take_removals([*told, removal_of(gone, BARN)], BARN)
     assert [r.cid for r in pins.journal.all()] == [gone.cid]
     await pins.sweeper.sweep()
     assert ours.cid in await node.kubo.pinned([ours.cid])
@@ -108,7 +108,7 @@ async def test_what_is_no_cid_is_not_let_go_whoever_asks(node: Machine, pins: Pi
     ours = await kept(node, "ours")
     for path in (f"/ipfs/{ours.cid}", f"{ours.cid}/", f"{ours.cid}/root", "", "."):
         with pytest.raises(MeshError) as caught:
-            await pins.duties.release(path, BARN)
+            await pins.peer_backend.release(path, BARN)
         assert (caught.value.code, caught.value.title) == (Code.BAD_REQUEST, "cannot let that go")
     assert await node.kubo.pinned([ours.cid]) == {ours.cid}
 
@@ -118,13 +118,13 @@ async def test_what_others_tell_of_the_owner_is_not_believed(node: Machine, pins
     gone = await removed(node, "gone")
     stranger = "e2" * 32
     told = removal_of(gone, stranger).model_copy(update={"owner": stranger, "now": True})
-    await pins.duties.take_removals([told], stranger)
+    await pins.peer_backend.take_removals([told], stranger)
     assert await node.kubo.pinned([gone.cid]) == {gone.cid}
     record = pins.journal.get(gone.cid)
     assert record is not None
     assert record.owner == BARN
     with pytest.raises(MeshError) as caught:
-        await pins.duties.release(gone.cid, stranger)
+        await pins.peer_backend.release(gone.cid, stranger)
     assert caught.value.code is Code.NOT_OWNER
 
 
@@ -174,7 +174,7 @@ async def test_a_removal_that_a_sweep_meets_half_way_stays_in_the_trash(
 ) -> None:
     """The sweep has read the pinset; then the removal is recorded, and taken out of the pinset."""
     going, on_its_way = await kept(node, "going"), await kept(node, "on its way")
-    read = pins.sweeper._adder.sweep
+    read = pins.sweeper._pinner.sweep
 
     async def meanwhile(*seen: Any) -> None:
         await read(*seen)
@@ -183,7 +183,7 @@ async def test_a_removal_that_a_sweep_meets_half_way_stays_in_the_trash(
 
     await pins.journal.record([removal_of(going, BARN), removal_of(on_its_way, BARN)])
     pins.remover.under_way.add(on_its_way.cid)
-    monkeypatch.setattr(pins.sweeper._adder, "sweep", meanwhile)
+    monkeypatch.setattr(pins.sweeper._pinner, "sweep", meanwhile)
     await pins.sweeper.sweep()
     assert {going.cid, on_its_way.cid} <= {r.cid for r in pins.journal.all()}
 

@@ -18,7 +18,7 @@ _NO_ANSWER = ("NoneType", "coroutine", "Future", "Task")
 
 
 def room_of(code: CodeType) -> str:
-    """`pins` for a function in meshd/pins/add.py; "" for one that is not of the daemon."""
+    """`pins` for a function in meshd/pins/pin.py; "" for one that is not of the daemon."""
     try:
         return Path(code.co_filename).relative_to(ROOMS).parts[0].removesuffix(".py")
     except ValueError:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from meshd import wire
-from meshd.pins.running import Moment, moment
 from meshd.pins.trash import Journal
+from meshd.pins.uptime_clock import Moment, moment
 
 MADE: list[Journal] = []  # closed after each test
 

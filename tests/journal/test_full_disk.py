@@ -17,8 +17,8 @@ import pytest
 from meshd import db, wire
 from meshd.errors import Code, MeshError
 from meshd.pins import journal_json
-from meshd.pins.running import Moment
 from meshd.pins.trash import Journal
+from meshd.pins.uptime_clock import Moment
 from tests.mesh.disks import NEEDS_DISKS, MakeDisk, make_disk
 from tests.refusals.daemon import tmpfs
 

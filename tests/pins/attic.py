@@ -13,7 +13,7 @@ from meshd.cluster.rest import Cluster
 from meshd.kubo.rpc import Kubo
 from meshd.model import PeerState, Pin, Replicas
 from meshd.pins import entries
-from meshd.pins.parts import Outside, Pins
+from meshd.pins.wiring import Pins, PinsDeps
 from tests.mesh_room.nodes import Node
 from tests.pins.fake_engines import FakeCluster, FakeKubo, cid_of
 
@@ -44,7 +44,7 @@ class Attic:
         self.config = config.parse(text + "\n".join(lines), "the test")
         files.private_directory(self.config.private_sockets)
         self.pins = Pins(
-            Outside(
+            PinsDeps(
                 config=self.config,
                 store=self.store,
                 peers=node.peers,

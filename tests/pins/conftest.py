@@ -13,7 +13,7 @@ from meshd.kubo.rpc import Kubo
 from meshd.mesh.identity import Identity
 from meshd.mesh.peer_client import PeerClient
 from meshd.mesh.store import MeshStore
-from meshd.pins.parts import Outside, Pins
+from meshd.pins.wiring import Pins, PinsDeps
 from tests.engines.machine import short_folder
 from tests.mesh_room.conftest import clock, make_node
 from tests.mesh_room.nodes import Node
@@ -144,7 +144,7 @@ async def pins(
     peers = PeerClient(Identity.load_or_create(tmp_path / "own"), lambda: "127.0.0.1")
     http = Kubo(kubo.socket)
     made = Pins(
-        Outside(
+        PinsDeps(
             config=config.parse(text, "the test"),
             store=store,
             peers=peers,

@@ -13,7 +13,7 @@ import pytest
 
 from meshd import wire
 from meshd.errors import Code, MeshError
-from meshd.pins.parts import Pins
+from meshd.pins.wiring import Pins
 from tests.pins.conftest import CONTENT
 from tests.pins.fake_engines import FakeCluster, FakeKubo
 from tests.pins.told import Told
@@ -34,7 +34,7 @@ async def test_an_entry_is_made_only_once_a_collection_has_ended(
     collected = kubo.hold("repo/gc")
     pins.garbage.request()
     await kubo.began["repo/gc"].wait()
-    pinning = asyncio.create_task(pins.adder.existing(CONTENT, "minutes.pdf", 1, told))
+    pinning = asyncio.create_task(pins.pinner.existing(CONTENT, "minutes.pdf", 1, told))
     await until(lambda: any("garbage" in e.message for e in told.events if isinstance(e, wire.StepEvent)))
     assert "dag/put" not in kubo.asked
     collected.set()
@@ -48,7 +48,7 @@ async def test_no_collection_begins_while_an_entry_is_made(
     pins: Pins, kubo: FakeKubo, told: Told, collector: asyncio.Task[None]
 ) -> None:
     pinned = kubo.hold("pin/add")
-    pinning = asyncio.create_task(pins.adder.existing(CONTENT, "minutes.pdf", 1, told))
+    pinning = asyncio.create_task(pins.pinner.existing(CONTENT, "minutes.pdf", 1, told))
     await kubo.began["pin/add"].wait()
     pins.garbage.request()
     pinned.set()
@@ -88,6 +88,6 @@ async def test_nobody_waits_for_ever_for_a_collection_that_does_not_end(
     pins.garbage.request()
     await kubo.began["repo/gc"].wait()
     with pytest.raises(MeshError) as caught:
-        await pins.adder.existing(CONTENT, "minutes.pdf", 1, told)
+        await pins.pinner.existing(CONTENT, "minutes.pdf", 1, told)
     assert caught.value.code is Code.BUSY
     assert (kubo.pins, set(kubo.blocks), pins.uploads.count) == ({}, {CONTENT}, 0)

@@ -11,7 +11,7 @@ from meshd.errors import MeshError
 from meshd.mesh.store import MeshStore
 from meshd.model import Pin
 from meshd.pins import trash
-from meshd.pins.parts import Pins
+from meshd.pins.wiring import Pins
 from tests.pins.fake_engines import FakeCluster, FakeKubo, cid_of, record_of
 from tests.waiting import until
 

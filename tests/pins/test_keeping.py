@@ -44,7 +44,7 @@ async def test_kept_is_said_of_those_that_hold_it_and_of_no_others(
     barn.holder.confirm = answers("refused")  # type: ignore[method-assign, assignment]
     cellar.holder.confirm = answers("refused")  # type: ignore[method-assign, assignment]
     told = Told()
-    await attic.pins.adder.existing(some_content(attic), "minutes", 2, told)
+    await attic.pins.pinner.existing(some_content(attic), "minutes", 2, told)
     assert told.done.degraded
     assert [c.node for c in told.done.entry.copies] == ["attic"]
     assert [e.node for e in told.events if isinstance(e, wire.CopyEvent)] == ["attic"]
@@ -58,7 +58,7 @@ async def test_who_refuses_is_replaced_by_another_and_nobody_is_dropped(
     refuses = {"barn": barn, "cellar": cellar}
     attic.state(barn, free_bytes=10**15)  # it is chosen first
     refuses["barn"].holder.confirm = answers("refused")  # type: ignore[method-assign, assignment]
-    await attic.pins.adder.existing(some_content(attic), "minutes", 2, told)
+    await attic.pins.pinner.existing(some_content(attic), "minutes", 2, told)
     assert not told.done.degraded
     (cid,) = attic.fake_cluster.records
     assert attic.fake_cluster.records[cid]["allocations"] == ["clusterattic", "clusterbarn", "clustercellar"]
@@ -94,7 +94,7 @@ async def test_an_entry_is_on_the_disk_before_it_is_in_the_pinset(
         seen.append((len(attic.fake_kubo.pins), len(attic.fake_cluster.records)))
 
     monkeypatch.setattr(attic.pins.disk, "sync", sync)
-    await attic.pins.adder.existing(some_content(attic), "minutes", 1, Told())
+    await attic.pins.pinner.existing(some_content(attic), "minutes", 1, Told())
     assert seen[0] == (1, 0)
 
 
@@ -111,7 +111,7 @@ async def test_an_entry_is_remembered_before_it_is_pinned_and_forgotten_once_it_
         await pinned(cid, *rest, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(attic.kubo, "pin", pin)
-    await attic.pins.adder.existing(some_content(attic), "minutes", 1, Told())
+    await attic.pins.pinner.existing(some_content(attic), "minutes", 1, Told())
     assert seen == [set()]
     assert Pending(file).left == set()
 
@@ -127,7 +127,7 @@ async def test_what_could_not_be_made_durable_is_not_pinned(
 
     monkeypatch.setattr(attic.pins.disk, "sync", sync)
     with pytest.raises(MeshError):
-        await attic.pins.adder.existing(some_content(attic), "minutes", 1, Told())
+        await attic.pins.pinner.existing(some_content(attic), "minutes", 1, Told())
     assert attic.fake_kubo.pins == {}
     assert attic.fake_cluster.records == {}
 
@@ -135,7 +135,7 @@ async def test_what_could_not_be_made_durable_is_not_pinned(
 async def test_what_the_caller_is_told_has_failed_is_kept_nowhere(attic: Attic) -> None:
     attic.fake_cluster.refuses = "no"
     told = Told()
-    await attic.pins.adder.existing(some_content(attic), "minutes", 1, told)
+    await attic.pins.pinner.existing(some_content(attic), "minutes", 1, told)
     assert "no" in str(told.error["detail"])
     assert attic.fake_kubo.pins == {}
     assert Pending(attic.config.state / "pending.json").left == set()
@@ -149,19 +149,19 @@ async def test_what_may_be_in_the_pinset_stays_pinned(attic: Attic, monkeypatch:
 
     attic.fake_cluster.refuses = "no"
     monkeypatch.setattr(attic.cluster, "allocation", away)
-    await attic.pins.adder.existing(some_content(attic), "minutes", 1, Told())
+    await attic.pins.pinner.existing(some_content(attic), "minutes", 1, Told())
     assert len(attic.fake_kubo.pins) == 1
 
 
 async def test_nothing_is_taken_below_the_floor_nor_outside_a_mesh(attic: Attic) -> None:
     attic.pins.storage.unwritable = "Input/output error"
     with pytest.raises(MeshError) as caught:
-        await attic.pins.adder.existing(some_content(attic), "minutes", 1, Told())
+        await attic.pins.pinner.existing(some_content(attic), "minutes", 1, Told())
     assert caught.value.code is Code.BAD_STATE
     attic.pins.storage.unwritable = ""
     await attic.store.forget(attic.node.fingerprint, by=attic.node.fingerprint)
     with pytest.raises(MeshError) as caught:
-        await attic.pins.adder.existing(some_content(attic), "minutes", 1, Told())
+        await attic.pins.pinner.existing(some_content(attic), "minutes", 1, Told())
     assert caught.value.code is Code.FORGOTTEN
     assert attic.fake_kubo.asked == []
 
@@ -235,7 +235,7 @@ async def test_content_that_is_looked_for_counts_as_being_added(
         return await put(document)
 
     monkeypatch.setattr(attic.kubo, "put_entry", counted)
-    await attic.pins.adder.existing(some_content(attic), "minutes", 1, Told())
+    await attic.pins.pinner.existing(some_content(attic), "minutes", 1, Told())
     assert open_then == [1]
 
 
@@ -251,7 +251,7 @@ async def test_a_collection_that_fails_does_not_end_the_collector(
             waited.set()
         await sleep(0)
 
-    monkeypatch.setattr("meshd.pins.garbage.asyncio.sleep", soon)
+    monkeypatch.setattr("meshd.pins.gc.asyncio.sleep", soon)
     attic.fake_kubo.fails["repo/gc"] = "out of order"
     task = await collecting(attic)
     attic.pins.garbage.request()
@@ -264,7 +264,7 @@ async def test_a_collection_that_fails_does_not_end_the_collector(
 async def test_what_was_let_go_is_collected_and_what_an_entry_keeps_is_not(attic: Attic, barn: Node) -> None:
     kept, gone = attic.entry(attic.node), attic.entry(attic.node, kept=False)
     task = await collecting(attic)
-    await attic.pins.remover.let_go(gone.cid)
+    await attic.pins.remover.unpin_and_record(gone.cid)
     await until(lambda: gone.root not in attic.fake_kubo.blocks)
     assert {kept.cid, kept.root} <= set(attic.fake_kubo.blocks)
     await ended(task)
@@ -284,7 +284,7 @@ async def upload(attic: Attic) -> Code:
 
     declared = Declared("minutes", directory=False, size=50, files=1)
     with pytest.raises(MeshError) as caught:
-        await attic.pins.adder.upload(body(), "multipart/form-data; boundary=x", declared, 1, Told())
+        await attic.pins.pinner.upload(body(), "multipart/form-data; boundary=x", declared, 1, Told())
     assert (read, attic.fake_kubo.asked) == ([], [])
     return caught.value.code
 

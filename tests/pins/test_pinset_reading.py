@@ -19,8 +19,8 @@ from meshd.errors import Code, MeshError
 from meshd.mesh.store import MeshStore
 from meshd.model import Pin
 from meshd.pins import entries, pinset
-from meshd.pins.parts import Pins
 from meshd.pins.pinset import Pinset, PinsetSnapshot, allowed_age, key_of
+from meshd.pins.wiring import Pins
 from tests.pins.conftest import CLUSTER_ID, CONTENT
 from tests.pins.fake_engines import FakeCluster, FakeKubo, cid_of, record_of
 from tests.pins.told import Told
@@ -83,7 +83,7 @@ async def test_all_who_ask_about_a_large_list_share_one_reading(
         await pins.catalogue.find("name-4")
         await pins.catalogue.find(large[5])
         await pins.catalogue.count()
-        await pins.replicator.turn()
+        await pins.rebalancer.turn()
     assert cluster.asked.count(LIST) == 1
 
 
@@ -171,7 +171,7 @@ async def test_what_was_pinned_here_is_listed_at_once_and_what_was_removed_is_no
     pins: Pins, kubo: FakeKubo, cluster: FakeCluster, large: list[str], told: Told
 ) -> None:
     await pins.catalogue.page()
-    await pins.adder.existing(CONTENT, "a-new-one", 1, told)
+    await pins.pinner.existing(CONTENT, "a-new-one", 1, told)
     page = await pins.catalogue.page()
     assert names(page)[0] == "a-new-one"
     assert (await pins.pinset.read()).here(CLUSTER_ID) == 11
@@ -197,7 +197,7 @@ async def test_what_was_pinned_here_while_the_list_was_being_read_is_listed(
     monkeypatch.setattr(cluster, "answer", as_it_was_when_asked)
     reading = asyncio.create_task(pins.catalogue.page())
     await begun.wait()
-    await pins.adder.existing(CONTENT, "a-new-one", 1, told)
+    await pins.pinner.existing(CONTENT, "a-new-one", 1, told)
     go.set()
     assert names(await reading)[0] == "a-new-one"
 

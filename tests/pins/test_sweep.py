@@ -8,7 +8,7 @@ import pytest
 
 from meshd.model import Pin
 from meshd.pins.storage import Room, Storage
-from meshd.pins.sweep import may_let_go
+from meshd.pins.sweep import may_unpin
 from meshd.wire import Copy, Member
 from tests.mesh_room.nodes import Node
 from tests.pins.attic import Attic
@@ -75,12 +75,12 @@ def test_a_copy_goes_only_for_copies_that_stay_each_counted_once() -> None:
     pin = Pin("cid", "a.txt", "", "root", 1, 1.0, 2, allocations=("c1", "c2"))
     held, missing = Copy(node="twin", state="held"), Copy(node="twin", state="missing")
     here, one, two = member(0), member(1), member(2)
-    assert may_let_go(pin, 2, [here, one, two], [held, held, held])
-    assert not may_let_go(pin, 2, [here, one, two], [held, held, missing])
-    assert not may_let_go(pin, 2, [here, one, two], [held, missing, held])
-    assert not may_let_go(pin, 3, [here, one, two], [held, held, held])
-    assert not may_let_go(pin, 2, [here, one, member(2, leaving_since=7.0)], [held, held, held])
-    assert not may_let_go(dataclasses.replace(pin, allocations=("c8", "c9")), 2, [here, one], [held, held])
+    assert may_unpin(pin, 2, [here, one, two], [held, held, held])
+    assert not may_unpin(pin, 2, [here, one, two], [held, held, missing])
+    assert not may_unpin(pin, 2, [here, one, two], [held, missing, held])
+    assert not may_unpin(pin, 3, [here, one, two], [held, held, held])
+    assert not may_unpin(pin, 2, [here, one, member(2, leaving_since=7.0)], [held, held, held])
+    assert not may_unpin(dataclasses.replace(pin, allocations=("c8", "c9")), 2, [here, one], [held, held])
 
 
 async def test_it_stays_where_its_record_changes_while_the_nodes_are_asked(

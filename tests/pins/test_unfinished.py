@@ -11,8 +11,8 @@ import pytest
 
 from meshd import files, wire
 from meshd.errors import Code, MeshError
-from meshd.pins.parts import Pins
 from meshd.pins.pending import Pending
+from meshd.pins.wiring import Pins
 from tests.pins.conftest import CONTENT
 from tests.pins.fake_engines import FakeCluster, FakeKubo
 from tests.pins.told import Told
@@ -33,7 +33,7 @@ async def lose(pins: Pins, kubo: FakeKubo) -> str:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(files, "syncfs", gone)
         with pytest.raises(MeshError) as caught:
-            await pins.adder.existing(CONTENT, "minutes.pdf", None, Told())
+            await pins.pinner.existing(CONTENT, "minutes.pdf", None, Told())
     assert caught.value.code is Code.BAD_STATE
     [cid] = kubo.pins
     return cid
@@ -62,7 +62,7 @@ async def test_an_entry_that_the_cluster_refused_and_kubo_did_not_unpin_goes_lat
 ) -> None:
     cluster.fails = {"POST pins/one": "it fails"}
     kubo.away = {"pin/rm"}
-    await pins.adder.existing(CONTENT, "minutes.pdf", 1, told)
+    await pins.pinner.existing(CONTENT, "minutes.pdf", 1, told)
     assert told.of(wire.ErrorEvent)
     [cid] = kubo.pins
     kubo.away = set()
@@ -76,7 +76,7 @@ async def test_an_entry_of_which_it_is_not_known_whether_it_is_kept_is_looked_at
 ) -> None:
     """It got into the pinset, and then the cluster did not say so: what is in the pinset is never unpinned."""
     cluster.fails = {"GET allocations/one": "it fails"}
-    await pins.adder.existing(CONTENT, "minutes.pdf", 1, told)
+    await pins.pinner.existing(CONTENT, "minutes.pdf", 1, told)
     assert told.of(wire.ErrorEvent)
     [cid] = kubo.pins
     assert list(cluster.records) == [cid]
@@ -98,7 +98,7 @@ async def test_what_got_into_the_pinset_after_the_list_was_read_is_not_unpinned(
         "allocations": [],
         "replication_factor_max": -1,
     }
-    await pins.adder.sweep({}, dict(kubo.pins))
+    await pins.pinner.sweep({}, dict(kubo.pins))
     assert list(kubo.pins) == [cid]
     assert noted(tmp_path) == []
 

@@ -12,7 +12,7 @@ import pytest
 from meshd import wire
 from meshd.mesh.store import MeshStore
 from meshd.model import Pin
-from meshd.pins import add, copies, patience
+from meshd.pins import copies, pin, timeouts
 from meshd.pins.copies import Asker, Copies
 from meshd.pins.keep import Keeper
 from tests.waiting import until
@@ -97,7 +97,7 @@ async def test_a_node_that_fetches_is_told_with_its_bytes_and_not_more_often_tha
     kept = await seeing
     assert kept.held == ("barn",)
     times, events = zip(*listener.fetching, strict=True)
-    assert min(after - before for before, after in pairwise(times)) > patience.TELL_EVERY_S - 0.05
+    assert min(after - before for before, after in pairwise(times)) > timeouts.TELL_EVERY_S - 0.05
     assert barn.asked > 2 * len(events)
     assert {(event.node, event.size) for event in events} == {("barn", SIZE)}
     assert [event.bytes for event in events] == sorted({event.bytes for event in events})
@@ -107,7 +107,7 @@ async def test_a_node_that_fetches_is_told_with_its_bytes_and_not_more_often_tha
 async def test_a_number_that_stays_is_told_once_and_is_never_more_than_the_whole(
     barn: Barn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(patience, "TELL_EVERY_S", 0.0)
+    monkeypatch.setattr(timeouts, "TELL_EVERY_S", 0.0)
     barn.bytes = SIZE + 190  # the blocks take a little more
     listener = Listener(barn)
     seeing = asyncio.create_task(listener.keeper.see(PIN, listener.emit))
@@ -130,12 +130,12 @@ async def test_of_a_node_that_does_not_say_nothing_is_told(barn: Barn) -> None:
 async def test_for_a_caller_who_reads_nothing_they_do_not_heap_up() -> None:
     """He went away, and the mesh goes on for days; what must be said is still said."""
     queue: asyncio.Queue[wire.Wire | None] = asyncio.Queue()
-    emit = add.into(queue)
+    emit = pin.into(queue)
     for done in range(1000):
         await emit(wire.FetchingEvent(node="barn", bytes=done, size=SIZE))
     await emit(wire.CopyEvent(node="barn", held=1, wanted=1))
     heard = [queue.get_nowait() for _ in range(queue.qsize())]
-    assert len(heard) <= add._UNREAD + 1
+    assert len(heard) <= pin._UNREAD + 1
     assert isinstance(heard[-1], wire.CopyEvent)
     await emit(wire.FetchingEvent(node="barn", bytes=7, size=SIZE))
     assert queue.qsize() == 1, "he reads again"

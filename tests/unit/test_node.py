@@ -202,7 +202,7 @@ async def test_while_it_hands_over_it_takes_nothing_new_and_if_that_fails_it_doe
         refused.append(caught.value)
         raise MeshError(Code.LAST_COPY, "cannot leave", "diary.txt is nowhere else")
 
-    monkeypatch.setattr(node.pins.departure, "drain", drain)
+    monkeypatch.setattr(node.pins.drain, "drain", drain)
     monkeypatch.setattr(type(node.engine_room.services), "ready", True)
     with pytest.raises(MeshError, match="diary"):
         await node.leaving.leave(_nobody, force=False, network=False)

@@ -13,8 +13,8 @@ from hypothesis import given
 
 from meshctl import walk
 from meshd.errors import Code, MeshError
-from meshd.pins import form, uploads
-from meshd.pins.form import Form
+from meshd.pins import multipart, uploads
+from meshd.pins.multipart import Form
 
 FILE, DIRECTORY, SYMLINK = "application/octet-stream", "application/x-directory", "application/symlink"
 
@@ -78,7 +78,7 @@ def test_the_deep_form_is_refused_and_takes_little_memory() -> None:
 
 
 def test_the_deepest_paths_that_are_taken_cost_memory_by_their_length_not_its_square() -> None:
-    raw = body(list(deep(60, form.DEPTH_MOST, name="fourteen-bytes")))
+    raw = body(list(deep(60, multipart.DEPTH_MOST, name="fourteen-bytes")))
     assert read(raw).files == 60
     assert peak(raw) < 16 * len(raw)
 
@@ -123,7 +123,11 @@ def test_directories_that_are_only_named_in_a_path_count() -> None:
 
 
 def test_meshctl_refuses_the_same_before_it_sends_anything() -> None:
-    assert (walk.DEPTH, walk.PATH_BYTES, walk.ENTRIES) == (form.DEPTH_MOST, form.PATH_MOST, form.ENTRIES_MOST)
+    assert (walk.DEPTH, walk.PATH_BYTES, walk.ENTRIES) == (
+        multipart.DEPTH_MOST,
+        multipart.PATH_MOST,
+        multipart.ENTRIES_MOST,
+    )
 
 
 async def test_while_many_paths_are_read_the_loop_serves_others() -> None:

@@ -11,10 +11,10 @@ import pytest
 from meshd import wire
 from meshd.errors import Code, MeshError
 from meshd.mesh import state
-from meshd.pins import depart, patience
+from meshd.pins import drain, timeouts
 from meshd.pins.copies import Copies
 from meshd.wire import Member, Roster
-from tests.unit.departing import Host, World
+from tests.unit.draining import Host, World
 from tests.waiting import until
 
 SEEDS = range(12)
@@ -166,7 +166,7 @@ async def test_a_copy_that_may_be_let_go_at_any_moment_does_not_count(tmp_path: 
     world.pin("c0", "barn", wanted=1, held=("barn", "cellar"))
     attic, barn = world.nodes["attic"], world.nodes["barn"]
     with pytest.raises(MeshError) as caught:
-        await attic.departure.check_forget(barn.store.me(), attic.exchange)
+        await attic.drain.check_forget(barn.store.me(), attic.exchange)
     assert caught.value.code is Code.LAST_COPY
     assert await barn.leave() is None
     assert any(
@@ -217,7 +217,7 @@ async def test_nobody_is_forgotten_relying_on_one_who_leaves(tmp_path: Path) -> 
     world = await World(tmp_path).build("attic", "barn", "cellar")
     attic, barn, cellar = world.nodes["attic"], world.nodes["barn"], world.nodes["cellar"]
     world.pin("c0", "barn", "cellar")
-    relying_on = await attic.departure.check_forget(cellar.store.me(), attic.exchange)
+    relying_on = await attic.drain.check_forget(cellar.store.me(), attic.exchange)
     assert barn.fingerprint in relying_on
     await barn.store.set_leaving(True)
     await barn.exchange(barn.store.peers())
@@ -241,7 +241,7 @@ async def test_where_one_that_was_relied_on_begins_to_leave_it_is_looked_at_anew
             await barn.exchange(barn.store.peers())
         return await attic.state_forgotten(member, relying_on)
 
-    await attic.departure.forget(world.nodes["cellar"].store.me(), attic.exchange, barn_leaves_meanwhile)
+    await attic.drain.forget(world.nodes["cellar"].store.me(), attic.exchange, barn_leaves_meanwhile)
     assert [barn.fingerprint in each for each in relied] == [True, False]
     assert world.nodes["cellar"].gone
     await _ended(world)
@@ -255,7 +255,7 @@ async def test_where_others_go_on_leaving_forget_gives_up_and_says_what_to_type(
         raise MeshError(Code.BUSY, "cannot forget that node now")
 
     with pytest.raises(MeshError) as caught:
-        await attic.departure.forget(world.nodes["barn"].store.me(), attic.exchange, busy)
+        await attic.drain.forget(world.nodes["barn"].store.me(), attic.exchange, busy)
     assert (caught.value.code, caught.value.hint) == (Code.BUSY, "meshctl forget barn")
     await _ended(world)
 
@@ -264,7 +264,7 @@ async def test_of_all_that_is_short_it_is_said_what_would_be_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Though there is nobody left to ask for one entry, the other one is tried, and counted."""
-    monkeypatch.setattr(patience, "given_up", lambda _state, waited_s, away: waited_s > 0.2)
+    monkeypatch.setattr(timeouts, "given_up", lambda _state, waited_s, away: waited_s > 0.2)
     world = await World(tmp_path).build("attic", "barn", "cellar")
     world.pin("twice", "attic", "barn")
     world.pin("only", "attic")
@@ -386,9 +386,7 @@ async def test_a_hundred_thousand_entries_hold_up_nobody(tmp_path: Path) -> None
     beside = asyncio.create_task(others())
     pins, staying = list(world.pinset.values()), attic.store.staying(attic.fingerprint)
     before = turns
-    short = [
-        s async for s in depart._look(pins, staying, {m.fingerprint: set(world.pinset) for m in staying})
-    ]
+    short = [s async for s in drain._look(pins, staying, {m.fingerprint: set(world.pinset) for m in staying})]
     assert short == []
     assert turns - before >= 2
     beside.cancel()
@@ -399,8 +397,8 @@ async def test_a_hundred_thousand_entries_hold_up_nobody(tmp_path: Path) -> None
 async def test_one_that_leaves_while_it_is_waited_for_is_soon_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(patience, "SILENT_S", 3600.0)
-    monkeypatch.setattr(patience, "AWAY_S", 0.1)
+    monkeypatch.setattr(timeouts, "SILENT_S", 3600.0)
+    monkeypatch.setattr(timeouts, "AWAY_S", 0.1)
     world = await World(tmp_path).build("attic", "barn", "cellar")
     world.pin("c0", "barn", wanted=1)
     attic, barn, cellar = (world.nodes[name] for name in ("attic", "barn", "cellar"))

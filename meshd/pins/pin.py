@@ -18,8 +18,8 @@ from meshd.mesh.store import MeshStore
 from meshd.model import Pin, Replicas
 from meshd.pins import entries, place
 from meshd.pins.catalogue import Catalogue
-from meshd.pins.durations import Durations
 from meshd.pins.keep import Keeper
+from meshd.pins.metrics import Durations
 from meshd.pins.pending import Pending
 from meshd.pins.storage import Storage
 from meshd.pins.uploads import Added, Declared, Uploads
@@ -30,7 +30,7 @@ _UNREAD = 100  # events
 _PIN_S = 3600.0  # all of it is here or is being fetched from the members
 
 
-class Adder:
+class Pinner:
     """Adds entries. What is committed is made whole even if the caller goes; what is not leaves nothing pinned."""
 
     def __init__(
@@ -113,7 +113,7 @@ class Adder:
             leave()
         await self._keep(pin, replicas, emit, new=True, detach=detach)
 
-    async def see_again(self, pin: Pin, emit: wire.Emit, *, recommit: bool) -> None:
+    async def make_whole(self, pin: Pin, emit: wire.Emit, *, recommit: bool) -> None:
         """See an entry's copies made: after a restore (recommit: put it back into the pinset first), or to recover."""
         await self._keep(pin, None, emit, new=recommit, detach=False)
 

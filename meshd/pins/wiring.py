@@ -21,20 +21,20 @@ from meshd.mesh.peer_client import PeerClient
 from meshd.mesh.store import MeshStore
 from meshd.model import PeerState
 from meshd.pins import entries
-from meshd.pins.add import Adder
 from meshd.pins.catalogue import Catalogue
 from meshd.pins.content import Content
 from meshd.pins.copies import Copies
-from meshd.pins.depart import Departure
-from meshd.pins.duties import Duties
+from meshd.pins.drain import Drain
 from meshd.pins.facts import PinFacts
-from meshd.pins.garbage import Garbage
 from meshd.pins.gate import Gate, GateRules
+from meshd.pins.gc import Garbage
 from meshd.pins.keep import Keeper
+from meshd.pins.peer_backend import PeerBackend
 from meshd.pins.pending import Pending
+from meshd.pins.pin import Pinner
 from meshd.pins.pinset import Pinset
+from meshd.pins.rebalance import Rebalancer
 from meshd.pins.remove import Remover
-from meshd.pins.replicate import Replicator
 from meshd.pins.storage import Storage
 from meshd.pins.sweep import Sweeper
 from meshd.pins.trash import Journal
@@ -46,13 +46,13 @@ STATE_FILES = (
     StateFile("trash.json"),  # of meshd 0.1, until it is taken over
     StateFile("pending.json"),
 )
-_REPLICATE_EVERY_S = 5.0
-_REPLICATE_SHARE = 0.02  # a large catalogue is read less often
+_REBALANCE_EVERY_S = 5.0
+_REBALANCE_SHARE = 0.02  # a large catalogue is read less often
 _LOG = structlog.get_logger(part="pins")
 
 
 @dataclass(frozen=True, slots=True)
-class Outside:
+class PinsDeps:
     """What this room needs of the others. content: the folders whose filesystems must be durable, kubo's first."""
 
     config: Config
@@ -68,7 +68,7 @@ class Outside:
 class Pins:
     """The whole room. Blocks while it is built: reads the journal. Raises MeshError BAD_STATE."""
 
-    def __init__(self, out: Outside) -> None:
+    def __init__(self, out: PinsDeps) -> None:
         config, kubo, cluster, store = out.config, out.kubo, out.cluster, out.store
         self._kubo = kubo
         self._store = store
@@ -86,7 +86,7 @@ class Pins:
         self.catalogue = Catalogue(self.pinset, store, self.copies, out.peer_states)
         self.content = Content(kubo, self.catalogue)
         keeper = Keeper(cluster, store, self.copies, disk, self.storage, out.peer_states)
-        self.adder = Adder(
+        self.pinner = Pinner(
             kubo=kubo,
             cluster=cluster,
             store=store,
@@ -109,7 +109,7 @@ class Pins:
             copies=self.copies,
             journal=self.journal,
             keeper=keeper,
-            adder=self.adder,
+            pinner=self.pinner,
             garbage=self.garbage,
             disk=disk,
             window_s=config.pins.trash,
@@ -125,13 +125,13 @@ class Pins:
             remover=self.remover,
             storage=self.storage,
             fetching=self.gate.fetching,
-            adder=self.adder,
+            pinner=self.pinner,
             pending=self.pending,
             window_s=config.pins.trash,
         )
-        self.replicator = Replicator(self.pinset, store, keeper, out.peer_states, config.pins.heal_after)
-        self.departure = Departure(cluster, store, self.copies, keeper)
-        self.duties = Duties(
+        self.rebalancer = Rebalancer(self.pinset, store, keeper, out.peer_states, config.pins.heal_after)
+        self.drain = Drain(cluster, store, self.copies, keeper)
+        self.peer_backend = PeerBackend(
             store, out.peers, self.copies, self.journal, self.remover, self.storage, out.ready
         )
 
@@ -144,10 +144,10 @@ class Pins:
                 Loop("garbage", self.garbage.run, "what was let go of still takes room"),
                 Loop(
                     "replicate",
-                    self.replicator.turn,
+                    self.rebalancer.turn,
                     "missing copies are not made",
-                    period_s=_REPLICATE_EVERY_S,
-                    share=_REPLICATE_SHARE,
+                    period_s=_REBALANCE_EVERY_S,
+                    share=_REBALANCE_SHARE,
                     when_ready=True,
                 ),
                 Loop(
@@ -169,24 +169,24 @@ class Pins:
         )
 
     def _facts(self) -> dict[str, Callable[[], object]]:
-        storage, replicator = self.storage, self.replicator
+        storage, rebalancer = self.storage, self.rebalancer
         return {
             "full": lambda: "" if storage.unreadable() else storage.full(),
             "unreadable": storage.unreadable,
             "unwritable": storage.broken,
             "trash": lambda: len(self.journal.all()),
-            "short": lambda: replicator.short,
-            "lost": lambda: replicator.lost,
+            "short": lambda: rebalancer.short,
+            "lost": lambda: rebalancer.lost,
         }
 
     def follow(self, heartbeats: Heartbeats) -> None:
         """Say before each beat what this node keeps, and take what the others have removed."""
 
         async def say() -> None:
-            heartbeats.own = await self.duties.beat()
+            heartbeats.own = await self.peer_backend.beat()
 
         heartbeats.subscribe_beats(say)
-        heartbeats.subscribe_removals(self.duties.fetch_removals)
+        heartbeats.subscribe_removals(self.peer_backend.fetch_removals)
 
     def _gate_rules(self) -> GateRules:
         return GateRules(
@@ -210,8 +210,8 @@ class Pins:
 
     async def stop(self) -> None:
         """End what goes on in the background; what is committed is seen to after the next start."""
-        await self.replicator.stop()
-        await self.adder.stop()
+        await self.rebalancer.stop()
+        await self.pinner.stop()
         await self.pinset.stop()
         try:
             await self.journal.keep_time(at_once=True)

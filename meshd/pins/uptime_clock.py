@@ -28,7 +28,7 @@ def moment() -> Moment:
     return Moment(_BOOT_ID.read_text().strip(), time.clock_gettime(time.CLOCK_BOOTTIME))
 
 
-class RunClock:
+class UptimeClock:
     """Goes on from `seconds`, which it showed at the moment `since`; `since` is None for one that begins."""
 
     def __init__(self, seconds: float, since: Moment | None, read: Callable[[], Moment] = moment) -> None:

@@ -71,7 +71,7 @@ def too_few(pin: Pin, staying: Sequence[Member], held: Held) -> Short | None:
     return None if len(by) >= goal else Short(pin, by, goal)
 
 
-class Departure:
+class Drain:
     """Has copies made of what the leaving node holds until the nodes that stay have as many as are wanted."""
 
     def __init__(self, cluster: Cluster, store: MeshStore, copies: Copies, keeper: Keeper) -> None:

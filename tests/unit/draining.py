@@ -20,7 +20,7 @@ from meshd.mesh import certificate, invites
 from meshd.mesh.store import MeshStore
 from meshd.model import PeerState, Pin
 from meshd.pins.copies import Copies
-from meshd.pins.depart import Departure
+from meshd.pins.drain import Drain
 from meshd.pins.keep import Keeper
 from meshd.pins.storage import Room
 from meshd.wire import Admitted, Confirmed, Joiner, Member
@@ -141,7 +141,7 @@ class Host:
         anything = cast(Any, self)  # it is its own cluster, disk and line to the others
         self.copies = Copies(cast(Any, Gate(self)), self.store, anything)
         keeper = Keeper(anything, self.store, self.copies, anything, cast(Any, Storage()), self.peer_states)
-        self.departure = Departure(anything, self.store, self.copies, keeper)
+        self.drain = Drain(anything, self.store, self.copies, keeper)
 
     # -- the network -----------------------------------------------------------------------------------------------
 
@@ -220,7 +220,7 @@ class Host:
         """Hand over, say goodbye, and be gone; what it was refused with."""
         everyone = self.store.peers()
         try:
-            await self.departure.hand_over(self._say, self.exchange, self.resign)
+            await self.drain.hand_over(self._say, self.exchange, self.resign)
         except MeshError as exc:
             return exc
         await self.exchange(everyone)
@@ -236,7 +236,7 @@ class Host:
         """Somebody shuts a node out, and nobody gets anything from it any more. Raises MeshError as the real one."""
         member = self.store.by_name(name)
         assert member is not None
-        await self.departure.forget(member, self.exchange, self.state_forgotten)
+        await self.drain.forget(member, self.exchange, self.state_forgotten)
 
     async def state_forgotten(self, member: Member, relying_on: set[str]) -> wire.Forgotten:
         """As `Membership.forget` does."""

@@ -18,7 +18,7 @@ from meshd.wire import Confirmed, Heartbeat, Member, Released, Removal, Removals
 _PART = 1000  # removals in one answer
 
 
-class Duties:
+class PeerBackend:
     """peer.holder.Holder, and the way back: taking the removals that a peer has recorded."""
 
     def __init__(

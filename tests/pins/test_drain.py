@@ -27,7 +27,7 @@ async def leave(attic: Attic) -> None:
         """Nobody reads what is told."""
 
     async with asyncio.timeout(SOON_S):
-        await attic.pins.departure.drain(nobody, everybody)
+        await attic.pins.drain.drain(nobody, everybody)
 
 
 async def refusal(attic: Attic) -> str:
@@ -116,7 +116,7 @@ async def test_what_comes_while_it_copies_is_copied_too(attic: Attic) -> None:
 async def test_a_node_that_alone_holds_something_is_not_forgotten(attic: Attic, barn: Node) -> None:
     pin = attic.entry(barn, here=False)
     with pytest.raises(MeshError) as caught:
-        await attic.pins.departure.check_forget(barn.store.me(), everybody)
+        await attic.pins.drain.check_forget(barn.store.me(), everybody)
     assert caught.value.code is Code.LAST_COPY
     assert pin.name in caught.value.detail
     assert "--force" in caught.value.hint
@@ -127,4 +127,4 @@ async def test_a_node_whose_content_others_hold_may_be_forgotten(
 ) -> None:
     attic.entry(barn, cellar, here=False)
     attic.entry(attic.node, barn)
-    await attic.pins.departure.check_forget(barn.store.me(), everybody)
+    await attic.pins.drain.check_forget(barn.store.me(), everybody)

@@ -31,7 +31,7 @@ async def _silent(_: wire.Wire) -> None:
     """Nobody listens."""
 
 
-class Replicator:
+class Rebalancer:
     """One `turn` looks at every pin. Every node counts what is short; the elected one changes the allocations."""
 
     def __init__(
@@ -102,7 +102,7 @@ class Replicator:
         while self._waiting and len(self._under_way) < UNDER_WAY_MOST:
             pin, change = self._waiting.popleft()
             self._tried[pin.cid] = time.monotonic()
-            task = asyncio.create_task(self._change(pin, change), name=f"replicate-{pin.cid[-8:]}")
+            task = asyncio.create_task(self._change(pin, change), name=f"rebalance-{pin.cid[-8:]}")
             self._under_way[pin.cid] = task
             task.add_done_callback(partial(self._ended, pin.cid))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from meshd.pins.patience import SAY_AFTER_S, TELL_EVERY_S, State, given_up, worth_saying, worth_telling
+from meshd.pins.timeouts import SAY_AFTER_S, TELL_EVERY_S, State, given_up, worth_saying, worth_telling
 
 
 @pytest.mark.parametrize(

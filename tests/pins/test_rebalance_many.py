@@ -12,9 +12,9 @@ import pytest
 from meshd.errors import Code, MeshError
 from meshd.mesh.store import MeshStore
 from meshd.model import PeerState, Pin
-from meshd.pins import place, replicate
+from meshd.pins import place, rebalance
 from meshd.pins.keep import Kept
-from meshd.pins.replicate import Replicator
+from meshd.pins.rebalance import Rebalancer
 from meshd.wire import Emit
 from tests.waiting import until
 
@@ -69,14 +69,14 @@ def short(count: int) -> list[Pin]:
 
 @pytest.fixture
 async def made(store: MeshStore) -> AsyncIterator[Any]:
-    replicators: list[Replicator] = []
+    rebalancers: list[Rebalancer] = []
 
-    def make(pinset: Any) -> Replicator:
-        replicators.append(Replicator(pinset, store, pinset, no_peers, heal_after_s=600.0))
-        return replicators[-1]
+    def make(pinset: Any) -> Rebalancer:
+        rebalancers.append(Rebalancer(pinset, store, pinset, no_peers, heal_after_s=600.0))
+        return rebalancers[-1]
 
     yield make
-    for each in replicators:
+    for each in rebalancers:
         await each.stop()
 
 
@@ -86,41 +86,41 @@ def no_peers() -> Iterable[PeerState]:
 
 async def test_ten_thousand_short_entries_are_seen_to_a_few_at_a_time_and_all_in_one_turn(made: Any) -> None:
     pinset = Pinset(short(10_000))
-    replicator = made(pinset)
-    await replicator.turn()
-    assert replicator.short == 10_000
+    rebalancer = made(pinset)
+    await rebalancer.turn()
+    assert rebalancer.short == 10_000
     await until(lambda: all(len(p.allocations) == 3 for p in pinset.pins.values()), 60)
-    assert 0 < pinset.most <= replicate.UNDER_WAY_MOST
+    assert 0 < pinset.most <= rebalance.UNDER_WAY_MOST
     assert set(pinset.tried.values()) == {1}
 
 
 async def test_a_node_that_never_answers_does_not_keep_the_others_for_ever(
     made: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replicate, "_COPY_S", 0.2)
+    monkeypatch.setattr(rebalance, "_COPY_S", 0.2)
     pinset = Pinset(short(500))
-    pinset.silent = {p.cid for p in short(3 * replicate.UNDER_WAY_MOST)}
-    replicator = made(pinset)
-    await replicator.turn()
+    pinset.silent = {p.cid for p in short(3 * rebalance.UNDER_WAY_MOST)}
+    rebalancer = made(pinset)
+    await rebalancer.turn()
     others = [cid for cid in pinset.pins if cid not in pinset.silent]
     await until(lambda: all(len(pinset.pins[c].allocations) == 3 for c in others), 60)
-    assert pinset.most <= replicate.UNDER_WAY_MOST
+    assert pinset.most <= rebalance.UNDER_WAY_MOST
 
 
 async def test_those_that_were_tried_come_after_those_that_were_not(
     made: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else those that fail again and again, being the first of the list, would be the only ones ever tried."""
-    monkeypatch.setattr(replicate, "_AGAIN_S", 0.0)
-    monkeypatch.setattr(replicate, "UNDER_WAY_MOST", 2)
+    monkeypatch.setattr(rebalance, "_AGAIN_S", 0.0)
+    monkeypatch.setattr(rebalance, "UNDER_WAY_MOST", 2)
     pinset = Pinset(short(2))
     pinset.refused = {"c00000", "c00001"}
-    replicator = made(pinset)
-    await replicator.turn()
-    await until(lambda: len(pinset.tried) == 2 and not replicator.under_way)
+    rebalancer = made(pinset)
+    await rebalancer.turn()
+    await until(lambda: len(pinset.tried) == 2 and not rebalancer.under_way)
     pinset.pins |= {p.cid: p for p in short(4)}
     pinset.silent = set(pinset.pins)
-    await replicator.turn()
+    await rebalancer.turn()
     await until(lambda: pinset.under_way.total() == 2)
     assert pinset.tried == {"c00000": 1, "c00001": 1, "c00002": 1, "c00003": 1}
 
@@ -128,24 +128,24 @@ async def test_those_that_were_tried_come_after_those_that_were_not(
 async def test_a_node_that_is_not_elected_any_more_begins_nothing_new(
     made: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replicate, "UNDER_WAY_MOST", 1)
-    monkeypatch.setattr(replicate, "_COPY_S", 0.2)
+    monkeypatch.setattr(rebalance, "UNDER_WAY_MOST", 1)
+    monkeypatch.setattr(rebalance, "_COPY_S", 0.2)
     pinset = Pinset(short(3))
     pinset.silent = set(pinset.pins)
-    replicator = made(pinset)
-    await replicator.turn()
+    rebalancer = made(pinset)
+    await rebalancer.turn()
     await until(lambda: pinset.tried["c00000"])
     monkeypatch.setattr(place, "elected", lambda own, reachable: False)
-    await replicator.turn()
-    await until(lambda: not replicator.under_way)
+    await rebalancer.turn()
+    await until(lambda: not rebalancer.under_way)
     assert list(pinset.tried) == ["c00000"]
 
 
 async def test_a_thousand_entries_that_fail_leave_nothing_behind(made: Any) -> None:
     pinset = Pinset(short(1000))
     pinset.refused = set(pinset.pins)
-    replicator = made(pinset)
-    await replicator.turn()
-    await until(lambda: len(pinset.tried) == 1000 and not replicator.under_way, 30)
-    await replicator.turn()
-    assert replicator.under_way == 0, "each is tried again only after a while"
+    rebalancer = made(pinset)
+    await rebalancer.turn()
+    await until(lambda: len(pinset.tried) == 1000 and not rebalancer.under_way, 30)
+    await rebalancer.turn()
+    assert rebalancer.under_way == 0, "each is tried again only after a while"

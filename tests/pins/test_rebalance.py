@@ -22,11 +22,11 @@ def sees(attic: Attic, fingerprint: str, *, reachable: bool) -> None:
 
 async def test_an_entry_with_too_few_copies_gets_more(attic: Attic) -> None:
     pin = attic.entry(attic.node, wanted=3)
-    await attic.pins.replicator.turn()
+    await attic.pins.rebalancer.turn()
     await until(lambda: attic.allocated(pin) == ["attic", "barn", "cellar"])
-    assert attic.pins.replicator.short == 1
-    await attic.pins.replicator.turn()
-    assert attic.pins.replicator.short == 0
+    assert attic.pins.rebalancer.short == 1
+    await attic.pins.rebalancer.turn()
+    assert attic.pins.rebalancer.short == 0
 
 
 @pytest.mark.parametrize(
@@ -39,8 +39,8 @@ async def test_one_elected_node_does_it_the_lowest_that_can_be_reached(
 ) -> None:
     pin = attic.entry(attic.node, wanted=2)
     sees(attic, other, reachable=reachable)
-    await attic.pins.replicator.turn()
-    assert attic.pins.replicator.short == 1, "all of them count what is short"
+    await attic.pins.rebalancer.turn()
+    assert attic.pins.rebalancer.short == 1, "all of them count what is short"
     if elected:
         await until(lambda: len(attic.allocated(pin)) == 2)
     else:
@@ -51,10 +51,10 @@ async def test_one_elected_node_does_it_the_lowest_that_can_be_reached(
 async def test_a_node_that_is_away_for_a_while_still_counts(attic: Attic, barn: Node) -> None:
     pin = attic.entry(attic.node, barn)
     attic.is_away(barn, 60.0)
-    await attic.pins.replicator.turn()
-    assert attic.pins.replicator.short == 0
+    await attic.pins.rebalancer.turn()
+    assert attic.pins.rebalancer.short == 0
     attic.is_away(barn, 24 * HOUR)
-    await attic.pins.replicator.turn()
+    await attic.pins.rebalancer.turn()
     await until(lambda: attic.allocated(pin) == ["attic", "cellar"])
 
 
@@ -64,8 +64,8 @@ async def test_a_node_that_was_not_reached_since_the_start_is_not_away_for_longe
     """The clock that counts began with the machine: without this, each restart would move what is on the others."""
     pin = attic.entry(attic.node, barn)
     attic.state(barn, reachable=False, seen_at=0.0, away_since=time.monotonic())
-    await attic.pins.replicator.turn()
-    assert (attic.pins.replicator.short, attic.pins.replicator.lost) == (0, ())
+    await attic.pins.rebalancer.turn()
+    assert (attic.pins.rebalancer.short, attic.pins.rebalancer.lost) == (0, ())
     assert attic.allocated(pin) == ["attic", "barn"]
 
 
@@ -76,7 +76,7 @@ async def test_a_record_that_changes_meanwhile_is_left_as_it_is(attic: Attic) ->
         attic.keep(dataclasses.replace(pin, allocations=("clustercellar",)))
 
     attic.fake_cluster.listed = changed
-    await attic.pins.replicator.turn()
+    await attic.pins.rebalancer.turn()
     await attic.time_passes()
     assert attic.fake_cluster.posted == []
     assert attic.allocated(pin) == ["cellar"]
@@ -89,7 +89,7 @@ async def test_an_entry_that_is_removed_meanwhile_is_not_put_back(attic: Attic) 
         attic.fake_cluster.records.clear()
 
     attic.fake_cluster.listed = removed
-    await attic.pins.replicator.turn()
+    await attic.pins.rebalancer.turn()
     await attic.time_passes()
     assert attic.fake_cluster.posted == []
 
@@ -98,19 +98,19 @@ async def test_what_nobody_has_any_more_is_told_and_left(attic: Attic, barn: Nod
     """There is nobody to copy it from; were it allocated to others, they would look for it for ever."""
     pin = attic.entry(barn, here=False)
     attic.is_away(barn, 24 * HOUR)
-    await attic.pins.replicator.turn()
+    await attic.pins.rebalancer.turn()
     await attic.time_passes()
-    assert attic.pins.replicator.lost == (pin.name,)
+    assert attic.pins.rebalancer.lost == (pin.name,)
     assert attic.fake_cluster.posted == []
 
 
 async def test_a_change_that_failed_is_not_made_again_at_once(attic: Attic) -> None:
     pin = attic.entry(attic.node)
     attic.fake_cluster.refuses = "no"
-    await attic.pins.replicator.turn()
+    await attic.pins.rebalancer.turn()
     await until(lambda: attic.fake_cluster.posted)
     for _ in range(3):
         await attic.time_passes()
-        await attic.pins.replicator.turn()
+        await attic.pins.rebalancer.turn()
     await attic.time_passes()
     assert attic.fake_cluster.posted == [pin.cid]
