@@ -67,9 +67,11 @@ def test_is_good_too():
 MODULE = """
 import asyncio, pytest_asyncio
 
+kept = []  # the loop itself holds its tasks weakly: without this the collector may take the task before the guard looks
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def careless():
-    asyncio.create_task(asyncio.Event().wait(), name="for-long")
+    kept.append(asyncio.create_task(asyncio.Event().wait(), name="for-long"))
     return asyncio.get_running_loop()
 
 async def test_is_good_in_a_careless_module(careless):
@@ -126,6 +128,21 @@ def test_is_good_and_ends_it():
 """
 
 
+CONFTEST = """
+import gc
+import pytest
+from tests import guards
+
+guards.GRACE_S = 0.2
+
+@pytest.fixture(autouse=True)
+def collected():
+    '''The collector comes when it likes; here always, so that no test passes by its absence.'''
+    yield
+    gc.collect()
+"""
+
+
 @pytest.fixture(scope="module")
 def said(tmp_path_factory: pytest.TempPathFactory) -> str:
     """What pytest says of those tests, each run as all tests here are."""
@@ -134,7 +151,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> str:
     (folder / "test_module.py").write_text(MODULE)
     (folder / "test_helped.py").write_text(HELPED)
     (folder / "test_living_on.py").write_text(LIVING_ON)
-    (folder / "conftest.py").write_text("from tests import guards\n\nguards.GRACE_S = 0.2\n")
+    (folder / "conftest.py").write_text(CONFTEST)
     (folder / "pytest.ini").write_text("[pytest]\nasyncio_mode = auto\n")
     arguments = ["-p", "tests.guards", "-p", "no:cacheprovider", "-rA", "--tb=short", "-W", "ignore"]
     done = subprocess.run(
