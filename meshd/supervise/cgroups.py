@@ -1,11 +1,11 @@
-"""One cgroup for each child, so that all that it started ends with it.
+"""One cgroup for each child, so that its descendants end with it.
 
-A mark in the environment, a process group and a session can all be left by who wants to; the kernel's group cannot: a
-process is born into its parent's. systemd hands meshd the unit's own part of the tree (Delegate=, see CGROUP_DELEGATION
-of systemd); in it each program gets a group below the one of meshd itself. No controllers are enabled there, so the
-unit's own limits hold for all, and meshd may stay where it is.
+A process can leave an environment mark, a process group or a session, but not its cgroup: the kernel puts it into its
+parent's. systemd delegates the unit's subtree to meshd (Delegate=, see CGROUP_DELEGATION of systemd), and each program
+gets a cgroup below that of meshd itself. No controllers are enabled there, so the unit's limits hold for all, and meshd
+may stay where it is.
 
-Started by hand there is no such part, and nothing of this is done.
+Without a delegated subtree, as when meshd is started by hand, nothing of this is done.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from meshd.errors import Code, MeshError
 _AGAIN_S = 0.01
 EMPTY_WITHIN = 10.0  # seconds from the kernel's SIGKILL to all until none is left
 _DELEGATED = "user.delegate"  # systemd 251 and newer sets it to 1; anybody may read it
-# A user's own systemd does not (seen with 252), though it delegates: there the unit says so itself.
+# A user's own systemd delegates without setting it (seen with 252): there the unit sets this variable.
 _SAID = "MESHD_DELEGATED"
 _LOG = structlog.get_logger(part="groups")
 
 
 class Cgroup:
-    """The control group of one program, which may be there or not."""
+    """The cgroup of one program. Its folder may or may not exist."""
 
     def __init__(self, path: Path, program: str) -> None:
         self.path = path
@@ -41,14 +41,14 @@ class Cgroup:
         self._told: set[int] = set()
 
     async def make(self) -> None:
-        """There and empty. Raises MeshError BUSY where what is in it does not end, and OSError."""
+        """Make it, empty. Raises MeshError BUSY where a process in it does not end, and OSError."""
         await self.end()
         self._told.clear()
         self.path.mkdir(exist_ok=True)
         self.path.chmod(0o755)  # whatever the umask: `systemctl status` shows to everybody what is in it
 
     def kill(self, *, silently: bool = False) -> None:
-        """SIGKILL to all that is in it, and in groups below it, forks under way included. Raises OSError."""
+        """Send SIGKILL to every process in it and below it, forks under way included. Raises OSError."""
         if left := [] if silently else sorted(set(self._pids()) - self._told):
             self._told.update(left)
             _LOG.warning("ended what was left running", program=self.program, pids=left)
@@ -56,7 +56,7 @@ class Cgroup:
             (self.path / "cgroup.kill").write_text("1")
 
     async def end(self, timeout: float = EMPTY_WITHIN) -> None:
-        """Kill what is in it, wait until none is left, and remove it. Raises MeshError BUSY, and OSError."""
+        """Kill every process in it, wait until none is left, and remove it. Raises MeshError BUSY, and OSError."""
         try:
             async with asyncio.timeout(timeout):
                 while True:
@@ -68,20 +68,20 @@ class Cgroup:
                     except OSError as exc:
                         if exc.errno != errno.EBUSY:
                             raise
-                        await asyncio.sleep(_AGAIN_S)  # somebody was put into it since
+                        await asyncio.sleep(_AGAIN_S)  # a process has been put into it since
         except TimeoutError:
             raise self._stuck() from None
         except OSError as exc:
-            if exc.errno not in (errno.ENOENT, errno.ENODEV):  # it is gone, or goes while it is read
+            if exc.errno not in (errno.ENOENT, errno.ENODEV):  # it is gone, or vanishes while it is read
                 raise
 
     def _pids(self) -> Iterator[int]:
-        with contextlib.suppress(OSError):  # a group may go while it is looked at
+        with contextlib.suppress(OSError):  # a cgroup may vanish while it is read
             for folder, _, _ in os.walk(self.path):
                 yield from map(int, Path(folder, "cgroup.procs").read_text().split())
 
     async def _empty(self) -> None:
-        """Return when no process is in it: the kernel tells of each change of the file."""
+        """Return when no process is in it. The kernel signals each change of the file."""
         loop = asyncio.get_running_loop()
         with (self.path / "cgroup.events").open("rb", buffering=0) as events, select.epoll() as changes:
             changes.register(events.fileno(), select.EPOLLPRI)
@@ -110,31 +110,31 @@ class Cgroup:
 
 
 class Cgroups:
-    """The part of the tree that is meshd's own."""
+    """The subtree that is delegated to meshd."""
 
     def __init__(self, path: Path, name: str) -> None:
-        """path: its folder. name: the same as /proc/PID/cgroup has it, from the root that this process sees."""
+        """path: its folder. name: the same as /proc/PID/cgroup names it, from the root that this process sees."""
         self.path = path
         self.name = name
         self._programs: set[str] = set()
 
     def of(self, program: str) -> Cgroup:
-        """The group of that program, from now on known as one."""
+        """The cgroup of that program. `holds` knows it from now on."""
         self._programs.add(program)
         return Cgroup(self.path / program, program)
 
     def holds(self, membership: str) -> bool:
-        """Whether a process is in one of the programs' groups, or below. membership: its /proc/PID/cgroup."""
+        """Whether a process is in the cgroup of a program, or below it. membership: its /proc/PID/cgroup."""
         found = _unified(membership)
         if found is None or not found.startswith(self.name.rstrip("/") + "/"):
             return False
         first = found[len(self.name.rstrip("/")) + 1 :].split("/")[0]
-        return first.removesuffix(" (deleted)") in self._programs  # a zombie outlives its group
+        return first.removesuffix(" (deleted)") in self._programs  # a zombie outlives its cgroup
 
 
 @contextlib.contextmanager
 def delegated() -> Iterator[Cgroups | None]:
-    """What systemd has handed to this process; None, and a line in the log, where it has not."""
+    """The subtree that systemd has delegated to this process; None, and a line in the log, where there is none."""
     found = _find()
     if isinstance(found, str):
         _LOG.debug("no control group for each program", why=found)
@@ -155,7 +155,7 @@ def delegated() -> Iterator[Cgroups | None]:
 
 
 def _find() -> Cgroups | str:
-    """The groups, or why there are none."""
+    """The delegated subtree, or why there is none."""
     name = _unified(Path("/proc/self/cgroup").read_text(errors="surrogateescape"))
     if name is None:
         return "this system has no control groups of version 2"
@@ -184,13 +184,15 @@ def _is_delegated(folder: Path) -> bool:
 
 
 def _unified(membership: str) -> str | None:
-    """The group of version 2 in a /proc/PID/cgroup, see cgroups(7)."""
+    """The cgroup of version 2 in a /proc/PID/cgroup, see cgroups(7)."""
     return next((line[3:] for line in membership.splitlines() if line.startswith("0::")), None)
 
 
 def _folders(name: str, mounts: str) -> Iterator[Path]:
-    """Where the group `name` is in the file system, by a /proc/PID/mountinfo: see proc(5). Hybrid systems mount version 2
-    at /sys/fs/cgroup/unified, and a sandbox may show a part of the tree only."""
+    """The folders of the cgroup `name`, from a /proc/PID/mountinfo: see proc(5).
+
+    Hybrid systems mount version 2 at /sys/fs/cgroup/unified, and a sandbox may show only a part of the tree.
+    """
     for line in mounts.splitlines():
         place, _, source = line.partition(" - ")
         if not source.startswith("cgroup2 "):

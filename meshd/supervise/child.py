@@ -1,4 +1,4 @@
-"""One child process: spawn, its output line by line, its end, its stop. And the last word to all of them."""
+"""One child process: spawn, output line by line, exit, stop. And the kill of all children as a last resort."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from meshd.supervise.cgroups import Cgroup
 _LAUNCHER = Path(__file__).with_name("launch.py")
 _LOOK_AGAIN_S = 0.02
 KILLED_S = 5.0
-"""From SIGKILL until a program is gone, unless it waits for a disk."""
-_LONGEST_READ_S = 0.05  # of a flood of output, at one time
+"""Seconds from SIGKILL until a program is gone, unless it waits for a disk."""
+_LONGEST_READ_S = 0.05  # before a flood of output gives way to the rest of the event loop
 _LINE_LIMIT = 64 * 1024  # a longer line is handed on in pieces
 _LOG = structlog.get_logger(part="supervise")
 MARK = "MESHD_CHILD_OF"
-"""Environment variable of every child: the path of the state folder it belongs to, for a person who looks."""
+"""Environment variable of every child: the path of its state folder, for people."""
 IDENTITY = "MESHD_CHILD_ID"
-"""Environment variable of every child: which folder that is, so that a later run knows its leftovers."""
+"""Environment variable of every child: the `identity` of its state folder, by which a later run finds its orphans."""
 
 
 def identity(folder: Path) -> str:
-    """The same for no two folders of this machine at a time, whatever their paths and in whichever container they are.
+    """A folder's device and inode: unique on this machine at any time, whatever its path and container.
 
     Raises OSError.
     """
@@ -48,14 +48,14 @@ class Launch:
     argv: tuple[str, ...]
     env: dict[str, str] = field(default_factory=dict)
     owner: Path = Path("/")  # the state folder
-    unsaid: re.Pattern[str] | None = None  # lines of its output that go nowhere, found anywhere in them
+    unsaid: re.Pattern[str] | None = None  # drops each line of output that it matches, anywhere in the line
 
 
 class Child:
-    """A running child. `ended` is set when the process is gone and its output was read to the end.
+    """A running child. `ended` is set when the process has exited and its output is read to the end.
 
-    With a control group, whatever it started is killed when it is gone itself. Without one, what left its session lives
-    on, and a stop waits for what holds its output.
+    With a cgroup, its descendants are killed when it has exited. Without one, a descendant that left its session lives
+    on, and a stop waits for whatever holds the output open.
     """
 
     def __init__(
@@ -85,9 +85,11 @@ class Child:
     async def spawn(
         cls, launch: Launch, on_line: Callable[[str], None], group: Cgroup | None = None
     ) -> Child:
-        """Start it in a session and a group of its own. Must be called from the main thread: PDEATHSIG fires when the
-        *thread* that forked ends. group: made and empty. Raises OSError where Python itself cannot be started, or the
-        state folder is gone."""
+        """Start it in a session and a process group of its own.
+
+        Call it from the main thread: PDEATHSIG fires when the *thread* that forked ends. group: its cgroup, made and
+        empty. Raises OSError where Python itself cannot be started, or the state folder is gone.
+        """
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-I",
@@ -106,14 +108,14 @@ class Child:
         )
         try:
             return cls(process, on_line, group, launch.unsaid)
-        except BaseException:  # too many open files: nobody would watch it
+        except BaseException:  # too many open files: the child would run unsupervised
             process.kill()
             await process.wait()
             raise
 
     @property
     def exit_text(self) -> str:
-        """How it ended, for a person: `exit 1` or `signal SIGKILL`; empty while it runs."""
+        """Its exit status for a person: `exit 1` or `signal SIGKILL`; empty while it runs."""
         code = self._process.returncode
         if code is None:
             return ""
@@ -122,7 +124,10 @@ class Child:
         return f"signal {signal.Signals(-code).name if -code in set(signal.Signals) else -code}"
 
     async def stop(self, grace: float) -> None:
-        """SIGTERM, then SIGKILL after `grace` seconds; returns when it is gone. A frozen child is woken to hear it."""
+        """Send SIGTERM, and SIGKILL after `grace` seconds; return when it has exited.
+
+        SIGCONT wakes a stopped child, so that it can handle the SIGTERM.
+        """
         if grace > 0:
             self._signal(signal.SIGTERM)
             self._signal(signal.SIGCONT)
@@ -134,7 +139,7 @@ class Child:
         await self.ended.wait()
 
     def kill(self) -> None:
-        """SIGKILL to it and to its group, without a word and without waiting. Any thread may call it."""
+        """Send SIGKILL to it and its cgroup, without logging or waiting. Thread-safe."""
         self._signal(signal.SIGKILL)
         if self._group is not None:
             with contextlib.suppress(OSError):
@@ -142,13 +147,13 @@ class Child:
 
     @property
     def gone(self) -> bool:
-        """Its process has ended, whether or not the event loop has seen it. Any thread may ask."""
+        """Whether its process has exited, even where the event loop has not noticed yet. Thread-safe."""
         pidfd = self._pidfd
         if pidfd is None:
             return True
         poll = select.poll()  # select(2) takes no descriptor above 1023
         poll.register(pidfd, select.POLLIN)
-        return bool(poll.poll(0))  # also where it was closed just now (POLLNVAL), so it has
+        return bool(poll.poll(0))  # true also where it was closed just now (POLLNVAL), as that means the same
 
     def _signal(self, number: signal.Signals) -> None:
         # Process.send_signal would poll first, and can take the exit status from asyncio's own watcher.
@@ -158,13 +163,13 @@ class Child:
 
     def _is_gone(self) -> None:
         if self._pidfd is not None:
-            self._loop.remove_reader(self._pidfd)  # or it tells again and again
+            self._loop.remove_reader(self._pidfd)  # it stays readable: the loop would call again and again
         self._end_others()
 
     def _end_others(self) -> None:
-        """What it started. Not only after its output has ended: they may hold that open."""
+        """Kill its descendants. Do not wait for the end of its output: they may hold that open."""
         if self._group is not None:
-            with contextlib.suppress(OSError):  # whoever starts it again tells of what cannot be ended
+            with contextlib.suppress(OSError):  # the next start reports what cannot be ended
                 self._group.kill()
 
     def _hand_on(self, line: str) -> None:
@@ -173,17 +178,17 @@ class Child:
         self.last_lines.append(line)
         try:
             self._on_line(line)
-        except Exception:  # noqa: BLE001 - whoever listens must not end the reading
+        except Exception:  # noqa: BLE001 - a listener's failure must not end the reading
             _LOG.exception("cannot hand on what a program said", pid=self.pid)
 
     async def _read(self) -> None:
         output = self._process.stdout
-        assert output is not None  # noqa: S101 - PIPE was asked for
+        assert output is not None  # noqa: S101 - it was spawned with PIPE
         others_had_it = time.monotonic()
         try:
             while True:
                 if time.monotonic() - others_had_it > _LONGEST_READ_S:
-                    # What is in the buffer is read without giving way, and may be thousands of lines.
+                    # readline() returns buffered lines without yielding to the loop, and there may be thousands.
                     await asyncio.sleep(0)
                     others_had_it = time.monotonic()
                 try:
@@ -195,7 +200,7 @@ class Child:
                     if not raw:
                         break
                 self._hand_on(raw.decode(errors="replace").rstrip())
-        except BaseException:  # nobody reads it, or watches it, any more: it would hang on its next word
+        except BaseException:  # nothing reads its output any more: it would block on its next line
             self.kill()
             raise
         finally:
@@ -208,12 +213,14 @@ class Child:
             self.ended.set()
 
 
-_RUNNING: dict[int, Child] = {}  # all of this process, by pid
+_RUNNING: dict[int, Child] = {}  # every child of this process, by pid
 
 
 def kill_all(seconds: float) -> list[int]:
-    """End every child of this process, whoever watches it. Blocks until they are gone; those that are not after so many
-    seconds, by pid. Any thread may call it."""
+    """Kill every child of this process, whichever object owns it; the pids of those that still run after `seconds`.
+
+    Blocks until all are gone, or for that long. Thread-safe.
+    """
     deadline = time.monotonic() + seconds
     for child in list(_RUNNING.values()):
         child.kill()
@@ -223,22 +230,22 @@ def kill_all(seconds: float) -> list[int]:
 
 
 async def end_all(seconds: float) -> list[int]:
-    """The same, and the loop goes on meanwhile."""
+    """`kill_all` for the event loop, which goes on meanwhile."""
     kill_all(0)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
-            while running():  # noqa: ASYNC110 - also those whose end no task sees any more
+            while running():  # noqa: ASYNC110 - includes children whose exit no task awaits any more
                 await asyncio.sleep(_LOOK_AGAIN_S)
     return running()
 
 
 def running() -> list[int]:
-    """The children of this process that have not ended, by pid."""
+    """The pids of this process's children that have not exited."""
     return sorted(child.pid for child in list(_RUNNING.values()) if not child.gone)
 
 
 def _pidfd(pid: int) -> int | None:
-    """A handle of the process that no other one can get; None where it has ended already."""
+    """A pidfd: a handle that a reused pid cannot take over. None where the process has exited already."""
     try:
         return os.pidfd_open(pid)
     except ProcessLookupError:

@@ -1,4 +1,4 @@
-"""An engine as a program on the disk: finding it, its version, a short command of it, and files of it that are lost."""
+"""An engine as a program on the disk: where it is, its version, a short command of it, and its lost files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from meshd.errors import Code, MeshError
 
 
 def find_engine(name: str, folder: Path | None) -> Path:
-    """The program's absolute path: in `folder`, or on PATH. Raises MeshError ENGINE_MISSING."""
+    """The program's absolute path, in `folder` or on PATH. Raises MeshError ENGINE_MISSING."""
     found = shutil.which(name, path=str(folder) if folder else None)
     if found is None and folder is not None and os.path.lexists(folder / name):
         path = folder / name
@@ -35,7 +35,7 @@ def find_engine(name: str, folder: Path | None) -> Path:
 
 
 async def run_once(argv: list[str], env: dict[str, str], *, timeout: float = 60.0) -> str:
-    """Run a short command to its end; its output. Raises MeshError ENGINE_FAILED with the command's own words."""
+    """Run a short command to its end and return its output. Raises MeshError ENGINE_FAILED with that output."""
     process = await asyncio.create_subprocess_exec(
         *argv,
         env=env,
@@ -49,7 +49,7 @@ async def run_once(argv: list[str], env: dict[str, str], *, timeout: float = 60.
             output, _ = await process.communicate()
     except BaseException:
         if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):  # it has ended, and asyncio does not know yet
+            with contextlib.suppress(ProcessLookupError):  # it has exited, and asyncio has not noticed yet
                 os.killpg(process.pid, signal.SIGKILL)
             await process.communicate()
         raise
@@ -60,7 +60,7 @@ async def run_once(argv: list[str], env: dict[str, str], *, timeout: float = 60.
 
 
 def check_version(name: str, found: str, supported: tuple[str, ...]) -> None:
-    """Raises MeshError ENGINE_MISSING where `found` begins with none of `supported`."""
+    """Check a version against the supported prefixes. Raises MeshError ENGINE_MISSING where none fits."""
     if not found.startswith(supported):
         raise MeshError(
             Code.ENGINE_MISSING,
@@ -71,12 +71,12 @@ def check_version(name: str, found: str, supported: tuple[str, ...]) -> None:
 
 
 def gone(path: Path) -> MeshError:
-    """A file of an engine that must be there is not."""
+    """The error for a file that an engine cannot do without and that is missing."""
     return MeshError(Code.BAD_STATE, f"cannot use {path}", "the file is missing", restore(path))
 
 
 def restore(path: Path) -> str:
-    """What to type where a file of an engine in the state folder is lost."""
+    """The hint for a lost file of an engine in the state folder."""
     folder = path.parent.parent
     return (
         f"restore {folder} as a whole from a backup; or begin anew: meshctl leave --force, then meshctl join"

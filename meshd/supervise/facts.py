@@ -1,4 +1,4 @@
-"""What this room says of itself to the health checks."""
+"""The facts of this room for the health checks."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ from meshd.model import ServiceState
 
 @dataclass(frozen=True, slots=True)
 class ServiceFacts:
-    """services: name -> what it does."""
+    """services: name -> state of that service."""
 
     services: dict[str, ServiceState] = field(default_factory=dict)

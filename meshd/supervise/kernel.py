@@ -1,4 +1,4 @@
-"""What the kernel must be able to do, seen before anything is begun."""
+"""The kernel features that supervision needs, checked before anything starts."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from meshd.errors import Code, MeshError
 
 
 def check() -> None:
-    """Raises MeshError DENIED where no process can be held by a handle: a signal could then reach another program that
-    has the pid by now.
+    """Check that pidfds work. Raises MeshError DENIED where they do not.
 
-    pidfd_open(2) is in Linux since 5.3. Asked for is 5.10, the oldest of those with long support that have it.
+    Without one, a signal could reach another program that has got the pid since. Linux has pidfd_open(2) since 5.3; the
+    message asks for 5.10, the oldest kernel with long-term support that has it.
     """
     try:
         os.close(os.pidfd_open(os.getpid()))
-    except AttributeError:  # it was built on such a kernel
+    except AttributeError:  # this Python was built on an older kernel
         raise _too_old(
             "this Python was built without pidfd_open, which meshd needs", "install a newer one"
         ) from None

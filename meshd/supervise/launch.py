@@ -1,10 +1,10 @@
 """Becomes a child of the daemon: `python -I -S launch.py PARENT [GROUP] -- PROGRAM ARG...`. Standard library only.
 
-PARENT is the daemon's pid; GROUP the folder of a control group. Four things must hold before the program's first
-instruction, and a fork from a process with threads is no place to arrange them, so this small program does and then execs:
+PARENT is the daemon's pid; GROUP the folder of a cgroup. Four things must hold before the program's first instruction.
+A process with threads cannot arrange them safely between fork and exec, so this small program does, and then execs:
 
 - it dies with the daemon (PR_SET_PDEATHSIG), so that kill -9 of meshd leaves no orphan;
-- where it has a control group, it and all that it starts are in that, and cannot move themselves to another one;
+- where it has a cgroup, it and its descendants are in that, and cannot move themselves to another one;
 - it can gain no privileges;
 - it can open no Internet socket but TCP. ipfs-cluster's NAT mapping is hard-coded: without this filter it searches
   the LAN for routers by UDP for the first seconds of each start (measured on 1.1.6).
@@ -24,24 +24,27 @@ LOAD, AND, EQUAL, AT_LEAST, RETURN = 0x20, 0x54, 0x15, 0x35, 0x06
 # machine -> (AUDIT_ARCH, number of socket(2)); io_uring_setup is 425 everywhere. From linux/audit.h and unistd.h.
 ARCHITECTURES = {"x86_64": (0xC000003E, 41), "aarch64": (0xC00000B7, 198)}
 IO_URING_SETUP = 425
-# linux/landlock.h. Their numbers are the same on every machine.
+# From linux/landlock.h. The system call numbers are the same on every machine.
 LANDLOCK_CREATE_RULESET, LANDLOCK_ADD_RULE, LANDLOCK_RESTRICT_SELF = 444, 445, 446
 WRITE_FILE, REMOVE_DIRECTORY, MAKE_DIRECTORY, REFER = 1 << 1, 1 << 4, 1 << 7, 1 << 13
-LANDLOCK_WITH_REFER = 2  # the version; before it no file can be renamed into another folder, which kubo does
+LANDLOCK_WITH_REFER = 2  # ABI version 2; version 1 forbids a rename into another folder, which kubo does
 AF_INET, AF_INET6, AF_PACKET, SOCK_STREAM, IPPROTO_TCP = 2, 10, 17, 1, 6
 
 
 def tcp_only(machine: str) -> bytes:
-    """The BPF program: an Internet socket that is not a TCP stream is EACCES. Raises KeyError on another machine."""
+    """The seccomp filter as a BPF program: EACCES for every Internet socket but a TCP stream.
+
+    Raises KeyError for a machine that it does not know.
+    """
     arch, socket_call = ARCHITECTURES[machine]
-    to = {"family": 7, "type": 11, "protocol": 14, "deny": 17, "allow": 18, "absent": 19}  # where jumps land
+    to = {"family": 7, "type": 11, "protocol": 14, "deny": 17, "allow": 18, "absent": 19}  # jump targets
     program: list[tuple[int, int, str, str]] = [
         (LOAD, 4, "", ""),  # 0: seccomp_data.arch
         (EQUAL, arch, "+1", ""),
-        (RETURN, DENY, "", ""),  # another ABI has other numbers: nothing goes through it
+        (RETURN, DENY, "", ""),  # another ABI has other numbers: deny all of it
         (LOAD, 0, "", ""),  # 3: seccomp_data.nr
         (AT_LEAST, 0x40000000, "deny", ""),  # x32
-        (EQUAL, IO_URING_SETUP, "absent", ""),  # it opens sockets without socket(2); Go does without it
+        (EQUAL, IO_URING_SETUP, "absent", ""),  # it opens sockets without socket(2); Go does not need it
         (EQUAL, socket_call, "family", "allow"),
         (LOAD, 16, "", ""),  # 7, family: the first argument
         (EQUAL, AF_PACKET, "deny", ""),
@@ -60,7 +63,7 @@ def tcp_only(machine: str) -> bytes:
             32,
             "",
             "",
-        ),  # 14, protocol: the third. MPTCP would open paths over other addresses; Go does without
+        ),  # 14, protocol: the third. MPTCP would open paths over other addresses; Go does not need it
         (EQUAL, 0, "allow", ""),
         (EQUAL, IPPROTO_TCP, "allow", "deny"),
         (RETURN, DENY, "", ""),  # 17
@@ -79,7 +82,7 @@ def tcp_only(machine: str) -> bytes:
 
 
 def confine(libc: ctypes.CDLL) -> None:
-    """Apply the filter to this process and all that it execs. Raises OSError."""
+    """Apply the seccomp filter to this process and all that it execs. Raises OSError."""
     code = tcp_only(platform.machine())
     buffer = ctypes.create_string_buffer(code, len(code))
     header = ctypes.create_string_buffer(struct.pack("@HP", len(code) // 8, ctypes.addressof(buffer)))
@@ -88,16 +91,16 @@ def confine(libc: ctypes.CDLL) -> None:
 
 
 def enter(folder: str) -> None:
-    """Move this process into a control group, see cgroups(7). Raises OSError."""
+    """Move this process into a cgroup, see cgroups(7). Raises OSError."""
     with open(os.path.join(folder, "cgroup.procs"), "w") as members:  # noqa: PTH118, PTH123 - pathlib is slow to import
         members.write("0")
 
 
 def stay(libc: ctypes.CDLL, folder: str) -> None:
-    """Close the top-level folder that the control groups are in (/sys) to writing, for this process and all that it
-    execs: the group belongs to its own user, who could leave it otherwise. Raises OSError.
+    """Deny writes below the top-level folder of the cgroups (/sys), by Landlock, to this process and all that it execs.
 
-    Where the kernel has no Landlock, or a system call filter keeps it away, nothing is done.
+    Its own user owns the cgroup, so it could move to another one otherwise. Does nothing where the kernel has no
+    Landlock, or a system call filter hides it. Raises OSError.
     """
     version = libc.syscall(LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint(1))
     if version < LANDLOCK_WITH_REFER:
@@ -112,7 +115,7 @@ def stay(libc: ctypes.CDLL, folder: str) -> None:
         try:
             below = os.open(entry.path, os.O_PATH)
         except OSError:
-            continue  # what cannot be opened, by its mode or as its server is gone, cannot be written either
+            continue  # a folder that cannot be opened (its mode, or a dead server) cannot be written either
         called(libc, LANDLOCK_ADD_RULE, rules, 1, struct.pack("=Qi", rights, below), 0)
         os.close(below)
     prctl(libc, PR_SET_NO_NEW_PRIVS, 1)

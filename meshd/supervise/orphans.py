@@ -1,9 +1,9 @@
 """Orphans: children of a previous run. They cannot be adopted: nobody reads their output, and the cluster dies of that.
 
-Whose child a process is its environment says, by the state folder's device and inode. Not by its path: where containers
-share one pid namespace, the engines of each are seen by all, and all of them have the same path. Nor by the namespace
-that it is in: systemd makes a new one for each start of a unit. Whoever looks holds the folder's lock, so no daemon runs
-whose children these could still be.
+A mark in its environment says whose child a process is: the state folder's device and inode. A path would not do: where
+containers share one pid namespace, each sees the engines of all, and all have the same path. Nor would a namespace:
+systemd makes a new one for each start of a unit. The caller holds the folder's lock, so no daemon runs whose children
+these could still be.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ class Orphan:
 
 
 def find(owner: Path) -> list[Orphan]:
-    """Processes of this user that were started for the state folder `owner` and are not ours any more.
+    """The orphans of the state folder `owner`: processes of this user that bear its mark, but for this one itself.
 
-    The mark is in the process itself, so a reused pid is never taken for one. Raises OSError where `owner` is not there.
+    Look before the first start: own children bear the mark, too. It is in the process itself, so a reused pid never
+    counts as one. Raises OSError where `owner` does not exist.
     """
     own = identity(owner)
     found = []
@@ -40,11 +41,11 @@ def find(owner: Path) -> list[Orphan]:
 
 
 def kill(owner: Path, *, timeout: float = 10.0) -> list[Orphan]:
-    """End what `find` finds and wait until it is gone. Blocks. Hold the folder's lock (`files.only_daemon`) meanwhile.
-    Raises MeshError BUSY for one that does not end, and OSError.
+    """Kill what `find` finds, wait until it is gone, and return it. Blocks.
 
-    SIGKILL at once: kubo and a leveldb cluster stand it (measured), and their orderly stop can hang for 40 s.
-    The process is held by a pidfd and its mark read again, so that no other one can get the signal.
+    Hold the folder's lock (`files.only_daemon`) meanwhile. SIGKILL comes at once: kubo and a leveldb cluster survive
+    it (measured), and their orderly stop can hang for 40 s. Each process is held by a pidfd and its mark read again, so
+    that no other one can get the signal. Raises MeshError BUSY for a process that does not end, and OSError.
     """
     own = identity(owner)
     ended = []
@@ -71,7 +72,7 @@ def kill(owner: Path, *, timeout: float = 10.0) -> list[Orphan]:
 
 
 def _belongs(process: Path, owner: Path, own: str) -> bool:
-    """Whether a process was started for that folder. process: its folder in /proc. own: the `identity` of `owner`."""
+    """Whether a process bears the mark of a folder. process: its folder in /proc. own: the `identity` of `owner`."""
     try:
         environment = (process / "environ").read_bytes().split(b"\0")
         said = [entry for entry in environment if entry.startswith(f"{IDENTITY}=".encode())]
@@ -79,13 +80,13 @@ def _belongs(process: Path, owner: Path, own: str) -> bool:
             return said == [f"{IDENTITY}={own}".encode()]
         return os.fsencode(f"{MARK}={owner}") in environment and _sees(process, owner, own)
     except OSError:
-        return False  # it ended, or is somebody else's
+        return False  # it has exited, or belongs to another user
 
 
 def _sees(process: Path, owner: Path, own: str) -> bool:
-    """Whether that path is the same folder to the process as to us: all that 0.1.0 wrote into its children is the path.
+    """Whether the path `owner` is the same folder to the process as to us: 0.1.0 marked its children by path alone.
 
-    Raises OSError. In another mount namespace a symbolic link on the way would lead through ours, so no look is taken there.
+    False in another mount namespace, where a symbolic link on the way would resolve through ours. Raises OSError.
     """
     if (process / "ns/mnt").readlink() != Path("/proc/self/ns/mnt").readlink():
         return False

@@ -1,4 +1,4 @@
-"""A program under supervision: start, readiness, health, back-off, stop. It decides nothing about *whether* to run."""
+"""A supervised program: start, readiness, health, back-off, stop. *Whether* it runs, the reconciler decides."""
 
 from __future__ import annotations
 
@@ -20,37 +20,37 @@ from meshd.supervise.child import Child, Launch
 
 BACKOFF_FIRST = 0.5
 BACKOFF_MOST = 30.0
-HEALTHY_AGAIN = 30.0  # seconds of health after which the back-off starts anew
+HEALTHY_AGAIN = 30.0  # seconds of health that reset the back-off
 ASK_EVERY = 5.0
 ASK_TIMEOUT = 5.0
-ASKS_MISSED = 3  # a frozen child counts as down after this many
+ASKS_MISSED = 3  # failed health probes in a row until a frozen child counts as down
 _FULL = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
 
 
 class Program(Protocol):
-    """What a supervised program must be able to say and do."""
+    """The interface of a supervised program."""
 
     name: str
     ready_timeout: float
     stop_grace: float
 
     async def prepare(self) -> Launch:
-        """Write its configuration and clear the way. Raises MeshError where it cannot be started."""
+        """Write its configuration and make it startable. Raises MeshError where it cannot be started."""
 
     async def is_ready(self) -> bool:
-        """Ask the program itself. False, or any MeshError, while it is not."""
+        """Readiness probe, answered by the program itself. False, or any MeshError, while it is not ready."""
 
     async def ask(self) -> None:
-        """A cheap question that a healthy program answers. Raises MeshError."""
+        """Health probe: a cheap request that a healthy program answers. Raises MeshError."""
 
 
 def backoff(failures: int) -> float:
-    """Seconds to wait before the next start after `failures` failed ones: 0.5, 1, 2 ... 30."""
+    """Exponential back-off: seconds until the next start after `failures` failures in a row: 0.5, 1, 2 ... 30."""
     return min(BACKOFF_FIRST * 2.0 ** min(max(0, failures - 1), 16), BACKOFF_MOST)
 
 
 class Service:
-    """Runs one program. `state` is the truth about it; `on_change` is called after each change of it."""
+    """Supervisor of one program. `state` is the truth about it; each change of it calls `on_change`."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class Service:
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """group: the control group for its processes, where there can be one."""
+        """group: the cgroup for its processes, where there can be one."""
         self.program = program
         self._group = group
         self.lines: deque[tuple[float, str]] = deque(maxlen=500)
@@ -91,7 +91,7 @@ class Service:
         self._on_change()
 
     async def start(self, settings: str) -> None:
-        """Bring it up. Returns when it is ready or when it failed; the state says which. Never raises MeshError."""
+        """Start it. Returns when it is ready or has failed; the state says which. Never raises MeshError."""
         async with self._lock:
             if self._state.phase not in (Phase.STOPPED, Phase.BACKOFF):
                 return
@@ -116,13 +116,13 @@ class Service:
                 await self._fail(exc)
             except OSError as exc:
                 await self._fail(MeshError(Code.ENGINE_FAILED, f"cannot start {self.program.name}", str(exc)))
-            except BaseException:  # cut short, or a mistake: either way no child is left unwatched
+            except BaseException:  # cancelled, or a bug: either way leave no child unsupervised
                 await self._kill()
                 self._set(phase=Phase.STOPPED, pid=None)
                 raise
 
     async def stop(self, why: str, *, grace: float | None = None) -> None:
-        """End it within `grace` seconds (0: at once) and return when it is gone."""
+        """Stop it: SIGKILL after `grace` seconds (0: at once; None: the program's own). Returns when it is gone."""
         async with self._lock:
             if self._child is None:
                 self._set(phase=Phase.STOPPED)
@@ -140,7 +140,7 @@ class Service:
         """Kill it and count it as a failure: it leaks, or it is frozen and cannot be asked to stop."""
         async with self._lock:
             if self._state.phase is Phase.BACKOFF:
-                return  # it ended by itself meanwhile, which is counted already
+                return  # it exited by itself meanwhile, which has counted already
             await self._end_watch()
             await self._fail(MeshError(Code.ENGINE_FAILED, f"{self.program.name} was killed", why))
 
@@ -149,7 +149,7 @@ class Service:
         await self._stopped.wait()
 
     def report_leak(self, leak: str) -> None:
-        """Remember a socket where none may be; decide() stops the service for it."""
+        """Record a socket where none may be. decide() kills the service for it."""
         if leak != self._state.leak:
             self._set(leak=leak)
 
@@ -184,10 +184,10 @@ class Service:
             return False
 
     async def _watched(self, child: Child) -> None:
-        """A program that nobody watches must not run: where watching it fails, it is ended and started anew."""
+        """Watch the child; where that itself fails, kill it, so that no program runs unsupervised."""
         try:
             await self._watch_child(child)
-        except Exception as exc:  # noqa: BLE001 - a mistake: it is logged, and told as the service's failure
+        except Exception as exc:  # noqa: BLE001 - a bug: log it, and report it as the service's failure
             self._log.exception("cannot watch it")
             async with self._lock:
                 why = f"meshd made a mistake: {one_line(exc)}"
@@ -213,7 +213,7 @@ class Service:
                 if self._state.missed:
                     self._log.info("answers again")
                     self._set(healthy=True, missed=0)
-            except Exception as exc:  # noqa: BLE001 - silence, or an answer without any sense: it is not well
+            except Exception as exc:  # noqa: BLE001 - no answer, or a senseless one: unhealthy
                 missed += 1
                 self._log.warning("does not answer", missed=missed, error=str(exc))
                 if self._state.healthy:
@@ -253,7 +253,7 @@ class Service:
         await self._end_group()
 
     async def _end_group(self) -> None:
-        """What it started ends with it. What does not is told now, and keeps the next start from beginning."""
+        """Kill its descendants. Log what does not end: the next start fails until it does."""
         if self._group is not None:
             try:
                 await self._group.end()
@@ -265,7 +265,7 @@ class Service:
             self._watch.cancel()
             await asyncio.gather(
                 self._watch, return_exceptions=True
-            )  # whatever it died of, the child must end
+            )  # whatever ended the watch, the child must end too
             self._watch = None
 
     def _on_line(self, line: str) -> None:

@@ -1,4 +1,4 @@
-"""The programs under supervision, as one: whether all of them serve, which processes they are, and when one changes."""
+"""All supervised programs as one mapping: whether all serve, their pids, and an event for each change."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from meshd.supervise.service import Program, Service
 
 
 class Services(Mapping[str, Service]):
-    """Name -> service, in the order in which they are started."""
+    """Name -> service, in start order."""
 
     def __init__(self, programs: Iterable[Program], groups: Cgroups | None = None) -> None:
-        """groups: the control groups for their processes, where there can be any."""
+        """groups: where the programs' cgroups are made; None where there can be none."""
         self._groups = groups
         self._subscribers: list[Callable[[], None]] = []
         self._services = {
@@ -34,32 +34,32 @@ class Services(Mapping[str, Service]):
 
     @property
     def states(self) -> dict[str, ServiceState]:
-        """Name -> what it does now."""
+        """Name -> current state."""
         return {name: service.state for name, service in self._services.items()}
 
     @property
     def ready(self) -> bool:
-        """All of them run and answer."""
+        """Whether all of them run and answer."""
         return all(s.phase is Phase.READY and s.healthy for s in self.states.values())
 
     def is_ready(self) -> bool:
-        """The same, for who asks again and again."""
+        """`ready` as a method, to be passed on as a callable."""
         return self.ready
 
     def pids(self) -> list[int]:
-        """Of the programs' own processes, those that run."""
+        """The pids of the programs that run, without their descendants."""
         return [s.pid for s in self.states.values() if s.pid is not None]
 
     def in_a_group(self, membership: str) -> bool:
-        """Whether a process is in a control group of theirs. membership: its /proc/PID/cgroup."""
+        """Whether a process is in the cgroup of one of them. membership: its /proc/PID/cgroup."""
         return self._groups is not None and self._groups.holds(membership)
 
     def subscribe(self, callback: Callable[[], None]) -> None:
-        """`callback` is called in the loop after each change of one of them. It must not block nor raise."""
+        """Call `callback` in the event loop after each change of one of them. It must neither block nor raise."""
         self._subscribers.append(callback)
 
     async def wait_stopped(self) -> None:
-        """Return when none of them runs, and nobody is about to start one."""
+        """Return when none of them runs or is about to start."""
         for service in self._services.values():
             await service.wait_stopped()
 

@@ -1,4 +1,4 @@
-"""What the kernel says about a process's Internet sockets, and about a port before it is used."""
+"""The kernel's socket table: a process's Internet sockets, and who holds a port."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared with, never bound
 
 @dataclass(frozen=True, slots=True)
 class InetSocket:
-    """One AF_INET or AF_INET6 socket. remote is empty for one that is not connected."""
+    """One AF_INET or AF_INET6 socket. remote: the peer's address; empty for one that is not connected."""
 
     tcp: bool
     address: str
@@ -32,9 +32,9 @@ class InetSocket:
 
 
 def of_process(pid: int) -> list[InetSocket]:
-    """Every Internet socket that `pid` holds, from /proc. Blocks for some milliseconds. Empty once it is gone.
+    """Every Internet socket that `pid` holds, from /proc; none once it has exited. Blocks for some milliseconds.
 
-    Raises MeshError DENIED where the kernel does not let us look.
+    Raises MeshError DENIED where the kernel refuses it.
     """
     try:
         connections = psutil.Process(pid).net_connections(kind="inet")
@@ -55,7 +55,7 @@ def of_process(pid: int) -> list[InetSocket]:
 
 
 def leaks(sockets: list[InetSocket], address: str, port: int) -> list[InetSocket]:
-    """Those that a child may not have: anything but TCP, and any listener but `address`:`port`. Pure."""
+    """The sockets that a child may not have: anything but TCP, and any listener but `address`:`port`. Pure."""
     own = ipaddress.ip_address(address)
     return [
         s
@@ -65,14 +65,14 @@ def leaks(sockets: list[InetSocket], address: str, port: int) -> list[InetSocket
 
 
 def check_free(address: str, port: int, what: str) -> None:
-    """Bind once, without SO_REUSEPORT, and let go.
+    """Check that a port can be bound without SO_REUSEPORT, and release it again.
 
     libp2p listens with SO_REUSEPORT: a second kubo on the same port starts without an error and takes half of the
-    connections (measured). Raises MeshError BUSY that names the holder, or NO_OVERLAY where the address is not here.
+    connections (measured). Raises MeshError BUSY that names the holder, or NO_OVERLAY where no interface has it.
     """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
-        # TIME_WAIT of a previous run is no obstacle.
+        # Connections of a previous run in TIME_WAIT do not block the port.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((address, port))
@@ -91,7 +91,7 @@ def check_free(address: str, port: int, what: str) -> None:
 
 
 def holder(address: str, port: int) -> str:
-    """Who listens on `port`, as far as this user may see: `kubo (pid 123) listens there`. May be empty."""
+    """Who listens on `port`, for a person: `kubo (pid 123) listens there`. Empty where this user may not see it."""
     with contextlib.suppress(psutil.Error):
         for c in psutil.net_connections(kind="tcp"):
             ip, used = getattr(c.laddr, "ip", ""), getattr(c.laddr, "port", 0)
@@ -103,7 +103,7 @@ def holder(address: str, port: int) -> str:
 
 
 def count_listeners(address: str, port: int) -> int:
-    """How many sockets of this machine's network namespace listen on `address`:`port`, whoever owns them.
+    """How many sockets of this network namespace listen on `address`:`port`, of any owner.
 
     More than one means that another program shares the port by SO_REUSEPORT and takes half of the connections.
     """
@@ -111,7 +111,7 @@ def count_listeners(address: str, port: int) -> int:
     words = ip.packed if ip.version == 4 else b"".join(ip.packed[i : i + 4] for i in range(0, 16, 4))
     raw = b"".join(
         words[i : i + 4][::-1] for i in range(0, len(words), 4)
-    )  # the kernel prints words of host order
+    )  # the kernel prints 32-bit words in host byte order
     wanted = f"{raw.hex().upper()}:{port:04X}"
     table = Path("/proc/net/tcp6" if ip.version == 6 else "/proc/net/tcp").read_text()
     return sum(fields[1] == wanted and fields[3] == "0A" for fields in map(str.split, table.splitlines()[1:]))
