@@ -12,10 +12,10 @@ from meshd.kubo.policy import Rule, multiaddr
 
 @dataclass(frozen=True, slots=True)
 class ClusterSettings:
-    """Where and with whom the cluster runs. trusted: cluster peer ids of the roster, this node's own not among them.
+    """Where ipfs-cluster listens, and its peers.
 
-    peers: multiaddrs with /p2p/ of the others; new ones alone are no reason for a restart (see redial.py), but a new
-    `redials` is. secret: 64 hex digits; never shown.
+    trusted: cluster peer ids of the roster, without this node's own. peers: multiaddrs with /p2p/ of the others; new
+    ones alone cause no restart (see redial.py), but a new `redials` does. secret: 64 hex digits; never shown.
     """
 
     address: str
@@ -33,11 +33,11 @@ class ClusterSettings:
         return f"ClusterSettings({self.address}:{self.port}, {len(self.trusted)} trusted)"
 
 
-AS_OF_ITS_START = frozenset({"cluster.peer_addresses"})  # what may be out of date while it runs
+AS_OF_ITS_START = frozenset({"cluster.peer_addresses"})  # keys that may be out of date while it runs
 
 
 def rules(place: ClusterSettings) -> tuple[Rule, ...]:
-    """Every key that must not stay at its default."""
+    """A rule for every key that must not stay at its default."""
     return (
         Rule("cluster.peername", place.name, "logs of the other nodes name this one"),
         Rule("cluster.secret", place.secret, "without it anyone on the overlay could join"),

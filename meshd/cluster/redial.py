@@ -1,9 +1,10 @@
-"""When a running cluster is started anew to dial members at new addresses.
+"""When to restart a running cluster so that it dials members at new addresses.
 
-ipfs-cluster reads the addresses of the others at its start only, and its REST API takes no new ones (`POST /peers` does
-nothing under CRDT; read in 1.1.6). One member that moves needs no restart of the others as a rule: it starts its own cluster
-anew and dials them, and who is dialled knows where the caller is. Where several have moved at once nobody dials anybody; and
-where an address vanished from its interface, the others hold on to a connection that is dead for up to a minute.
+ipfs-cluster reads its peers' addresses at its start only, and its REST API takes no new ones (`POST /peers` does
+nothing under CRDT; read in 1.1.6). A single member that moves needs no restart of the others as a rule: it restarts
+its own cluster and dials them, and a peer that is dialled learns the caller's address. Where several have moved at
+once, nobody dials anybody; and where an address vanished from its interface, the others hold a dead connection for up
+to a minute.
 """
 
 from __future__ import annotations
@@ -18,17 +19,18 @@ import structlog
 from meshd.cluster.service import ClusterProgram
 from meshd.errors import MeshError
 
-UNHEARD_S = 6.0  # that a member must answer at its new address, and not be heard; who moved dials within 2 s
-YIELD_S = 25.0  # the same where both have moved, for the one with the higher id: both at once would dial into nothing
-AGAIN_S = 60.0  # between two restarts
+UNHEARD_S = 6.0  # a member answers at its new address, unheard, for so long; one that moved dials within 2 s
+YIELD_S = 25.0  # the same for the higher id where both have moved: both at once would dial into nothing
+AGAIN_S = 60.0  # at least, between two restarts
 _LOG = structlog.get_logger(part="cluster")
 
 
 @dataclass(frozen=True, slots=True)
 class Redial:
-    """count: how many restarts were decided. since: (id, multiaddr) of who is not heard there -> since when.
+    """The state of the decision.
 
-    last: the last restart. Both times are monotonic seconds.
+    count: restarts decided until now. since: (id, multiaddr) of a member that is not heard there -> since when. last:
+    the last restart. Times are monotonic seconds.
     """
 
     count: int = 0
@@ -37,14 +39,15 @@ class Redial:
 
 
 def unheard(peers: Mapping[str, str], dialled: Collection[str], heard: Collection[str]) -> dict[str, str]:
-    """Those of `peers` (cluster id -> multiaddr) that the cluster does not hear, and has never dialled there. Pure."""
+    """Those of `peers` (cluster id -> multiaddr) that the cluster neither hears nor has ever dialled there. Pure."""
     return {i: where for i, where in peers.items() if where not in dialled and i not in heard}
 
 
 def decide(known: Redial, own: str, silent: Mapping[str, str], now: float, *, moved: bool) -> Redial:
-    """One look. own: this node's cluster id. silent: as `unheard` gives it. moved: this node is at a new address, too.
+    """Debounce: the next state, with a higher `count` where the cluster must restart. Pure.
 
-    An address that changes again begins to wait anew, so one that flaps restarts nobody. Pure.
+    own: this node's cluster id. silent: as `unheard` returns it. moved: this node is at a new address, too. A new
+    address restarts the wait, so a flapping one restarts no cluster.
     """
     since = {key: known.since.get(key, now) for key in silent.items()}
     late = [
@@ -56,17 +59,17 @@ def decide(known: Redial, own: str, silent: Mapping[str, str], now: float, *, mo
 
 
 class Redialer:
-    """`look` again and again; the program's `redials` is part of what it is started with."""
+    """Call `look` periodically. The program's `redials` is part of its settings, so a new one restarts it."""
 
     def __init__(self, program: ClusterProgram) -> None:
         self._program = program
         self._known = Redial()
 
     async def look(self, own: str, peers: Mapping[str, str], *, moved: bool) -> bool:
-        """Whether the cluster is to be started anew. Asks it only while somebody is where it has never dialled.
+        """Whether the cluster must restart. Queries it only while a member is where it has never dialled.
 
-        own: this node's cluster id. peers: cluster id -> multiaddr of the members whose meshd answers, and says that its
-        cluster runs. moved: whether this node is at another address than when the others last heard of it.
+        own: this node's cluster id. peers: cluster id -> multiaddr of the members whose meshd answers, and reports that
+        its cluster runs. moved: whether this node's address differs from the one that the others last heard of.
         """
         place = self._program.place
         if place is None:
@@ -75,7 +78,7 @@ class Redialer:
         if silent:
             try:
                 silent = unheard(silent, (), await self._program.rest.heard())
-            except MeshError:  # it does not run, which its own state tells
+            except MeshError:  # it does not run; its service state says so
                 return False
         before = self._known
         self._known = decide(before, own, silent, time.monotonic(), moved=moved)

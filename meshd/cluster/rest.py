@@ -17,15 +17,15 @@ from meshd.kubo.rpc import json_lines, raw_lines
 from meshd.model import REPLICAS_MOST, Pin, parse_wanted
 
 PATIENCE_S = 15.0
-_LATEST_S = 1e11  # a time after that is nonsense
+_LATEST_S = 1e11  # any time after that is nonsense
 _ASK = aiohttp.ClientTimeout(total=20)
 _LIST = aiohttp.ClientTimeout(total=120)
 
 
 class Cluster:
-    """One ipfs-cluster node behind one socket. `close` it.
+    """Client of one ipfs-cluster on one socket. `close` it.
 
-    listeners: told of each look at one record: the CID, what was found, and when it was asked on the monotonic clock.
+    listeners: called after each read of one record, with the CID, the record, and the monotonic time of the request.
     """
 
     def __init__(self, socket: Path) -> None:
@@ -48,8 +48,11 @@ class Cluster:
         timeout: aiohttp.ClientTimeout = _ASK,
         patience_s: float = PATIENCE_S,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """One request, its answer open. Every request here may be repeated without harm, so one that nobody answers is,
-        for `patience_s`: whenever the roster changes the cluster is started anew, which takes a moment."""
+        """Send one request and hold its response open.
+
+        Every request here is idempotent, so one that nobody answers is retried for `patience_s`: each change of the
+        roster restarts the cluster, which takes a moment.
+        """
         response = await self._patiently(method, path, params, timeout, patience_s)
         try:
             async with response:
@@ -89,7 +92,7 @@ class Cluster:
             except RuntimeError as exc:
                 if not session.closed:
                     raise
-                cause = exc  # a restart of the cluster closed the session under this request
+                cause = exc  # a restart of the cluster closed the session during this request
             except TimeoutError as exc:
                 raise _unreachable("it did not answer in time") from exc
             if time.monotonic() + pause > deadline:
@@ -98,25 +101,24 @@ class Cluster:
             pause = min(pause * 2, 0.5)
 
     async def id(self) -> dict[str, Any]:
-        """Who answers there now; nobody is waited for."""
+        """The identity of the cluster that answers now. Does not wait for it."""
         async with self._call("GET", "/id", patience_s=0) as response:
             answer: dict[str, Any] = json.loads(await response.read())
             return answer
 
     async def peers(self) -> list[str]:
-        """Cluster peer ids that this node's cluster sees, its own among them."""
+        """Cluster peer ids that this node's cluster sees, its own included."""
         async with self._call("GET", "/peers") as response:
             return [p["id"] async for p in json_lines(response.content) if not p.get("error")]
 
     async def with_room(self) -> set[str]:
-        """Cluster ids whose free space is known here now: only they can be allocated to."""
+        """Cluster ids whose free-space metric is known here: only they can be allocated to."""
         return await self._measured("freespace")
 
     async def heard(self) -> set[str]:
-        """Cluster ids whose free space came lately, over whomever. One that falls silent is in it for 4 s more, where its
-        ping would be for 30 (measured).
+        """Cluster ids whose free-space metric came lately, through whichever peer. Does not wait for the cluster.
 
-        Nobody is waited for.
+        A peer that falls silent stays in it for 4 s; its ping metric would for 30 (measured).
         """
         return await self._measured("freespace", patience_s=0)
 
@@ -129,8 +131,10 @@ class Cluster:
             return {str(m["peer"]) for m in found or () if m.get("valid", True)}
 
     async def pin(self, pin: Pin) -> None:
-        """Put an entry into the pinset, or change its allocations: always with all of its metadata, for what is left
-        out is wiped. With batching the answer comes before the commit: read it back with `allocation`.
+        """Put an entry into the pinset, or change its allocations.
+
+        Always send all of its metadata: ipfs-cluster wipes what is left out. With batching the response comes before the
+        commit: read the record back with `allocation`.
         """
         params = {
             "name": pin.name,
@@ -151,16 +155,16 @@ class Cluster:
             pass
 
     async def unpin(self, cid: str) -> bool:
-        """Take an entry out of the pinset; False where it was not in it."""
+        """Remove an entry from the pinset; False where it was not in it."""
         asked = time.monotonic()
         async with self._call("DELETE", f"/pins/{cid}") as response:
             self._tell(cid, None, asked)
             return response.status != 404
 
     async def allocation(self, cid: str) -> Pin | None:
-        """The committed record of a CID, or None. (`/pins/{cid}` answers 200 for what it does not know.)
+        """The committed record of a CID, or None. (`/pins/{cid}` answers 200 for a CID that it does not know.)
 
-        Raises MeshError BAD_REQUEST for what is no CID: a path would be answered 404, as if it were not kept.
+        Raises MeshError BAD_REQUEST for what is no CID: ipfs-cluster answers 404 for a path, as if it were not kept.
         """
         if not cid.isalnum():
             raise MeshError(Code.BAD_REQUEST, "cannot look that up", f"not a CID: {cid[:80]!a}")
@@ -179,7 +183,7 @@ class Cluster:
         return [parse_pin(json.loads(line)) async for line in self.records()]
 
     async def records(self) -> AsyncGenerator[bytes, None]:
-        """The same, as JSON documents to `parse_pin`."""
+        """The whole pinset, streamed as JSON documents for `parse_pin`."""
         async with self._call("GET", "/allocations", timeout=_LIST) as response:
             if response.status == 204:
                 return
@@ -187,13 +191,13 @@ class Cluster:
                 yield line
 
     async def recover(self, cid: str | None = None) -> None:
-        """Try again here what failed here: kill -9 of kubo leaves `pin_error` for minutes otherwise."""
+        """Retry a failed pin on this node: after kill -9 of kubo it stays at `pin_error` for minutes otherwise."""
         path = f"/pins/{cid}/recover" if cid else "/pins/recover"
         async with self._call("POST", path, {"local": "true"}, timeout=_LIST):
             pass
 
     async def status(self, cid: str) -> str:
-        """What this node's tracker says of a CID: pinned, pinning, pin_error, remote, unpinned, ..."""
+        """This node's tracker status of a CID: pinned, pinning, pin_error, remote, unpinned, ..."""
         async with self._call("GET", f"/pins/{cid}", {"local": "true"}) as response:
             peer_map = json.loads(await response.read())["peer_map"]
             return next((str(entry["status"]) for entry in peer_map.values()), "unpinned")
@@ -207,7 +211,7 @@ class Cluster:
 
 
 def parse_pin(document: dict[str, Any]) -> Pin:
-    """A record of the pinset. What another program pinned has no metadata and is shown by its CID."""
+    """Parse a record of the pinset. A pin of another program has no metadata, so its CID is its name."""
     meta: dict[str, str] = document.get("metadata") or {}
     cid = document["cid"] if isinstance(document["cid"], str) else document["cid"]["/"]
     try:

@@ -1,4 +1,4 @@
-"""How ipfs-cluster is run: its folder, its config, its readiness."""
+"""ipfs-cluster as a supervised program: its folder, its config, its probes."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from meshd.supervise import sockets
 from meshd.supervise.child import Launch
 from meshd.supervise.engine import check_version, find_engine, gone, restore, run_once
 
-# Its REST API logs each request, and a 404 for what is not committed yet as an error.
+# Its REST API logs each request, and logs the 404 for a record that is not committed yet as an error.
 _LOG_LEVEL = "warning,restapi:fatal,restapilog:fatal"
-_MEMORY_SHARE = 0.15  # of the machine's
+_MEMORY_SHARE = 0.15  # of the machine's memory
 _WITHOUT_SECRET = "service-without-secret.json"  # noqa: S105 - the name of a file
 SUPPORTED = ("1.1.6", "1.1.7", "1.1.8", "1.1.9")
 
 
 class ClusterProgram:
-    """ipfs-cluster as supervise.Program. `place` is set before each start."""
+    """ipfs-cluster as supervise.Program. Set `place` before each start."""
 
     name = "cluster"
     ready_timeout = 60.0
@@ -33,7 +33,7 @@ class ClusterProgram:
         self.rest = rest
         self.place: config.ClusterSettings | None = None
         self.redials = 0  # see redial.py
-        self.in_memory: Path | None = None  # where service.json goes when its secret may be on no disk
+        self.in_memory: Path | None = None  # the folder of service.json where no disk may have its secret
         self.version = ""
         self._engines = engines
         self._owner = owner
@@ -49,7 +49,7 @@ class ClusterProgram:
         }
 
     async def find(self) -> Path:
-        """The binary, its version checked once."""
+        """The binary's path. Checks its version the first time."""
         if self._binary is None:
             binary = find_engine("ipfs-cluster-service", self._engines)
             version = (await run_once([str(binary), "--version"], self._env())).split()[-1].partition("+")[0]
@@ -58,9 +58,9 @@ class ClusterProgram:
         return self._binary
 
     async def create(self) -> str:
-        """Make the folder where there is none; the peer id of this cluster node.
+        """Make the folder where there is none; return this cluster's peer id.
 
-        leveldb, because the default datastore keeps the catalogue in memory: kill -9 loses it (measured).
+        With leveldb: the default datastore keeps the catalogue in memory, and kill -9 loses it (measured).
         """
         binary = await self.find()
         if not (self.folder / "identity.json").exists() or not (self.folder / "service.json").exists():
@@ -91,7 +91,7 @@ class ClusterProgram:
         if self.place is None:
             raise MeshError(Code.NO_OVERLAY, "cannot start the cluster", "there is no overlay address")
         binary = await self.find()
-        self._read("identity.json")  # never made anew here: another one would be a stranger to the mesh
+        self._read("identity.json")  # never created here: a new identity would be a stranger to the mesh
         self._bring_back()
         await self.create()  # service.json may be missing
         sockets.check_free(self.place.address, self.place.port, "the cluster")
@@ -109,7 +109,7 @@ class ClusterProgram:
         return Launch((str(binary), "daemon"), self._env(), self._owner)
 
     def _bring_back(self) -> None:
-        """What lay in memory is gone after a reboot; beside it is the same without the secret."""
+        """Restore service.json, which was in memory, after a reboot: from the copy on the disk, without the secret."""
         service, without_secret = self.folder / "service.json", self.folder / _WITHOUT_SECRET
         if service.is_symlink() and not service.exists():
             if without_secret.exists():
@@ -118,7 +118,7 @@ class ClusterProgram:
                 service.unlink()
 
     def move_secret(self, folder: Path) -> None:
-        """Where it may be on no disk: service.json goes there. Blocks. Raises MeshError, OSError."""
+        """Move service.json to `folder`, where no disk may have its secret. Blocks. Raises MeshError, OSError."""
         self.in_memory = folder
         service = self.folder / "service.json"
         files.remove_unfinished(service)
@@ -143,12 +143,12 @@ class ClusterProgram:
         files.link_durably(service, target)
 
     async def is_ready(self) -> bool:
-        """It answers, with the identity of this folder and without an error of its own."""
+        """Readiness: it answers with this folder's identity and reports no error of its own."""
         if self.place is None or not self.place.rest_socket.exists():
             return False
         answer = await self.rest.id()
         return answer["id"] == self._read("identity.json")["id"] and not answer.get("error")
 
     async def ask(self) -> None:
-        """See supervise.Program. What it is asked needs no kubo, as `/id` does: a frozen kubo would look like two."""
+        """See supervise.Program. The request needs no kubo, as `/id` does: else a frozen kubo would look like two."""
         await self.rest.with_room()

@@ -1,4 +1,4 @@
-"""What kubo and the cluster have in the state folder."""
+"""The state files of kubo and the cluster."""
 
 from __future__ import annotations
 

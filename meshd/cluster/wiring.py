@@ -1,4 +1,4 @@
-"""Builds kubo and the cluster, as programs and as who is called, with the rooms below."""
+"""Builds kubo and the cluster: the supervised programs, and the clients that call them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from meshd.supervise.services import Services
 
 
 class EngineRoom:
-    """The two programs, what supervises them, and their clients. It touches no file before `make_folders`."""
+    """The two programs, their supervision, and their clients. Touches no file before `make_folders`."""
 
     def __init__(self, config: Config, groups: Cgroups | None) -> None:
-        """groups: the control groups for them, where there can be any."""
+        """groups: where their cgroups are made; None where there can be none."""
         state, private, where = config.state, config.private_sockets, config.paths.engines
         self.kubo = Kubo(private / "kubo.sock")
         self.cluster = Cluster(private / "cluster.sock")
@@ -33,12 +33,12 @@ class EngineRoom:
         self.redialer = Redialer(cluster_program)
 
     def make_folders(self) -> None:
-        """Those in which the programs keep what they have. Blocks. Raises OSError."""
+        """Make the folders of the two programs. Blocks. Raises OSError."""
         for folder in (self.engines.kubo.repo, self.engines.cluster.folder):
             files.private_directory(folder)
 
     def component(self) -> Component:
-        """What it says of itself. The reconciler starts and stops the programs."""
+        """This room as a component. It starts and stops nothing: the reconciler does."""
         return Component(
             name="engines",
             stops=(

@@ -1,7 +1,7 @@
 """The private-swarm rules for kubo as one table: key, required value, why.
 
-Applied to the repository's config before every start, and read back from the running program. Facts are from kubo
-0.43.0, measured unless said otherwise.
+They are applied to the repository's config before every start, and read back from the running program. Facts are from
+kubo 0.43.0, measured unless said otherwise.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ENVIRONMENT = {
 
 @dataclass(frozen=True, slots=True)
 class KuboEndpoint:
-    """Where kubo runs: its overlay address and port, and its RPC socket."""
+    """Where kubo listens: its overlay address and port, and its RPC socket."""
 
     address: str
     port: int
@@ -98,7 +98,7 @@ _FIXED = (
 
 
 def rules(place: KuboEndpoint) -> tuple[Rule, ...]:
-    """All rules for a node at `place`."""
+    """All rules for a kubo at `place`."""
     return (
         Rule("Addresses.API", f"/unix{place.rpc_socket}", "RPC on TCP could be driven by every local user"),
         Rule(
@@ -109,7 +109,7 @@ def rules(place: KuboEndpoint) -> tuple[Rule, ...]:
 
 
 def apply(config: dict[str, Any], place: KuboEndpoint) -> dict[str, Any]:
-    """A copy of kubo's config in which every rule holds; all else, the identity first, is as it was."""
+    """A copy of kubo's config in which every rule holds. All else, the identity above all, stays as it was."""
     result = copy.deepcopy(config)
     for rule in rules(place):
         *parents, last = rule.key.split(".")
@@ -123,7 +123,7 @@ def apply(config: dict[str, Any], place: KuboEndpoint) -> dict[str, Any]:
 
 
 def audit(config: dict[str, Any], place: KuboEndpoint) -> list[Violation]:
-    """The rules that a config, as the running kubo tells it, does not hold."""
+    """The rules that a config, as the running kubo reports it, violates."""
     found = []
     for rule in rules(place):
         value: Any = config
@@ -135,5 +135,5 @@ def audit(config: dict[str, Any], place: KuboEndpoint) -> list[Violation]:
 
 
 def _empty(required: Any, value: Any) -> bool:
-    """kubo writes an empty list or map as null in places; false is not empty."""
+    """Whether a null stands for the required value: kubo writes an empty list or map so in places, but never false."""
     return not isinstance(required, bool) and value is None

@@ -14,7 +14,7 @@ import aiohttp
 from meshd.errors import Code, MeshError
 
 ASK = aiohttp.ClientTimeout(total=10)
-LONG = aiohttp.ClientTimeout(total=None, sock_connect=10)  # transfers: bounded by who asks, not by the clock
+LONG = aiohttp.ClientTimeout(total=None, sock_connect=10)  # transfers: the caller bounds them, not the clock
 EMPTY_BLOCK = "bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku"
 # How kubo says that a path leads nowhere: no such name in a directory, or a name inside a file.
 _NO_SUCH_PATH = ("no link named", "not found", "does not exist", "func called on wrong kind")
@@ -38,13 +38,13 @@ class RepoStat:
 
 @dataclass(frozen=True, slots=True)
 class Stat:
-    """What a path is: size is the content's bytes for a file, 0 for a directory; cumulative counts the whole DAG."""
+    """What a path is. size: bytes of a file's content, 0 for a directory. cumulative: bytes of the whole DAG."""
 
     cid: str
     size: int
     cumulative: int
     directory: bool
-    symlink: bool = False  # its content is the path that it points at
+    symlink: bool = False  # its content is the target path
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Link:
 
 
 class KuboError(MeshError):
-    """kubo answered with an error. `message` is its own text."""
+    """An error that kubo answered with. `message` is its own text."""
 
     def __init__(self, what: str, message: str) -> None:
         super().__init__(Code.ENGINE_FAILED, f"cannot {what}", f"kubo says: {message}", "meshctl logs kubo")
@@ -65,7 +65,7 @@ class KuboError(MeshError):
 
 
 class Kubo:
-    """One kubo behind one socket. `close` it."""
+    """Client of one kubo on one socket. `close` it."""
 
     def __init__(self, socket: Path) -> None:
         self.socket = socket
@@ -94,7 +94,10 @@ class Kubo:
         extra: dict[str, str] | None = None,
         **options: str,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """One command, its answer open. Raises KuboError for an error answer, MeshError NOT_READY where nobody answers."""
+        """Send one command and hold its response open.
+
+        Raises KuboError for an error response, MeshError NOT_READY where kubo does not answer.
+        """
         params = [("arg", argument) for argument in arguments]
         params += [(key.replace("_", "-"), value) for key, value in options.items()]
         params += list((extra or {}).items())
@@ -118,14 +121,14 @@ class Kubo:
             ) from exc
 
     async def ask(self, command: str, *arguments: str, **options: str) -> Any:
-        """One command whose answer is one JSON document."""
+        """Send one command and return its response, one JSON document."""
         async with self.call(command, arguments, **options) as response:  # type: ignore[arg-type]  # options are strings
             return json.loads(await response.read() or b"null")
 
     async def lines(
         self, command: str, *arguments: str, timeout: aiohttp.ClientTimeout = LONG, **options: str
     ) -> AsyncIterator[Any]:
-        """One command whose answer is a JSON document a line."""
+        """Send one command and yield its response, one JSON document a line."""
         async with self.call(command, arguments, timeout=timeout, **options) as response:  # type: ignore[arg-type]
             async for document in json_lines(response.content):
                 yield document
@@ -143,7 +146,7 @@ class Kubo:
         return str((await self.ask("version"))["Version"])
 
     async def put_entry(self, document: dict[str, Any]) -> str:
-        """Store a dag-cbor node given as dag-json; its CID. It is not pinned: a GC by hand may take it before it is."""
+        """Store a dag-json document as a dag-cbor node; its CID. Not pinned: a GC by hand may take it before it is."""
         form = aiohttp.FormData()
         form.add_field("file", json.dumps(document).encode(), filename="entry")
         async with self.call(
@@ -152,8 +155,10 @@ class Kubo:
             return str(json.loads(await response.read())["Cid"]["/"])
 
     async def keep_empty_block(self) -> None:
-        """Have the block of no bytes, pinned. bitswap never delivers it (measured on 0.43.0): without this a directory
-        with an empty file is never copied to another node, and reading it there waits for ever.
+        """Store and pin the empty block.
+
+        bitswap never delivers it (measured on 0.43.0): without this a directory with an empty file is never replicated
+        to another node, and a read of it there waits for ever.
         """
         form = aiohttp.FormData()
         form.add_field("file", b"", filename="empty")
@@ -165,7 +170,7 @@ class Kubo:
             raise KuboError("keep the empty block", f"it is {found}")
 
     async def get_node(self, cid: str, *, seconds: float = 10.0, offline: bool = False) -> Any:
-        """A node as dag-json. kubo fetches it from other nodes where it is not here, for `seconds`, unless offline."""
+        """A DAG node as dag-json. Where it is not local, kubo fetches it, for up to `seconds`, unless offline."""
         options = {"offline": "true"} if offline else {"timeout": f"{seconds}s"}
         async with self.call(
             "dag/get", [cid], timeout=aiohttp.ClientTimeout(total=seconds + 5), extra=options
@@ -173,7 +178,7 @@ class Kubo:
             return json.loads(await r.read())
 
     async def has(self, cid: str) -> bool:
-        """True where the block itself is here; the network is not asked."""
+        """Whether the block itself is stored here. Does not ask the network."""
         try:
             await self.ask("block/stat", cid, offline="true")
         except KuboError:
@@ -181,7 +186,7 @@ class Kubo:
         return True
 
     async def pin(self, cid: str, name: str = "", *, timeout: float | None = None) -> None:
-        """Pin recursively, fetching what is not here. kubo answers when the whole DAG is here."""
+        """Pin recursively. kubo fetches what is missing, and answers when the whole DAG is here."""
         extra = {"name": name} if name else {}
         if timeout is not None:
             extra["timeout"] = f"{timeout}s"
@@ -191,7 +196,7 @@ class Kubo:
             raise KuboError(f"pin {cid}", f"it pinned {pinned}")
 
     async def unpin(self, cid: str) -> bool:
-        """Take the recursive pin away; False where there was none. The empty block's stays: it is needed for ever."""
+        """Remove a recursive pin; False where there was none. The empty block stays pinned: see `keep_empty_block`."""
         if cid == EMPTY_BLOCK:
             return True
         try:
@@ -203,7 +208,7 @@ class Kubo:
         return True
 
     async def pinned(self, cids: Sequence[str]) -> set[str]:
-        """Which of `cids` have a recursive pin here. One call when all have; else one each."""
+        """Those of `cids` that have a recursive pin here. One call where all have one, else one call each."""
         if not cids:
             return set()
         try:
@@ -218,7 +223,7 @@ class Kubo:
         return await self.pinned(cids[:middle]) | await self.pinned(cids[middle:])
 
     async def pins(self) -> list[LocalPin]:
-        """Every recursive pin here, with its name."""
+        """All recursive pins here, with their names."""
         return [
             LocalPin(p["Cid"], p.get("Name", ""))
             async for p in self.lines("pin/ls", type="recursive", names="true", stream="true")
@@ -229,7 +234,7 @@ class Kubo:
         return RepoStat(answer["RepoSize"], answer.get("NumObjects", 0))
 
     async def collect_garbage(self) -> int:
-        """Drop every block that no pin reaches; how many went. Errors of single blocks raise KuboError at the end."""
+        """Drop every block that no pin reaches; how many. Errors of single blocks raise KuboError at the end."""
         count, errors = 0, []
         async for line in self.lines("repo/gc", stream_errors="true"):
             if line.get("Error"):
@@ -241,7 +246,7 @@ class Kubo:
         return count
 
     async def stat(self, path: str, *, timeout: float = 30.0) -> Stat:
-        """What `/ipfs/<cid>/...` is. Raises MeshError NOT_FOUND where a part of the path does not exist."""
+        """What `/ipfs/<cid>/...` is. Raises MeshError NOT_FOUND where the path does not resolve."""
         try:
             wait = aiohttp.ClientTimeout(total=timeout + 5)
             async with self.call(
@@ -261,7 +266,7 @@ class Kubo:
         )
 
     async def list(self, path: str) -> list[Link]:
-        """What is in the directory `/ipfs/<cid>/...`; sizes are the files' bytes, 0 for directories."""
+        """The links of the directory `/ipfs/<cid>/...`. Sizes are the files' bytes, 0 for directories."""
         answer = await self.ask("ls", path, resolve_type="true", size="true")
         return [
             Link(link["Name"], link["Hash"], link["Size"], link["Type"] == 1, link.get("Target") or "")
@@ -274,7 +279,7 @@ class Kubo:
         return {p["Peer"]: p["Addr"] for p in answer["Peers"] or ()}
 
     async def keep_connected(self, multiaddr: str) -> None:
-        """Have kubo hold a connection to `/ip4/.../p2p/<id>`, redialled for ever. Forgotten at its restart."""
+        """Add a peering: kubo holds a connection to `/ip4/.../p2p/<id>` and redials for ever. A restart forgets it."""
         await self.ask("swarm/peering/add", multiaddr)
 
     async def remove_peering(self, peer_id: str) -> None:
@@ -284,18 +289,18 @@ class Kubo:
             await self.ask("swarm/disconnect", f"/p2p/{peer_id}")
 
     async def connect(self, multiaddr: str) -> None:
-        """Dial a peer now. Raises KuboError where it does not answer."""
+        """Dial a peer once, now. Raises KuboError where it does not answer."""
         await self.ask("swarm/connect", multiaddr)
 
 
 async def json_lines(stream: aiohttp.StreamReader) -> AsyncIterator[Any]:
-    """JSON documents, one a line. Raises ValueError on a line over 4 MiB or one that is not JSON."""
+    """Parse JSON documents, one a line. Raises ValueError on a line over 4 MiB or one that is not JSON."""
     async for line in raw_lines(stream):
         yield json.loads(line)
 
 
 async def raw_lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
-    """Lines that are not blank, as they came. Raises ValueError on one over 4 MiB."""
+    """Split a stream into its lines, without the blank ones. Raises ValueError on one over 4 MiB."""
     rest = b""
     async for chunk in stream.iter_any():
         *lines, rest = (rest + chunk).split(b"\n")

@@ -1,4 +1,4 @@
-"""How kubo is run: its repository, its config by policy, its swarm key, its readiness."""
+"""kubo as a supervised program: its repository, its config by policy, its swarm key, its probes."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from meshd.supervise.child import Launch
 from meshd.supervise.engine import check_version, find_engine, gone, restore, run_once
 
 SUPPORTED = ("0.43.",)
-REPO_VERSION = "18"  # of those: `ipfs version --repo`
+REPO_VERSION = "18"  # of the supported versions: `ipfs version --repo`
 _READY_S = 60.0
 _MIGRATED_S = 6 * 3600.0  # a large repository is rewritten block by block, on the slow disk of a small board
-_MEMORY_SHARE = 0.25  # of the machine's
-# On a private swarm nothing is announced on purpose, and kubo advises at each start to end that (seen of 0.43.0). Who reads
-# the journal for what is wrong must not find it there.
+_MEMORY_SHARE = 0.25  # of the machine's memory
+# On a private swarm nothing is announced on purpose, and kubo advises against that at each start (seen of 0.43.0). It
+# must not mislead a person who looks for a fault in the journal.
 _MISLEADING = re.compile(
     r"Provide and Reprovide systems are disabled|announced to Amino DHT|profile apply announce-on"
 )
@@ -29,7 +29,7 @@ _PROFILES = "autoconf-off,unixfs-v1-2025"
 
 
 class KuboProgram:
-    """kubo as supervise.Program. `place` and `swarm_key` are set before each start."""
+    """kubo as supervise.Program. Set `place` and `swarm_key` before each start."""
 
     name = "kubo"
     stop_grace = 25.0
@@ -38,7 +38,7 @@ class KuboProgram:
         self.repo = repo
         self.rpc = rpc
         self.place: policy.KuboEndpoint | None = None
-        self.swarm_key: str | Path = ""  # its text, or a file in memory to link to
+        self.swarm_key: str | Path = ""  # its text, or a file in memory (tmpfs) to link to
         self.version = ""
         self.ready_timeout = _READY_S
         self.migrating = ""  # "17 to 18" while it brings an older repository up to date
@@ -57,7 +57,7 @@ class KuboProgram:
         }
 
     async def find(self) -> Path:
-        """The binary, its version checked once."""
+        """The binary's path. Checks its version the first time."""
         if self._binary is None:
             binary = find_engine("ipfs", self._engines)
             version = (await run_once([str(binary), "version", "--number"], self._env())).split()[-1]
@@ -66,7 +66,7 @@ class KuboProgram:
         return self._binary
 
     async def create(self) -> str:
-        """Make the repository where there is none; the peer id of this kubo."""
+        """Make the repository where there is none; return kubo's peer id."""
         binary = await self.find()
         if not (self.repo / "config").exists():
             files.private_directory(self.repo)
@@ -89,7 +89,7 @@ class KuboProgram:
             raise MeshError(Code.NO_OVERLAY, "cannot start kubo", "there is no overlay address")
         binary = await self.find()
         self._look_for_migration()
-        config = self._config()  # never made anew here: another identity would be a stranger to the mesh
+        config = self._config()  # never created here: a new identity would be a stranger to the mesh
         sockets.check_free(self.place.address, self.place.port, "kubo's swarm")
         wanted = policy.apply(config, self.place)
         if wanted != config:
@@ -104,7 +104,7 @@ class KuboProgram:
         return Launch(argv, self._env(), self._owner, unsaid=_MISLEADING)
 
     def link_swarm_key(self, target: Path) -> None:
-        """Where the key may be on no disk. Blocks. Raises OSError."""
+        """Replace the swarm key by a link to `target`, where no disk may have it. Blocks. Raises OSError."""
         files.link_durably(self.repo / "swarm.key", target)
         files.remove_unfinished(self.repo / "swarm.key")
 
@@ -112,12 +112,12 @@ class KuboProgram:
         try:
             found = (self.repo / "version").read_text().strip()
         except OSError:
-            found = REPO_VERSION  # kubo itself will say what is wrong with it
+            found = REPO_VERSION  # kubo's own start reports what is wrong with it
         self.migrating = f"{found} to {REPO_VERSION}" if found != REPO_VERSION else ""
         self.ready_timeout = _MIGRATED_S if self.migrating else _READY_S
 
     async def is_ready(self) -> bool:
-        """It answers, with the identity of this repository, and has what it cannot get from others."""
+        """Readiness: it answers with this repository's identity, and has the block that it cannot get from others."""
         if self.place is None or not self.place.rpc_socket.exists():
             return False
         if (await self.rpc.id())["ID"] != self._config()["Identity"]["PeerID"]:
