@@ -1,1 +1,1 @@
-"""Keeps what runs as it should be: snapshot, decide, act."""
+"""The reconcile loop: take a snapshot, decide, act."""

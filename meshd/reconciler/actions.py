@@ -1,4 +1,4 @@
-"""Performs what decide() says: each action is one call here, which may take long and may fail."""
+"""Performs the actions of decide(), one method an action. Each may take long and may fail."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ _LOG = structlog.get_logger(part="reconciler")
 
 
 class Actions:
-    """What was done, for the next snapshot. linked: multiaddrs that kubo was told to hold on to since it started.
+    """Performs actions, and remembers what the next snapshot must know of them.
 
-    recovered_for: pids of kubo and the cluster at the last recovery. listen_retry_at: monotonic seconds.
+    linked: multiaddrs of the peerings that kubo got since it started. recovered_for: pids of kubo and the cluster at
+    the last recovery. listen_retry_at: monotonic seconds.
     """
 
     def __init__(self, deps: ReconcilerDeps) -> None:
@@ -31,18 +32,18 @@ class Actions:
         self._linked_pid: int | None = None
 
     def kubo_runs_as(self, pid: int | None) -> None:
-        """Another one than before has no peerings: it forgets them when it ends."""
+        """Note kubo's pid. A new process has no peerings: kubo forgets them when it ends."""
         if pid != self._linked_pid:
             self.linked, self._linked_pid = frozenset(), pid
 
     async def perform(self, action: Action) -> None:
-        """Do it. Nothing but being cancelled gets out of here."""
+        """Perform one action. Raises nothing but CancelledError."""
         try:
             await self._do(action)
         except MeshError as exc:
             _LOG.warning("an action failed", action=type(action).__name__, error=str(exc))
-            await asyncio.sleep(1.0)  # a single flight: the next try is a second away
-        except Exception:  # noqa: BLE001 - a mistake must not end the node, nor be made again without a pause
+            await asyncio.sleep(1.0)  # it stays under way meanwhile, so the next try is a second away
+        except Exception:  # noqa: BLE001 - a bug must neither end the node nor repeat without a pause
             _LOG.exception("an action failed", action=type(action).__name__)
             await asyncio.sleep(1.0)
 
@@ -82,7 +83,7 @@ class Actions:
             await deps.engine_room.services[name].start(fingerprint(engines.cluster.place))
 
     async def _end_uploads(self) -> None:
-        """With one open kubo takes 30 s to stop (measured). But stop it must, whatever becomes of them."""
+        """Cut off the uploads, as kubo takes 30 s to stop while one is open (measured). Never hinders the stop."""
         try:
             async with asyncio.timeout(_UPLOADS_S):
                 await self._deps.pins.uploads.abort_all()
@@ -103,7 +104,7 @@ class Actions:
             _LOG.error("cannot serve the peer API", error=str(exc))
 
     async def _link(self, links: frozenset[str]) -> None:
-        """Tell kubo whom to hold on to. Its links are one-shot otherwise: after kill -9 of one, others stay apart."""
+        """Set kubo's peerings. Without one a connection is one-shot: after kill -9 of a kubo the peers stay apart."""
         for gone in self.linked - links:
             await self._deps.engine_room.kubo.remove_peering(gone.rpartition("/p2p/")[2])
         for new in links - self.linked:

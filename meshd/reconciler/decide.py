@@ -1,13 +1,13 @@
-"""decide(snapshot) -> what to do. Pure: no I/O, no clock but the one in the snapshot.
+"""The rules of the reconcile loop: decide(snapshot) -> actions. Pure: no I/O, no clock but the snapshot's.
 
 Every rule about order and privacy is here:
 
 - nothing runs without an overlay address, outside a mesh, or once the mesh has forgotten this node;
-- what leaks is killed at once, and waits before its next try;
-- what could not write to a full disk is started anew once there is room: the cluster's leveldb never writes again after
-  one failed write, and says nothing of it (measured);
-- the cluster starts after kubo is ready and is stopped before it;
-- what runs with other settings than wanted is stopped, and started again by the next pass.
+- a service that leaks is killed at once, and backs off before its next start;
+- a service that met a full disk is restarted once there is room: the cluster's leveldb never writes again after one
+  failed write, and reports nothing (measured);
+- the cluster starts after kubo is ready and stops before it;
+- a service whose settings differ from those wanted is stopped, and the next pass starts it again.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """grace: seconds before SIGKILL, None for the program's own."""
+    """Stop a service. grace: seconds until SIGKILL; None: the program's own."""
 
     service: str
     why: str
@@ -45,7 +45,7 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Fail:
-    """Kill at once and count it as a failure, so that the next try waits."""
+    """Kill a service at once and count it as a failure, so that the next start backs off."""
 
     service: str
     why: str
@@ -57,7 +57,7 @@ class Fail:
 
 @dataclass(frozen=True, slots=True)
 class Listen:
-    """Serve the peer API on this address; None: stop serving it."""
+    """Serve the peer API on this address; None: stop it."""
 
     address: str | None
 
@@ -68,7 +68,7 @@ class Listen:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """Have kubo hold connections to exactly these multiaddrs."""
+    """Have kubo hold peerings with exactly these multiaddrs."""
 
     links: frozenset[str]
 
@@ -79,7 +79,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Recover:
-    """kubo is back: have the cluster try again what failed meanwhile, and look for what a cut-off upload left."""
+    """kubo is back: have the cluster retry its failed pins, and clean up after uploads that were cut off."""
 
     @property
     def key(self) -> str:
@@ -91,14 +91,14 @@ Action = Start | Stop | Fail | Listen | Link | Recover
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do now, and when to look again at the latest (seconds from the snapshot's now)."""
+    """The actions to begin now, and the latest time of the next pass (seconds from the snapshot's now)."""
 
     actions: tuple[Action, ...]
     look_again_s: float
 
 
 def decide(snapshot: Snapshot) -> Decision:
-    """One pass. An action whose key is under way is not decided again, but for one that must stop what is starting."""
+    """Decide one pass. An action whose key is under way is left out, but for a stop that must cut a start short."""
     blocked = why_not_run(snapshot)
     actions: list[Action] = []
     for name in ORDER:
@@ -111,7 +111,7 @@ def decide(snapshot: Snapshot) -> Decision:
 
 
 def why_not_run(snapshot: Snapshot) -> str:
-    """Why no service may run now, or ""."""
+    """The reason why no service may run now, or ""."""
     if snapshot.stopping:
         return "meshd is stopping"
     if not snapshot.in_mesh:
@@ -158,17 +158,17 @@ def _base_ready(snapshot: Snapshot, name: str) -> bool:
 
 
 def _may_begin(snapshot: Snapshot, action: Action) -> bool:
-    """A stop may cut a start short, for an address that is gone cannot wait a minute for a readiness."""
+    """Whether its key is free, or it is a stop that cuts a start short: a lost address cannot wait for a readiness."""
     if action.key not in snapshot.under_way:
         return True
     return isinstance(action, (Stop, Fail)) and snapshot.services[action.key].phase is Phase.STARTING
 
 
 def _listen(snapshot: Snapshot, blocked: str) -> Listen | None:
-    """The peer API stays while kubo is down: others must be told the truth. It goes with the address and at the end."""
+    """Where to serve the peer API. It outlives kubo: others must hear the truth. It ends with the address or node."""
     told_off = (
         snapshot.forgotten and snapshot.in_mesh and not snapshot.stopping
-    )  # it goes on telling others what it knows
+    )  # it goes on answering the others
     wanted = None if blocked and not told_off else snapshot.overlay.address
     if snapshot.stopping and any(s.phase is not Phase.STOPPED for s in snapshot.services.values()):
         wanted = snapshot.listening

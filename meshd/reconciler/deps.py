@@ -1,4 +1,4 @@
-"""What the reconciler looks at and acts on: all of it in rooms below."""
+"""The dependencies of the reconciler, all in rooms below: what it observes and acts on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from meshd.systemd import ServiceManager
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReconcilerDeps:
-    """manager: told after each pass."""
+    """manager: the service manager, notified after each pass."""
 
     config: Config
     overlay: Overlay

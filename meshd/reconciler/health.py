@@ -1,4 +1,4 @@
-"""What the reconciler says of itself, and the check that looks at it."""
+"""The facts of this room, and the check of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from meshd.overlay.facts import OverlayFacts
 
 @dataclass(frozen=True, slots=True)
 class ReconcilerFacts:
-    """listen_error: why the peer API has no port."""
+    """listen_error: why the peer API cannot listen; "" where it can."""
 
     listen_error: MeshError | None = None
 

@@ -1,4 +1,4 @@
-"""The heart: snapshot -> decide -> act, again and again. What is decided stands in decide.py."""
+"""The reconcile loop: snapshot -> decide -> act, pass after pass. The rules are in decide.py."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from meshd.reconciler.decide import ORDER, Action, decide
 from meshd.reconciler.deps import ReconcilerDeps
 from meshd.supervise.services import Services
 
-GIVE_UP_S = 30.0  # as the unit's WatchdogSec=, which there is not without systemd
-_AGAIN_S = 1.0  # after a pass that failed
-_MIGRATION_STEP_S = 120.0  # asked of systemd again at each pass, while a repository is brought up to date
+GIVE_UP_S = 30.0  # as the unit's WatchdogSec=, which is missing without systemd
+_AGAIN_S = 1.0  # until the next pass after a failed one
+_MIGRATION_STEP_S = 120.0  # each pass extends systemd's time-out by it while kubo migrates its repository
 _LOG = structlog.get_logger(part="reconciler")
 
 
 class Reconciler:
-    """Takes the facts together, and performs what decide() says, one task an action."""
+    """Makes the passes: snapshots the facts, and runs each action of decide() in a task of its own."""
 
     def __init__(self, deps: ReconcilerDeps) -> None:
         self._deps = deps
@@ -41,7 +41,7 @@ class Reconciler:
     # -- facts -----------------------------------------------------------------------------------------------------
 
     def wake(self) -> None:
-        """A fact has changed: make a pass soon."""
+        """Make a pass soon, as a fact has changed."""
         self._changed.set()
 
     @property
@@ -54,15 +54,15 @@ class Reconciler:
 
     @property
     def ready(self) -> bool:
-        """This node serves: both services answer."""
+        """Whether this node serves: both services answer."""
         return self._deps.engine_room.services.ready
 
     def why_not_ready(self) -> str:
-        """What is still missing until it does; "" when it does."""
+        """What is missing until this node serves; "" when it does."""
         return self._deps.readiness.why_not()
 
     def snapshot(self) -> Snapshot:
-        """All that decide() may know, at this moment."""
+        """All that decide() may know, at one moment."""
         deps, actions = self._deps, self._actions
         address, listening = self.overlay.address, deps.peer_server.listening
         runs = deps.mesh.store.mesh is not None and address is not None and not deps.mesh.store.forgotten
@@ -88,15 +88,16 @@ class Reconciler:
         try:
             return bool(self._deps.pins.storage.full())
         except MeshError:
-            return True  # it cannot even be asked
+            return True  # the disk does not even answer
 
     # -- passes ----------------------------------------------------------------------------------------------------
 
     async def run(self, guard: TaskGuard) -> None:
-        """Until `stop` has stopped everything.
+        """Make passes until `stop` has stopped everything.
 
-        A pass that raises is made again. Where none succeeds for GIVE_UP_S (at once while it stops), nobody decides any
-        more: a leak would not be stopped, an address not followed. So it is no fault to live with: raises MeshError INTERNAL.
+        A pass that raises is repeated. Where none succeeds for GIVE_UP_S (at once while stopping), nothing is decided
+        any more: no leak would be stopped, no new address followed. No node may live with that: raises MeshError
+        INTERNAL.
         """
         while True:
             self._changed.clear()
@@ -112,7 +113,7 @@ class Reconciler:
                     await self._changed.wait()
 
     async def _pass(self) -> None:
-        """Raises TimeoutError where what must give way to an action does not."""
+        """Make one pass. Raises TimeoutError where a task that must give way to an action does not end."""
         async with asyncio.timeout(GIVE_UP_S):
             await self._decide_and_begin()
 
@@ -128,7 +129,7 @@ class Reconciler:
         self.publish()
 
     def publish(self) -> None:
-        """Say to the service manager how it stands."""
+        """Report this node's status to the service manager."""
         readiness, manager = self._deps.readiness, self._deps.manager
         why_not = readiness.why_not()
         manager.passed()
@@ -145,10 +146,10 @@ class Reconciler:
             START_AGAIN,
         )
 
-    # -- the cluster, which reads at its start only where the others are ---------------------------------------------
+    # -- the cluster, which reads its peers' addresses at its start only -----------------------------------------------
 
     async def redial(self) -> None:
-        """Have the cluster started anew where it does not hear members that are there."""
+        """Restart the cluster where it does not hear members that are reachable."""
         deps = self._deps
         ids = {m.fingerprint: m.cluster_id for m in deps.mesh.store.peers()}
         there = {ids.get(p.fingerprint) for p in deps.mesh.heartbeats.states() if p.reachable and p.ready}
@@ -160,20 +161,20 @@ class Reconciler:
     # -- the end ---------------------------------------------------------------------------------------------------
 
     def stop(self) -> None:
-        """Have `run` stop the services in their order and return."""
+        """Have `run` stop the services in order and return."""
         self._stopping = True
-        for key in ("peering", "recover"):  # they ask what is being stopped, and may wait long for its answer
+        for key in ("peering", "recover"):  # they call what is about to stop, and may wait long for an answer
             if key in self._tasks:
                 self._tasks[key].cancel()
         self.wake()
 
     def abandon(self) -> None:
-        """Begin nothing more, and end what is under way: what runs is about to be killed."""
+        """Begin no more actions, and cancel those under way: the engines are about to be killed."""
         for task in self._tasks.values():
             task.cancel()
 
     async def stop_by_hand(self) -> None:
-        """Stop the services in their order where no pass can be made any more."""
+        """Stop the services in order where no pass can be made any more."""
         self.abandon()
         for name in reversed(ORDER):
             await self._deps.engine_room.services[name].stop("meshd is stopping")
@@ -185,7 +186,7 @@ class Reconciler:
     # -- actions ---------------------------------------------------------------------------------------------------
 
     async def _begin(self, action: Action) -> None:
-        """Perform it in a task of its own. A start that must give way is ended first."""
+        """Perform an action in a task of its own. Cancel a start that must give way first."""
         running = self._tasks.get(action.key)
         if running is not None:
             running.cancel()

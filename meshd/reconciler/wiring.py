@@ -1,4 +1,4 @@
-"""This room as a part of the daemon."""
+"""This room as a component of the daemon."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _REDIAL_EVERY_S = 2.0
 
 
 def component(reconciler: Reconciler, readiness: Readiness) -> Component:
-    """What it says of itself. Its passes are no loop as the others: they end the node where they fail."""
+    """The reconciler as a component. Its passes are not among its loops: where they fail, they end the node."""
     return Component(
         name="reconciler",
         loops=(
