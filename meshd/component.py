@@ -1,4 +1,4 @@
-"""A part of the daemon, and all that it says of itself: how it runs and stops, its facts, checks and files."""
+"""A component: one subsystem's loops, stops, facts, checks and state files, as it declares them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from meshd.state_files import StateFile
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """Runs as long as the node does.
+    """Periodic or endless work, which runs as long as the node does.
 
-    period_s: seconds between two times; None for work that never ends by itself. share: of all time that it may take, at
-    most. when_ready: only while this node serves. meanwhile: for a person, what is not done while it fails.
+    period_s: seconds between two runs; None for work that never ends by itself. share: the most of all time that it
+    may take. when_ready: only while this node serves. meanwhile: for a person, what is not done while it fails.
     """
 
     name: str
@@ -29,17 +29,17 @@ class Loop:
 
 
 class StopPhase(IntEnum):
-    """The order of the end. Between REQUESTS and LOOPS kubo and the cluster are stopped."""
+    """The phases of the shutdown, in order. Between REQUESTS and LOOPS kubo and the cluster are stopped."""
 
-    WORK = 1  # what is under way and would hold up the engines
-    REQUESTS = 2  # nobody is answered any more; not where another node takes over
+    WORK = 1  # work under way that would hold up the engines
+    REQUESTS = 2  # no more requests are answered; skipped where another node takes over
     LISTENERS = 3
     CLIENTS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """what: as it is called in the log where it fails."""
+    """One step of the shutdown. what: its name in the log where it fails."""
 
     what: str
     phase: StopPhase
@@ -48,11 +48,11 @@ class Stop:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Component:
-    """start: before anybody is answered, in the order of the components; may raise MeshError. loops: then. stops: at the
-    end, by phase; within one in the order of the components.
+    """One subsystem's declaration.
 
-    facts, checks: see meshd.conditions. state_files: its own ones. release: closes them, so
-    that leave can remove them; blocks.
+    start: runs before any request is answered, in the order of the components; may raise MeshError. loops: begin after
+    that. stops: run at the end by phase, within a phase in the order of the components. facts, checks: see
+    meshd.conditions. state_files: those that it owns. release: closes them, so that leave can remove them; blocks.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What a health check is: facts of the rooms in, conditions out. Each room declares its facts, and may bring checks."""
+"""Health checks: functions from facts to conditions. Each room declares its facts, and may bring checks."""
 
 from __future__ import annotations
 
@@ -12,36 +12,39 @@ F = TypeVar("F")
 
 
 class Facts:
-    """All that the checks may look at, at one moment. now: wall clock, seconds. faults: parts of meshd that fail."""
+    """All input of the checks, at one moment. now: wall clock, seconds. faults: parts of meshd that fail."""
 
     def __init__(self, now: float, facts: Iterable[object] = (), faults: tuple[Fault, ...] = ()) -> None:
-        """facts: an instance of each room's own class of facts."""
+        """facts: one instance of each room's class of facts."""
         self.now = now
         self.faults = faults
         self._facts = {type(one): one for one in facts}
 
     def of(self, kind: type[F]) -> F:
-        """The facts of that class; its defaults, which say that all is well, where there are none."""
+        """The facts of that class. Where there are none, its defaults, by which all is well."""
         found = self._facts.get(kind)
         return found if isinstance(found, kind) else kind()
 
 
 @dataclass(frozen=True, slots=True)
 class FactSource(Generic[F]):
-    """kind: a dataclass whose fields all have a default. fields: field -> what asks for it now; each is asked by itself."""
+    """How a room's facts are gathered. kind: a dataclass whose fields all have a default. fields: field -> its getter.
+
+    Each getter is called by itself, so one that raises costs that field alone.
+    """
 
     kind: type[F]
     fields: Mapping[str, Callable[[], Any]]
 
     def __post_init__(self) -> None:
-        """Raises ValueError at once where a field is not of that class: later it would hide all other facts."""
+        """Raises ValueError where the class has no such field: found later, it would hide all other facts."""
         if unknown := self.fields.keys() - self.kind.__annotations__.keys():
             raise ValueError(f"{self.kind.__name__} has no {', '.join(sorted(unknown))}")
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """name: under which a person is told that it fails. look: pure but for what it remembers itself."""
+    """One health check. name: for a person, where it fails. look: pure, but for its own memory."""
 
     name: str
     look: Callable[[Facts], Iterator[Condition]]

@@ -19,21 +19,21 @@ from pathlib import Path
 
 from meshd.errors import Code, MeshError
 
-_TEMPORARY = re.compile(r"\..+\.(\d+)(\.[0-9a-f]{16})?\.tmp")  # before 0.2 its name ended with the pid
+_TEMPORARY = re.compile(r"\..+\.(\d+)(\.[0-9a-f]{16})?\.tmp")  # before 0.2 the name ended with the pid
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def write_durably(path: Path, data: bytes | str, *, mode: int = 0o600) -> None:
-    """Replace `path` by `data` so that after a power cut either the old or the new content is there.
+    """Replace `path` by `data` durably: after a power cut either the old or the new content is there.
 
-    Temporary file, fsync, rename, fsync of the directory. Raises OSError.
+    By a temporary file, fsync, rename, and fsync of the directory. Raises OSError.
     """
     write_atomically(path, data, mode=mode, sync=True)
     sync_directory(path.parent)
 
 
 def write_atomically(path: Path, data: bytes | str, *, mode: int = 0o600, sync: bool = False) -> None:
-    """Replace `path` by `data` so that a reader, or a kill -9, sees the old or the new content. Raises OSError.
+    """Replace `path` by `data` atomically: a reader, or a kill -9, sees the old or the new content. Raises OSError.
 
     Without `sync` a later syncfs makes it durable.
     """
@@ -58,15 +58,15 @@ def write_atomically(path: Path, data: bytes | str, *, mode: int = 0o600, sync: 
 
 
 def temporary_beside(path: Path) -> Path:
-    """A name beside `path` for one write alone: two threads may write one file at once. It says whose it is."""
+    """A temporary name beside `path`, with our pid. Unique to one write: two threads may write one file at once."""
     return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(8)}.tmp")
 
 
 def sweep_unfinished(*folders: Path) -> list[Path]:
-    """Remove what writes that were cut off have left in these folders, and return it. Raises OSError.
+    """Remove the temporary files that interrupted writes left in these folders, and return them. Raises OSError.
 
-    For a start, before anything is written: what has this process's id is of an earlier one. What another process that
-    runs is writing stays.
+    Call it at the start, before the first write: a file with this process's pid is then an earlier process's. Files of
+    other running processes stay.
     """
     left = []
     for folder in folders:
@@ -79,18 +79,18 @@ def sweep_unfinished(*folders: Path) -> list[Path]:
 
 
 def remove_unfinished(path: Path) -> None:
-    """What a `write_durably` of `path` that was cut off has left: it may hold a secret. Raises OSError."""
+    """Remove what an interrupted `write_durably` of `path` left: it may hold a secret. Raises OSError."""
     for left in path.parent.glob(f".{path.name}.*.tmp"):
         left.unlink(missing_ok=True)
 
 
 def unescaped(field: str) -> str:
-    """A path as it is, from a field of a /proc/PID/mountinfo: see proc(5)."""
+    """Decode a path in a field of a /proc/PID/mountinfo: see proc(5)."""
     return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), field)
 
 
 def in_memory(path: Path) -> bool:
-    """Whether a file there would be in memory: in a tmpfs, which can be swapped, or a ramfs, which cannot."""
+    """Whether a file at `path` would be in memory: in a tmpfs, which can be swapped, or a ramfs, which cannot."""
     place, kind = "", ""
     for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
         mount, _, source = line.partition(" - ")
@@ -101,7 +101,7 @@ def in_memory(path: Path) -> bool:
 
 
 def link_durably(path: Path, target: Path) -> None:
-    """Replace `path` by a symbolic link to `target`, as `write_durably` replaces it by a file. Raises OSError."""
+    """Replace `path` durably by a symbolic link to `target`, see `write_durably`. Raises OSError."""
     temporary = temporary_beside(path)
     temporary.symlink_to(target)
     try:
@@ -118,7 +118,7 @@ def write_json(path: Path, value: object, *, mode: int = 0o600) -> None:
 
 
 def read_known(file: Path | None) -> dict[str, object]:
-    """The JSON object in `file` that may as well be missing: {} where there is none or it cannot be read. Blocks."""
+    """The JSON object in an optional file: {} where it is missing or cannot be read. Blocks."""
     if file is None:
         return {}
     try:
@@ -145,7 +145,7 @@ def read_json(path: Path, *, hint: str = "") -> object:
 
 
 def empty(folder: Path) -> None:
-    """Remove all that is in it. The folder itself stays: it may be a mount point. Raises OSError."""
+    """Remove all that is in a folder. The folder itself stays: it may be a mount point. Raises OSError."""
     for path in folder.iterdir() if folder.is_dir() else ():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=path.name == "lost+found")
@@ -154,7 +154,7 @@ def empty(folder: Path) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """Make the names in a directory durable."""
+    """Make the names in a directory durable: fsync(2). Raises OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
@@ -163,7 +163,7 @@ def sync_directory(path: Path) -> None:
 
 
 def private_directory(path: Path) -> Path:
-    """Make `path` (and its parents) and see that nobody else may enter it (0700)."""
+    """Make `path` and its parents, with mode 0700 on `path`: nobody else may enter it. Raises OSError."""
     path.mkdir(parents=True, exist_ok=True, mode=0o700)
     if path.stat().st_mode & 0o077:
         path.chmod(0o700)
@@ -171,10 +171,11 @@ def private_directory(path: Path) -> Path:
 
 
 def check_disk(state: Path, disk: Path | None = None, *, fstab: Path = Path("/etc/fstab")) -> None:
-    """See that the state's disk is there, before anything is made on its empty mount point. Raises MeshError BAD_STATE.
+    """Check that the state's disk is mounted, before anything is made on its empty mount point.
 
-    disk: the mount point that the configuration names; it must be one. Without it, /etc/fstab knows: where a disk
-    of it that is not mounted belongs above the state, no new node is begun. One that is there already has moved.
+    disk: the mount point that the configuration names; it must be one. Without it /etc/fstab decides: no new node
+    begins below a mount point whose disk is not mounted. A state that exists already has moved there, and may begin.
+    Raises MeshError BAD_STATE.
     """
     if disk is not None and not os.path.ismount(disk):
         raise _no_disk(state, disk, f"[paths] disk says that a disk is mounted at {disk}, and there is none")
@@ -194,7 +195,7 @@ def _no_disk(state: Path, place: Path, cause: str) -> MeshError:
 
 
 def _places(fstab: Path) -> list[Path]:
-    """Its mount points but for the root's."""
+    """The mount points of an fstab(5), without the root's."""
     try:
         lines = fstab.read_text(errors="surrogateescape").splitlines()
     except OSError:
@@ -207,9 +208,9 @@ def _places(fstab: Path) -> list[Path]:
 
 
 def prepare_folders(state: Path, run: Path, private: Path) -> None:
-    """Make the daemon's folders: `run` may be entered by all, the others by its user alone.
+    """Make the daemon's folders: all may enter `run`, its user alone the others.
 
-    Raises MeshError BAD_STATE that names the one which cannot be used.
+    Raises MeshError BAD_STATE that names the folder which cannot be used.
     """
     for path, key, closed in ((state, "state", True), (run, "run", False), (private, "run", True)):
         try:
@@ -226,7 +227,7 @@ def _check_folder(path: Path, key: str, *, owned: bool) -> None:
     if not path.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
     owner = path.stat().st_uid
-    if owned and owner != os.geteuid():  # root, too: what it wrote there the owner could not read afterwards
+    if owned and owner != os.geteuid():  # also as root: the owner could not read what root wrote there
         # A volume that a container's runtime has opened for our group stays its owner's; a node's state is nobody else's.
         room_inside = (
             key == "state" and os.access(path, os.W_OK | os.X_OK) and not (path / "node.key").exists()
@@ -249,7 +250,7 @@ def _user(uid: int) -> str:
 
 
 def unusable(exc: OSError, title: str, key: str = "[paths]") -> MeshError:
-    """What a file or folder that the kernel refuses means, and what to type. key: where another one can be named."""
+    """The error for a file or folder that the kernel refuses. key: the configuration key that names another one."""
     path = Path(os.fsdecode(exc.filename)) if exc.filename else Path()
     cause = exc.strerror or str(exc) or type(exc).__name__
     if exc.filename and str(path) not in title:
@@ -275,7 +276,7 @@ def unusable(exc: OSError, title: str, key: str = "[paths]") -> MeshError:
 
 
 def syncfs(path: Path) -> None:
-    """Write everything of the filesystem that holds `path` to its disk: syncfs(2). Blocks. Raises OSError."""
+    """Write the whole filesystem of `path` to its disk: syncfs(2). Blocks. Raises OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         if _libc.syncfs(fd) != 0:
@@ -286,12 +287,12 @@ def syncfs(path: Path) -> None:
 
 
 class Disk:
-    """`syncfs` for many callers at once: those who wait while one runs share the next one.
+    """Group commit by `syncfs`: callers that wait while one syncfs runs share the next one.
 
     One syncfs makes all writes durable that were finished before it began, so a burst of pins costs few.
 
-    `failed` says why one did not succeed. The kernel tells a failed write once and drops the data; the next syncfs
-    succeeds, and would call durable what is gone. So from then on nothing is, until meshd is started again.
+    `failed` says why one failed. The kernel reports a failed write once and drops the data; the next syncfs succeeds,
+    and would call durable what is lost. So after a failure nothing counts as durable until meshd is restarted.
     """
 
     def __init__(self, *paths: Path) -> None:
@@ -304,7 +305,7 @@ class Disk:
         self.failed = ""
 
     async def sync(self) -> None:
-        """Return when everything written before this call is on the disk. Raises MeshError BAD_STATE."""
+        """Return when every write before this call is on the disk. Raises MeshError BAD_STATE."""
         if self._next is None:
             self._next = asyncio.get_running_loop().create_future()
         mine = self._next
@@ -317,13 +318,13 @@ class Disk:
             while self._next is not None:
                 waiting, self._next = self._next, None
                 try:
-                    if not self.failed:  # else what these wrote may be gone, too
+                    if not self.failed:  # after a failure the writes of these callers may be lost, too
                         await asyncio.to_thread(self._sync_all)
                 except OSError as exc:
                     self.failed = exc.strerror or str(exc) or type(exc).__name__
                 if self.failed:
                     waiting.set_exception(self._not_durable())
-                    waiting.exception()  # a caller that was cancelled must not leave it unread
+                    waiting.exception()  # a cancelled caller must not leave the exception unretrieved
                 else:
                     waiting.set_result(None)
         finally:
@@ -344,7 +345,7 @@ class Disk:
 
 @contextlib.contextmanager
 def only_daemon(folder: Path, key: str = "state") -> Iterator[None]:
-    """Hold a folder for this process alone. key: the one of [paths] that names it.
+    """Lock a folder for this process alone. key: the key of [paths] that names it.
 
     Raises MeshError BUSY where another daemon holds it; BAD_STATE or DISK_FLOOR where nothing can be written there.
     """

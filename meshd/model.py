@@ -1,4 +1,4 @@
-"""Immutable facts that the parts agree on. No I/O, no clock."""
+"""The domain model: immutable facts that all rooms share. No I/O, no clock."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ REPLICAS_MOST = 1000
 
 
 def parse_wanted(text: str) -> Replicas:
-    """A number of copies as it is written in an entry or its metadata. Raises ValueError."""
+    """Parse a number of copies as an entry or its metadata has it. Raises ValueError."""
     if text == "all":
         return "all"
     number = int(text)
@@ -24,18 +24,18 @@ def parse_wanted(text: str) -> Replicas:
 
 class Severity(StrEnum):
     ERROR = "error"  # something does not work
-    WARNING = "warning"  # something will not work for long, or works less well than asked
+    WARNING = "warning"  # something will fail before long, or works less well than asked
     INFO = "info"  # something a person should know once
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """Something true about the node's health.
+    """An active health warning.
 
     code: stable, e.g. `overlay-down`. subject: what it is about (a service, a peer), may be empty.
     title: what is wrong. cause: why. hint: what to type. since: wall clock, seconds; 0 until the board stamps it.
-    visible_after_s: so long it must last until it is told, where it is no trouble while it is short.
-    depends_on: codes of the conditions that cause it: while one of them holds, this one is not told.
+    visible_after_s: seconds that it must last until it is shown, where it is no trouble while it is short.
+    depends_on: codes of the conditions that cause it: while one of them holds, this one is not shown.
     """
 
     code: str
@@ -55,7 +55,7 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A part of meshd itself that raised. error: one line. io_error: the kernel refused it a file, or the disk.
+    """A failed part of meshd itself. error: one line. io_error: the kernel refused it a file, or the disk.
 
     meanwhile: for a person, what is not done while it fails.
     """
@@ -68,7 +68,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class OverlayState:
-    """Who this machine is on the private network. address is None while there is none that can be bound.
+    """This machine's address on the private network; None while there is none that can be bound.
 
     network, network_status, node: on ZeroTier the network's id, what the service says of it, and this machine's own
     ZeroTier address.
@@ -83,7 +83,7 @@ class OverlayState:
     node: str = ""
 
     def having(self, *, address: str | None = None, problem: Condition | None = None) -> OverlayState:
-        """The same network with that outcome."""
+        """A copy with that address or problem."""
         return replace(self, address=address, problem=problem)
 
 
@@ -92,12 +92,12 @@ class Phase(StrEnum):
     STARTING = "starting"
     READY = "ready"
     STOPPING = "stopping"
-    BACKOFF = "backoff"  # it ended or did not get ready; waits before the next try
+    BACKOFF = "backoff"  # it exited or did not become ready; waits before the next start
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceState:
-    """One supervised child. Times are monotonic seconds."""
+    """The state of one supervised child. Times are monotonic seconds."""
 
     name: str
     phase: Phase = Phase.STOPPED
@@ -106,15 +106,13 @@ class ServiceState:
     settings: str = ""  # fingerprint of the settings it was started with
     restarts: int = 0
     retry_at: float = 0.0
-    healthy: bool = True  # False: does not answer although it runs (frozen)
+    healthy: bool = True  # False: frozen, it runs and does not answer
     unhealthy_since: float = 0.0
-    missed: int = 0  # questions in a row that it did not answer
-    last_exit: str = ""  # how it ended the last time, with its own last words
+    missed: int = 0  # failed health probes in a row
+    last_exit: str = ""  # its last exit, with its last lines of output
     advice: str = ""  # what to type about that
     leak: str = ""  # a socket where none may be
-    starved: str = (
-        ""  # what it said when its disk was full; it may never write again, even once there is room
-    )
+    starved: str = ""  # its output when the disk was full; it may never write again, even once there is room
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,27 +126,27 @@ class PeerState:
     reachable: bool = False
     last_seen: float = 0.0
     seen_at: float = 0.0  # monotonic
-    away_since: float = 0.0  # monotonic: when it was last reached; one that never was, since it is looked for
+    away_since: float = 0.0  # monotonic: when it was last reached, or first looked for where it never was
     rtt_s: float | None = None
     ready: bool = False  # its services answer
     accepts: bool = True  # has room for more content
     free_bytes: int = 0  # above its reserve and within its offer
     roster_digest: str = ""
     version: str = ""
-    ahead_s: float = 0.0  # of this node's clock; negative: behind
+    ahead_s: float = 0.0  # clock skew: seconds ahead of this node's clock; negative: behind
     swarm_connected: bool = False
     problem: str = ""
     admitted: float = 0.0  # wall clock seconds
-    leaving: bool = False  # it hands over what it holds, and goes
+    leaving: bool = False  # it drains, and leaves the mesh
 
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """The cluster's record of an entry. size: bytes of content; time: wall clock seconds, when it was asked for."""
+    """The cluster's record of an entry. size: bytes of content. time: wall clock seconds of the request."""
 
     cid: str
     name: str
-    owner: str  # fingerprint of the node that asked for it
+    owner: str  # fingerprint of the node that pinned it
     root: str
     size: int
     time: float
@@ -160,7 +158,7 @@ class Pin:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All that decide() sees. now: monotonic seconds."""
+    """All input of decide(). now: monotonic seconds."""
 
     now: float
     overlay: OverlayState
@@ -170,7 +168,7 @@ class Snapshot:
     services: dict[str, ServiceState] = field(default_factory=dict)
     wanted_settings: dict[str, str] = field(default_factory=dict)  # service -> fingerprint
     links: frozenset[str] = frozenset()  # multiaddrs of the other members' kubos, as the roster has them
-    linked: frozenset[str] = frozenset()  # those that kubo was told to hold on to since it started
+    linked: frozenset[str] = frozenset()  # those that kubo has as peerings since it started
     listening: str | None = None  # the address of the peer API
     listen_retry_at: float = 0.0
     recovered_for: tuple[int | None, int | None] = (

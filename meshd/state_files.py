@@ -1,4 +1,4 @@
-"""The files of the state folder, as the rooms that own them declare them: what leave removes, and which are secrets."""
+"""The registry of the state folder's files, as their rooms declare them: what leave removes, and which are secrets."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from pathlib import Path
 
 from meshd import files
 
-_BESIDE_A_DATABASE = ("-wal", "-shm")  # of SQLite, while it is open and after it was killed
+_BESIDE_A_DATABASE = ("-wal", "-shm")  # SQLite's, while a database is open and after a kill
 
 
 class Of(StrEnum):
     MESH = "mesh"  # leave removes it
-    # It says who this node is in the mesh. Its own part removes it, once all else is gone.
+    # This node's identity in the mesh. Its own room removes it, once all else is gone.
     IDENTITY = "identity"
     MACHINE = "machine"  # stays
 
 
 @dataclass(frozen=True, slots=True)
 class StateFile:
-    """name: within the state folder; one that ends with "/" is a folder with all that is in it.
+    """One declared file. name: within the state folder; one that ends with "/" is a folder with all that is in it.
 
-    secret: nobody else may read it. proves_mesh: where it is, this node belonged to a mesh, which knows it by its key.
-    database: of SQLite, which has more files beside it.
+    secret: nobody else may read it. proves_mesh: where it exists, this node belonged to a mesh, which knows it by its
+    key. database: SQLite's, with more files beside it.
     """
 
     name: str
@@ -35,7 +35,7 @@ class StateFile:
 
 
 class StateFiles:
-    """All that are declared in one state folder."""
+    """All declared files of one state folder."""
 
     def __init__(self, folder: Path, declared: Iterable[StateFile] = ()) -> None:
         self.folder = folder
@@ -43,7 +43,7 @@ class StateFiles:
         self._release: list[Callable[[], None]] = []
 
     def declare(self, declared: Iterable[StateFile], release: Callable[[], None] = lambda: None) -> None:
-        """release: closes them, before they are removed; may block."""
+        """Register files. release: closes them, before they are removed; may block."""
         self._declared += declared
         self._release.append(release)
 
@@ -51,14 +51,15 @@ class StateFiles:
         return iter(self._declared)
 
     def secrets(self) -> list[Path]:
-        """Those that nobody else may read. Links are left out: they lead into this unit's memory."""
+        """The secret files. Links are left out: they lead into this unit's memory."""
         paths = (self.folder / declared.name for declared in self._declared if declared.secret)
         return [path for path in paths if not path.is_symlink()]
 
     def remove_those_of_the_mesh(self) -> None:
-        """But for those that say who this node is. Content first: a mesh that is joined later must not be served from it.
+        """Remove what belonged to the mesh, but for this node's identity.
 
-        Blocks. Raises OSError; then it can be done again.
+        Content goes first: no mesh that is joined later may be served from it. Blocks. Raises OSError; it can be
+        repeated.
         """
         for release in self._release:
             release()
