@@ -48,6 +48,7 @@ class Node:
                 peers=self.mesh.peers,
                 kubo=self.engine_room.kubo,
                 cluster=self.engine_room.cluster,
+                datastore=self.engine_room.datastore,
                 content=(config.state / "kubo", config.state / "cluster", config.state),
                 peer_states=self.mesh.heartbeats.states,
                 ready=self.engine_room.services.is_ready,

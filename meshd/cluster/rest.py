@@ -106,6 +106,11 @@ class Cluster:
             answer: dict[str, Any] = json.loads(await response.read())
             return answer
 
+    async def version(self) -> str:
+        """That of the program which answers: the least that it can be asked."""
+        async with self._call("GET", "/version") as response:
+            return str(json.loads(await response.read())["version"])
+
     async def peers(self) -> list[str]:
         """Cluster peer ids that this node's cluster sees, its own included."""
         async with self._call("GET", "/peers") as response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from meshd import files
+from meshd.cluster.datastore import Datastore
 from meshd.cluster.engines import Engines
 from meshd.cluster.redial import Redialer
 from meshd.cluster.rest import Cluster
@@ -26,6 +27,7 @@ class EngineRoom:
         state, private, where = config.state, config.private_sockets, config.paths.engines
         self.kubo = Kubo(private / "kubo.sock")
         self.cluster = Cluster(private / "cluster.sock")
+        self.datastore = Datastore(state / "cluster")
         kubo_program = KuboProgram(state / "kubo", self.kubo, where, state)
         cluster_program = ClusterProgram(state / "cluster", self.cluster, where, state)
         self.engines = Engines(kubo_program, cluster_program)

@@ -1,7 +1,8 @@
 """The pinset in memory: one reader of the cluster's list, which everybody else asks.
 
-Reading the whole list costs 25 µs an entry, and 5 µs where it was read before (measured with 100,000), so a large one is not
-read for every question (see `allowed_age`). In between each look at a single record is taken over, so whoever has pinned or
+Reading the whole list costs 25 µs an entry, and 5 µs where it was read before (measured with 100,000). So it is not read while
+the cluster's datastore says that nothing was written, and a large one that changes again and again is not read for every question
+(see `allowed_age`). In between each look at a single record is taken over, so whoever has pinned or
 removed here finds the change at once. What deletes data does not go by this alone: it looks at each record anew.
 """
 
@@ -17,6 +18,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 
+from meshd.cluster.datastore import Datastore, Mark
 from meshd.cluster.rest import Cluster, parse_pin
 from meshd.model import Pin
 from meshd.pins import entries
@@ -27,6 +29,9 @@ Key = tuple[str, float, str]
 
 SMALL = 1000  # entries; a list up to that is read for every question
 _OLDEST_S = 10.0  # so old a large one may be
+_SETTLED_S = (
+    1.0  # after the last write the cluster surely shows what it wrote: it writes first, and shows it then
+)
 _STEP = 2000  # entries between which others have their turn in the event loop
 _PATCH_MOST = 200  # changes that are put into the list; for more of them it is sorted anew
 
@@ -120,8 +125,13 @@ class PinsetSnapshot:
 class Pinset:
     """`read` it, or `look` at one record. `stop` it before the cluster's client is closed."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, datastore: Datastore) -> None:
+        """datastore: the cluster's."""
         self._cluster = cluster
+        self._datastore = datastore
+        self._mark: Mark | None = None  # of the datastore, as it was seen last
+        self._mark_since = 0.0  # when it was first seen so, on the monotonic clock
+        self._read_at: Mark | None = None  # what the list was read at, where it was settled by then
         cluster.listeners.append(self._seen)
         self._snapshot: PinsetSnapshot | None = None
         self._took = 0.0
@@ -132,9 +142,12 @@ class Pinset:
     async def read(self, *, anew: bool = False) -> PinsetSnapshot:
         """Every entry. anew: as it is now, also where the list is large. Many callers share one reading.
 
-        Raises MeshError NOT_READY, ENGINE_FAILED.
+        Raises MeshError NOT_READY, ENGINE_FAILED: also where nothing was written since the last reading, and the cluster is down.
         """
         asked = time.monotonic()
+        before = self._snapshot
+        if before is not None and await self._unmoved() and self._snapshot is before:
+            asked = before.at
         while (found := self._fit(0.0 if anew else None, asked)) is None:
             if self._reading is None or self._reading.done():  # awaiting that one would go round for ever
                 self._reading = asyncio.create_task(self._refresh(), name="read-pinset")
@@ -158,6 +171,19 @@ class Pinset:
         if self._reading is not None:
             self._reading.cancel()
             await asyncio.wait([self._reading])
+
+    async def _unmoved(self) -> bool:
+        """Whether the cluster answers, and has written nothing since the list was read. Raises MeshError."""
+        if self._read_at is None:
+            return False
+        await self._cluster.version()  # before the look: what it has shown to anybody by now, it has written
+        return await self._look_at_datastore() == self._read_at
+
+    async def _look_at_datastore(self) -> Mark | None:
+        mark = await asyncio.to_thread(self._datastore.mark)
+        if mark != self._mark:
+            self._mark, self._mark_since = mark, time.monotonic()
+        return mark
 
     def _fit(self, age_s: float | None, asked: float) -> PinsetSnapshot | None:
         """The list with all that was seen since; None where it is too old, or too much was seen."""
@@ -185,6 +211,7 @@ class Pinset:
 
     async def _refresh(self) -> None:
         """Read the list. A record that came before just so is not parsed again, nor is the list sorted anew for a few changes."""
+        mark = await self._look_at_datastore()
         at, before = time.monotonic(), self._snapshot or PinsetSnapshot({}, [], 0.0)
         pins: dict[str, Pin] = {}
         lines: dict[bytes, Pin] = {}
@@ -204,6 +231,7 @@ class Pinset:
         else:
             snapshot = await _sorted(pins, at)
         self._lines, self._snapshot, self._took = lines, snapshot, time.monotonic() - at
+        self._read_at = mark if at - self._mark_since >= _SETTLED_S else None
         self._looks = {c: look for c, look in self._looks.items() if look[0] >= at}
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import structlog
 
 from meshd import files
+from meshd.cluster.datastore import Datastore
 from meshd.cluster.rest import Cluster
 from meshd.component import Component, Loop, Stop, StopPhase
 from meshd.conditions import FactSource
@@ -60,6 +61,7 @@ class PinsDeps:
     peers: PeerClient
     kubo: Kubo
     cluster: Cluster
+    datastore: Datastore
     content: tuple[Path, ...]
     peer_states: Callable[[], tuple[PeerState, ...]]
     ready: Callable[[], bool]
@@ -82,7 +84,7 @@ class Pins:
         self.copies = Copies(self.gate, store, out.peers)
         self.uploads = Uploads(kubo, self.storage)
         self.garbage = Garbage(kubo, self.uploads)
-        self.pinset = Pinset(cluster)
+        self.pinset = Pinset(cluster, out.datastore)
         self.catalogue = Catalogue(self.pinset, store, self.copies, out.peer_states)
         self.content = Content(kubo, self.catalogue)
         keeper = Keeper(cluster, store, self.copies, disk, self.storage, out.peer_states)

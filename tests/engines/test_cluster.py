@@ -10,6 +10,7 @@ import aiohttp
 import psutil
 import pytest
 
+from meshd.cluster.datastore import Datastore, Mark
 from meshd.cluster.rest import Cluster
 from meshd.errors import Code, MeshError
 from tests.engines.entries import committed, entry
@@ -115,6 +116,44 @@ async def test_what_is_taken_out_is_gone_from_the_pinset_and_not_from_kubo(node:
     await until(lambda: pin.cid in node.rules.removed)
     assert await node.kubo.pinned([pin.cid]) == {pin.cid}
     await becomes(node, pin.cid, "unpinned")
+
+
+async def test_its_datastore_tells_each_write_and_no_reading(node: Machine) -> None:
+    """So while nothing is written the list need not be read anew."""
+    datastore = Datastore(node.state / "cluster")
+    pin = await entry(node)
+    marks = [datastore.mark()]
+    await committed(node, pin)
+    marks.append(datastore.mark())
+    await node.cluster.pin(dataclasses.replace(pin, wanted="all", allocations=()))
+    await until(lambda: datastore.mark() != marks[-1])
+    marks.append(datastore.mark())
+    await node.cluster.unpin(pin.cid)
+
+    async def gone() -> bool:
+        return await node.cluster.allocation(pin.cid) is None
+
+    await until(gone)
+    await until(lambda: datastore.mark() != marks[-1])
+    assert None not in marks
+    assert len(set(marks)) == 3
+    last = await settled(datastore)
+    await node.cluster.allocations()
+    await node.cluster.version()
+    await node.cluster.status(pin.cid)
+    assert datastore.mark() == last
+
+
+async def settled(datastore: Datastore) -> Mark | None:
+    """Its mark once the writes that belong to the last change are done: the same in twenty looks."""
+    seen: list[Mark | None] = []
+
+    def same() -> bool:
+        seen.append(datastore.mark())
+        return len(seen) >= 20 and len(set(seen[-20:])) == 1
+
+    await until(same)
+    return seen[-1]
 
 
 async def test_all_entries_are_listed(node: Machine) -> None:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
+from meshd.cluster.datastore import Datastore
 from meshd.errors import Code, MeshError
 from meshd.files import private_directory
 from meshd.mesh.identity import Identity
@@ -41,7 +42,9 @@ class Library:
         self.store = MeshStore(own, self.identity.fingerprint)
         self.peers = PeerClient(self.identity, lambda: node.address)
         self.copies = Copies(node.gate, self.store, self.peers)
-        self.catalogue = Catalogue(Pinset(node.cluster), self.store, self.copies, lambda: ())
+        self.catalogue = Catalogue(
+            Pinset(node.cluster, Datastore(node.state / "cluster")), self.store, self.copies, lambda: ()
+        )
         self.content = Content(node.kubo, self.catalogue)
 
     async def found(self) -> None:

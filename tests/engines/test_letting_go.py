@@ -12,6 +12,7 @@ import pytest
 import pytest_asyncio
 
 from meshd import config, wire
+from meshd.cluster.datastore import Datastore
 from meshd.errors import Code, MeshError
 from meshd.mesh.identity import Identity
 from meshd.mesh.peer_client import PeerClient
@@ -64,6 +65,7 @@ async def pins(node: Machine, store: MeshStore, identity: Identity, tmp_path: Pa
             peers=peers,
             kubo=node.kubo,
             cluster=node.cluster,
+            datastore=Datastore(node.state / "cluster"),
             content=(node.state / "kubo",),
             peer_states=lambda: (),
             ready=lambda: True,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from meshd import config, files, wire
+from meshd.cluster.datastore import Datastore
 from meshd.cluster.rest import Cluster
 from meshd.kubo.rpc import Kubo
 from meshd.model import PeerState, Pin, Replicas
@@ -50,6 +51,7 @@ class Attic:
                 peers=node.peers,
                 kubo=self.kubo,
                 cluster=self.cluster,
+                datastore=Datastore(folder / "cluster"),
                 content=(folder,),
                 peer_states=lambda: (*self.states.values(), *self.more),
                 ready=lambda: self.ready,

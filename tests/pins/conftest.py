@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from meshd import config, wire
+from meshd.cluster.datastore import Datastore
 from meshd.cluster.rest import Cluster
 from meshd.kubo.rpc import Kubo
 from meshd.mesh.identity import Identity
@@ -150,6 +151,7 @@ async def pins(
             peers=peers,
             kubo=http,
             cluster=client,
+            datastore=Datastore(sockets / "cluster"),
             content=(state,),
             peer_states=lambda: (),
             ready=lambda: True,

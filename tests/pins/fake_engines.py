@@ -251,6 +251,8 @@ class FakeCluster(_Server):
             return self._pin(cid, request.query)
         if command == "DELETE pins/one":
             return self._unpin(cid)
+        if command == "GET version":
+            return web.json_response({"version": "1.1.6"})
         if command == "GET monitor":
             return web.json_response([{"peer": peer, "valid": True} for peer in sorted(self.with_room)])
         return _no_record()

@@ -129,6 +129,10 @@ async def committed(engines: Engines, pin: Pin) -> None:
     await until(there)
 
 
+async def test_the_cluster_says_which_version_it_is(engines: Engines) -> None:
+    assert (await engines.cluster.version()).startswith("1.")
+
+
 async def test_a_record_is_read_back_whole_replaced_and_taken_out(engines: Engines) -> None:
     pin = await an_entry(engines, "50% & more? +ü")
     await committed(engines, pin)

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 
 from meshd import wire
+from meshd.cluster.datastore import Datastore
 from meshd.cluster.rest import Cluster, parse_pin
 from meshd.errors import Code, MeshError
 from meshd.mesh.store import MeshStore
@@ -119,7 +120,7 @@ class EndsAsAnotherComes(Cluster):
 
     def __init__(self, socket: Path) -> None:
         super().__init__(socket)
-        self.pinset = Pinset(self)
+        self.pinset = Pinset(self, Datastore(socket.parent))
 
 
 @pytest.mark.timeout(20)
