@@ -1,10 +1,11 @@
-"""State that grows: one SQLite file for each subject, written in transactions that are durable when they return.
+"""Durable state that grows, in SQLite: one file for each subject. A transaction is on the disk when it returns.
 
-A change writes what changed, and not all that there is. The file is in WAL mode with synchronous=FULL: a commit is in
-`NAME-wal`, synced, before it returns, and goes into the file itself later. So the two belong together (sqlite.org/wal.html).
+A transaction writes what changed, and not the whole file. The file is in WAL mode with synchronous=FULL: a commit is
+in `NAME-wal`, synced, before it returns, and reaches the file itself later. So the two belong together
+(sqlite.org/wal.html).
 
-Who has it open has it alone (locking_mode=EXCLUSIVE, set before the first access): then SQLite needs no `NAME-shm`, for
-which a full disk has no room ("Use of WAL Without Shared-Memory", ibid.).
+One process has the file open at a time (locking_mode=EXCLUSIVE, set before the first access): then SQLite needs no
+`NAME-shm`, for which a full disk has no room ("Use of WAL Without Shared-Memory", ibid.).
 """
 
 from __future__ import annotations
@@ -22,24 +23,24 @@ from urllib.parse import quote
 from meshd import files
 from meshd.errors import Code, MeshError
 
-BUSY_S = 5.0  # so long another program may hold the file
-_WAL_KEPT = 4 * 1024 * 1024  # bytes that NAME-wal may keep once all of it is in the file
-_SHORTEST = 512  # bytes of the smallest page
+BUSY_S = 5.0  # for so long another program may lock the file
+_WAL_KEPT = 4 * 1024 * 1024  # bytes that NAME-wal may keep after a checkpoint
+_SHORTEST = 512  # bytes: the smallest page of SQLite
 
 Row = tuple[Any, ...]
 Change = tuple[str, Iterable[Row]]
-"""One SQL statement, and the parameters of each time that it is done."""
+"""One SQL statement, and the parameters of each execution."""
 
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """What a file is.
+    """The schema of a file.
 
-    what: as a person calls it, "a journal of removals".
+    what: its name for a person, "a journal of removals".
     application: marks the file as this one's (PRAGMA application_id).
     version: of `create`; a file of a newer one is refused.
     create: the SQL that makes its tables.
-    lost: what it costs to go on without it.
+    lost: what a person loses without it.
     """
 
     what: str
@@ -50,9 +51,10 @@ class Schema:
 
 
 class Database:
-    """One file, for threads: each call blocks, and one waits for the other. `close` it; the next call opens it again.
+    """One file, thread-safe: each call blocks, and calls wait for each other. `close` it; the next call reopens it.
 
-    It is made only when there is something to write. Whoever moves it away while it is open has it made anew, whole.
+    `create` makes the file, once there is something to write. A file that is moved away while open is made anew,
+    whole.
     """
 
     def __init__(self, path: Path, schema: Schema) -> None:
@@ -60,20 +62,22 @@ class Database:
         self._schema = schema
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
-        self._file: tuple[int, int] = (0, 0)  # device and inode of what is open
-        self._for_reading = False  # there was no room to open it for more
+        self._file: tuple[int, int] = (0, 0)  # device and inode of the open file
+        self._for_reading = False  # the disk had no room to open it for writing
 
     def rows(self, sql: str, parameters: Row = ()) -> list[Row]:
-        """What a query finds; nothing where there is no file. Raises MeshError BAD_STATE, BUSY; DISK_FLOOR where the disk
-        is full and what lies beside the file cannot be read without writing."""
+        """The rows of a query; none where there is no file.
+
+        Raises MeshError BAD_STATE, BUSY; DISK_FLOOR where the disk is full and the WAL cannot be read without a write.
+        """
         with self._lock, self._told(f"cannot use {self.path}"):
             connection = self._opened()
             return [] if connection is None else connection.execute(sql, parameters).fetchall()
 
     def write(self, changes: Iterable[Change], doing: str) -> bool:
-        """One transaction. False where there is no file: then nothing is written, see `create`.
+        """Commit one transaction. False where there is no file: then it writes nothing, see `create`.
 
-        doing: "cannot ...", for the error. Raises MeshError DISK_FLOOR, BAD_STATE, BUSY; then nothing of it was done.
+        doing: "cannot ...", for the error. Raises MeshError DISK_FLOOR, BAD_STATE, BUSY; then nothing of it is done.
         """
         with self._lock, self._told(doing):
             connection = self._opened(writing=True)
@@ -85,13 +89,13 @@ class Database:
             return True
 
     def create(self, changes: Iterable[Change], doing: str) -> None:
-        """Make the file with all that it shall hold; cut off anywhere there is none. Raises as `write`."""
+        """Make the file with its first content, atomically: interrupted, there is no file. Raises as `write`."""
         temporary = files.temporary_beside(self.path)
         with self._lock, self._told(doing):
             files.remove_unfinished(self.path)
             try:
                 self._build(temporary, changes)
-                for end in ("-wal", "-shm"):  # of one that was moved away: they would be taken for this one's
+                for end in ("-wal", "-shm"):  # of a file that was moved away: else taken for this one's
                     self.path.with_name(self.path.name + end).unlink(missing_ok=True)
                 files.sync_directory(self.path.parent)
                 temporary.rename(self.path)
@@ -101,7 +105,7 @@ class Database:
             self._opened()
 
     def close(self) -> None:
-        """Everything is in the one file then, unless another program has it open."""
+        """Close the file. All is in the one file then, unless another program has it open."""
         with self._lock:
             self._let_go()
 
@@ -109,7 +113,7 @@ class Database:
         fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         os.close(fd)
         with contextlib.closing(_connect(temporary, "mode=rw")) as connection:
-            connection.execute("PRAGMA journal_mode=OFF")  # who looks sees it only once it is whole
+            connection.execute("PRAGMA journal_mode=OFF")  # readers see the file only once it is whole
             connection.execute("PRAGMA synchronous=OFF")
             connection.execute(f"PRAGMA application_id={self._schema.application}")
             connection.execute(f"PRAGMA user_version={self._schema.version}")
@@ -122,7 +126,7 @@ class Database:
             os.fsync(file.fileno())
 
     def _opened(self, *, writing: bool = False) -> sqlite3.Connection | None:
-        """None where there is no file. writing: one that was opened for reading alone is opened anew."""
+        """The open connection; None where there is no file. writing: reopen one that is open for reading alone."""
         try:
             stat = self.path.stat()
         except FileNotFoundError:
@@ -132,9 +136,9 @@ class Database:
         if self._connection is not None and self._file == here and not (writing and self._for_reading):
             return self._connection
         self._let_go()
-        if stat.st_size == 0:  # SQLite would take it for a new one
+        if stat.st_size == 0:  # SQLite would take it for a new database
             raise self.damaged("the file is empty")
-        if stat.st_size < _SHORTEST and self.path.is_file():  # and what is missing for zeros
+        if stat.st_size < _SHORTEST and self.path.is_file():  # and would read the missing bytes as zeros
             raise self.damaged("the file is damaged (it is cut off)")
         try:
             self._connection, self._for_reading = self._open(), False
@@ -159,7 +163,7 @@ class Database:
         return connection
 
     def _open_for_reading(self) -> sqlite3.Connection:
-        """Makes nothing beside the file, and reads nothing beside it: see `_is_one_file`."""
+        """Open it without touching any file beside it: see `_is_one_file`."""
         connection = _connect(self.path, "mode=ro&immutable=1")
         try:
             self._check(connection)
@@ -169,12 +173,12 @@ class Database:
         return connection
 
     def _is_one_file(self) -> bool:
-        """Whether all that was committed is in the file itself."""
+        """Whether the file itself holds every commit."""
         beside = (self.path.with_name(self.path.name + end) for end in ("-wal", "-journal"))
         return not any(path.exists() and path.stat().st_size > 0 for path in beside)
 
     def _check(self, connection: sqlite3.Connection) -> None:
-        """Raises MeshError BAD_STATE for a file of something else, and for a damaged one."""
+        """Check that the file is this schema's and sound. Raises MeshError BAD_STATE."""
         [[application]] = connection.execute("PRAGMA application_id").fetchall()
         if application != self._schema.application:
             raise self.damaged(f"it is not {self._schema.what}")
@@ -196,13 +200,13 @@ class Database:
             connection.close()
 
     def damaged(self, cause: str) -> MeshError:
-        """The error that says what the file lacks, and how to go on without it."""
+        """The error for a damaged file: what is wrong with it, and how to go on without it."""
         hint = f"move {self.path} away, and {self.path.name}-wal with it if there is one: {self._schema.lost}"
         return MeshError(Code.BAD_STATE, f"cannot use {self.path}", cause, hint)
 
     @contextlib.contextmanager
     def _told(self, doing: str) -> Iterator[None]:
-        """What SQLite and the kernel refuse, as an error for a person."""
+        """Translate errors of SQLite and the kernel into MeshError."""
         try:
             yield
         except sqlite3.Error as exc:
@@ -212,12 +216,12 @@ class Database:
 
     def _lacks_room(self, exc: sqlite3.Error) -> bool:
         code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
-        # The second and the third are also said where a file beside it cannot be made bigger, or cannot be made.
+        # SQLite reports the second and the third also where a file beside it cannot grow, or cannot be made.
         unclear = code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
         return code == sqlite3.SQLITE_FULL or (unclear and _is_full(self.path.parent))
 
     def _refused(self, exc: sqlite3.Error, doing: str) -> MeshError:
-        code = getattr(exc, "sqlite_errorcode", 0) & 0xFF  # the rest says more of it
+        code = getattr(exc, "sqlite_errorcode", 0) & 0xFF  # the upper bits refine it
         folder = self.path.parent
         if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
             return self.damaged(f"the file is damaged ({exc})")
@@ -244,7 +248,7 @@ class Database:
 
 
 def _connect(path: Path, how: str) -> sqlite3.Connection:
-    """An existing file. how: as in sqlite.org/uri.html. Transactions are begun by hand."""
+    """Connect to an existing file, in autocommit mode. how: see sqlite.org/uri.html."""
     return sqlite3.connect(
         f"file:{quote(str(path))}?{how}",
         uri=True,
@@ -261,7 +265,7 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
         yield
         connection.execute("COMMIT")
     except BaseException:
-        with contextlib.suppress(sqlite3.Error):  # the first error is the one to tell
+        with contextlib.suppress(sqlite3.Error):  # the first error is the one to report
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
         raise

@@ -1,6 +1,6 @@
-"""The errors that reach a person: one closed list of codes, one class.
+"""The errors that reach a person: one closed list of codes, and one class.
 
-A message begins with what cannot be done; its hint ends with what to type.
+A message begins with what cannot be done ("cannot ..."); its hint ends with what to type.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ _LINE_MOST = 300  # characters
 
 
 def quoted(reference: str) -> str:
-    """A name, path or reference as the last word of a command in a hint: a shell gives meshctl exactly this.
+    """Quote a name, path or reference for a shell, as the last word of a command in a hint.
 
-    Behind `--` where it would be taken for an option. So options stand before it: f"meshctl get -o OTHER {quoted(r)}".
+    With `--` before it where it looks like an option. So put options first: f"meshctl get -o OTHER {quoted(r)}".
     """
     word = shlex.quote(reference)
     return f"-- {word}" if reference.startswith("-") else word
@@ -76,10 +76,10 @@ _STATUS: dict[Code, int] = {
 
 
 class MeshError(Exception):
-    """What cannot be done, why, and what to type.
+    """An error for a person: what cannot be done, why, and what to type.
 
     title: one line, begins with "cannot". detail: the cause, may be empty. hint: what to type, may be empty.
-    by: between nodes, the fingerprint of who brought it about, where that is another one than who tells it.
+    by: between nodes, the fingerprint of the node that caused it, where that is not the one that reports it.
     """
 
     def __init__(self, code: Code, title: str, detail: str = "", hint: str = "", *, by: str = "") -> None:
@@ -92,11 +92,11 @@ class MeshError(Exception):
 
     @property
     def status(self) -> int:
-        """The HTTP status this error is answered with; 400 unless the code says otherwise."""
+        """The HTTP status of this error; 400 unless the code has another one."""
         return _STATUS.get(self.code, 400)
 
     def problem(self) -> dict[str, object]:
-        """An RFC 9457 problem document with two more members, `code` and `hint`."""
+        """This error as an RFC 9457 problem document, with two members more: `code` and `hint`."""
         return {
             "type": f"urn:meshd:problem:{self.code}",
             "title": self.title,
@@ -108,7 +108,7 @@ class MeshError(Exception):
 
     @classmethod
     def from_problem(cls, document: dict[str, object]) -> MeshError:
-        """The error that another node answered. An unknown code (a newer node) becomes INTERNAL."""
+        """The error in a problem document of another node. An unknown code (a newer node) becomes INTERNAL."""
         raw = str(document.get("code", ""))
         code = Code(raw) if raw in set(Code) else Code.INTERNAL
         return cls(
@@ -121,14 +121,14 @@ class MeshError(Exception):
 
 
 def leaf(exc: BaseException) -> BaseException:
-    """The first of those that a TaskGroup has gathered; any other exception itself."""
+    """The first exception in an ExceptionGroup, however deep; any other exception itself."""
     while isinstance(exc, BaseExceptionGroup):
         exc = exc.exceptions[0]
     return exc
 
 
 def one_line(exc: BaseException) -> str:
-    """What went wrong, on one line of bounded length."""
+    """An exception as one line of bounded length."""
     found = leaf(exc)
     text = str(found) if isinstance(found, MeshError) else f"{type(found).__name__}: {found}".rstrip(": ")
     if isinstance(found, OSError) and found.strerror:
@@ -139,11 +139,11 @@ def one_line(exc: BaseException) -> str:
 START_AGAIN = (
     "see why: journalctl -u meshd, or where you started it; then: sudo systemctl restart meshd, or: meshd run"
 )
-"""What to type where the daemon has ended by a fault."""
+"""The hint where the daemon has ended by a fault."""
 
 
 def mistake() -> MeshError:
-    """An error of meshd's own, which it did not foresee; whoever tells of it logs what it was."""
+    """The error for a bug in meshd. The caller logs the exception itself."""
     return MeshError(
         Code.INTERNAL,
         "cannot do that",

@@ -1,4 +1,4 @@
-"""Gives memory back. A daemon that is busy for a minute and quiet for years should be small in the quiet."""
+"""Bounds and returns memory: a daemon that is busy for a minute and idle for years must be small while idle."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from meshd import files
 _M_ARENA_MAX = -8  # malloc.h
 _TRIM_EVERY_S = 30.0
 _LEAST = 256 * 1024**2
-# Files of a control group, and what stands before the bytes in them. Version 1 without a limit has a number that no
-# machine reaches; its memory.stat has the least of all above it, too, those that are not mounted here included.
+# Files of a cgroup, and the word before the bytes in them. Version 1 without a limit has a number that no machine
+# reaches; its memory.stat has the least limit of all its ancestors, too, those that are not mounted here included.
 _LIMITS = (("memory.max", ""), ("memory.limit_in_bytes", ""), ("memory.stat", "hierarchical_memory_limit "))
 
 
 def use_one_arena() -> None:
-    """Have glibc keep one heap for all threads: each of the others keeps what a burst took. Nothing on another libc."""
+    """Have glibc use one malloc arena for all threads, as each one keeps what a burst took. No-op on another libc."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, 1)
 
 
 def bound_for(share: float, *, total: int | None = None) -> str:
-    """GOMEMLIMIT of a Go program that may have that share of this machine's memory, in bytes and at least 256 MiB.
+    """GOMEMLIMIT of a Go program that may use that share of this machine's memory: bytes, at least 256 MiB.
 
     It is soft: near it the program collects its garbage more often. Kubo at rest takes 90 MB, the cluster 60, and the
-    cluster of a node that has just pinned 1,000 entries 430 (measured): on 4 GB neither is held up.
-    total: bytes, for tests; default: what the machine has, or less where `MemoryMax=` of the unit or a container says so.
+    cluster of a node that has just pinned 1,000 entries 430 (measured): on 4 GB it slows neither down.
+    total: bytes, for tests; by default `available`.
     """
     return str(max(_LEAST, int((available() if total is None else total) * share)))
 
 
 def available(root: Path = Path("/")) -> int:
-    """Bytes that this process may use: the machine's, or the least limit of its control group and those above it.
+    """Bytes that this process may use: the machine's memory, or the least limit of its cgroup and its ancestors.
 
-    Read are both versions of control groups, as a system of version 1, or a hybrid one, limits memory by version 1 only.
-    root: where /proc and the mounts are looked for, for tests.
+    `MemoryMax=` of a unit and the limit of a container are such limits. Reads cgroups of both versions, as a system of
+    version 1, or a hybrid one, limits memory by version 1 only. root: the root of /proc and the mounts, for tests.
     """
     limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     try:
@@ -49,7 +49,7 @@ def available(root: Path = Path("/")) -> int:
             (root / "proc/self" / name).read_text(errors="surrogateescape")
             for name in ("cgroup", "mountinfo")
         )
-    except OSError:  # no control groups in this kernel
+    except OSError:  # no cgroups in this kernel
         return limits[0]
     for folder in _groups(membership, mounts):
         below = root / folder.relative_to("/")
@@ -58,18 +58,18 @@ def available(root: Path = Path("/")) -> int:
 
 
 def _groups(membership: str, mounts: str) -> Iterator[Path]:
-    """Folders of the control groups of either version that may limit this process: its own, and each above it.
+    """Folders of the cgroups, of either version, that may limit this process: its own and each ancestor.
 
-    membership, mounts: /proc/self/cgroup and /proc/self/mountinfo, see cgroups(7) and proc(5). Where only a part of the
-    tree is mounted, as in a container, that part's own root is the last; its own group may be another than the one that
-    `membership` names, which is then nowhere, and a folder that does not exist limits nothing.
+    membership, mounts: /proc/self/cgroup and /proc/self/mountinfo, see cgroups(7) and proc(5). Where only a part of
+    the tree is mounted, as in a container, that part's root is the last one. `membership` may name a cgroup outside
+    that part: its folder does not exist, and limits nothing.
     """
     names = {}
     for line in filter(None, membership.split("\n")):
         number, controllers, name = line.split(":", 2)
         if number == "0" or "memory" in controllers.split(","):
             names["cgroup2" if number == "0" else "cgroup"] = name
-    for line in filter(None, mounts.split("\n")):  # a name may have what else Python takes for a line's end
+    for line in filter(None, mounts.split("\n")):  # splitlines() splits at more, which a name may have
         place, _, source = line.partition(" - ")
         kind, _, options = source.split(" ", 2)
         if kind not in names or (kind == "cgroup" and "memory" not in options.split(",")):
@@ -81,7 +81,7 @@ def _groups(membership: str, mounts: str) -> Iterator[Path]:
 
 
 def _limit(path: Path, said: str) -> Iterator[int]:
-    """The number behind `said` in a file of a control group; none where there is no such file or no limit."""
+    """The number after `said` in a file of a cgroup; none where there is no such file or no limit."""
     with contextlib.suppress(OSError):
         for line in path.read_text().splitlines():
             if line.startswith(said) and line.removeprefix(said).isdigit():
@@ -89,9 +89,10 @@ def _limit(path: Path, said: str) -> Iterator[int]:
 
 
 async def give_back() -> None:
-    """For as long as the daemon lives: collect the cycles that a burst left, and return free pages to the kernel.
+    """Collect garbage cycles periodically, as long as the daemon lives, and return free pages to the kernel.
 
-    What is there at the start is modules and types, which never go: frozen, a collection costs next to nothing.
+    It first freezes what exists at the start, modules and types that never go, so that a collection costs next to
+    nothing.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     gc.collect()

@@ -1,17 +1,17 @@
-"""What a name may be, of an entry and of a file in it. Pure. meshctl has a copy of the rule, and a test compares the two."""
+"""The rule for names of entries and of files in them. Pure. meshctl has a copy, and a test compares the two."""
 
 from __future__ import annotations
 
 import unicodedata
 
 NAME_BYTES = 255
-"""What file systems take."""
+"""Bytes: the limit of file systems."""
 UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-"""Unicode's categories of characters that do not show: controls, direction and zero-width marks, line separators."""
+"""Unicode categories of invisible characters: controls, direction and zero-width marks, line separators."""
 
 
 def has_unseen(name: str) -> bool:
-    """Whether a character of it does not show. Two names that look the same would be two entries, or drive a terminal."""
+    """Whether a name has an invisible character: names that look the same would differ, or control a terminal."""
     if name.isascii():
         return not name.isprintable()
     return any(unicodedata.category(character) in UNSEEN for character in name)

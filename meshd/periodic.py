@@ -1,4 +1,4 @@
-"""The guard of all that runs as long as the node does: what raises is told as a fault, and done again."""
+"""The guard of all long-running tasks: a task that raises is reported as a fault, and run again after a back-off."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from meshd.model import Fault
 
 BACKOFF_FIRST_S = 1.0
 BACKOFF_MOST_S = 30.0
-WELL_AGAIN_S = 30.0  # so long it must go well until its fault is forgotten
-PATIENCE_S = 120.0  # work that waits in vain (for an engine, say) is no fault before that
+WELL_AGAIN_S = 30.0  # it must succeed for so long until its fault is forgotten
+PATIENCE_S = 120.0  # work that waits in vain (for an engine, say) is no fault before
 _LONGEST_S = 60.0
 _LOG = structlog.get_logger(part="daemon")
 
@@ -24,7 +24,7 @@ Work = Callable[[], Awaitable[None]]
 
 @dataclass(slots=True)
 class _Part:
-    """One that has failed. Times are monotonic seconds. well_since: None while it fails."""
+    """A part that has failed. Times are monotonic seconds. well_since: None while it fails."""
 
     failing_since: float
     meanwhile: str = ""
@@ -36,14 +36,14 @@ class _Part:
 
 
 class TaskGuard:
-    """`faults` are the parts that fail, or have failed a short while ago."""
+    """Runs parts of the daemon and keeps their `faults`: those that fail, or failed a short while ago."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._failed: dict[str, _Part] = {}
 
     def faults(self) -> tuple[Fault, ...]:
-        """Those that a person should know of."""
+        """The faults that a person should know of."""
         now = self._clock()
         return tuple(
             Fault(name, part.error, part.io_error, part.meanwhile)
@@ -52,14 +52,14 @@ class TaskGuard:
         )
 
     def failing_s(self, name: str) -> float:
-        """For how many seconds every attempt at it has failed; 0 where the last one did not."""
+        """Seconds for which every attempt at it has failed; 0 where the last one succeeded."""
         part = self._failed.get(name)
         return self._clock() - part.failing_since if part and part.well_since is None else 0.0
 
     async def attempt(
         self, name: str, work: Work, *, patience_s: float = PATIENCE_S, meanwhile: str = ""
     ) -> bool:
-        """Do it once; whether it went well. Nothing but being cancelled gets out of here.
+        """Run `work` once; whether it succeeded. Raises nothing but CancelledError.
 
         patience_s: for so long a MeshError, which says itself what it waits for, is no fault. meanwhile: see `Fault`.
         """
@@ -69,9 +69,9 @@ class TaskGuard:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            # It was not we who were cancelled, but something that it waited for.
+            # Not this task was cancelled, but something that it awaited.
             self._note(name, exc, 0.0, meanwhile)
-        except Exception as exc:  # noqa: BLE001 - the one guard: a mistake, or a dead disk, must not end the node
+        except Exception as exc:  # noqa: BLE001 - the one guard: neither a bug nor a dead disk may end the node
             self._note(name, exc, patience_s if isinstance(exc, MeshError) else 0.0, meanwhile)
         else:
             self._well(name)
@@ -79,12 +79,12 @@ class TaskGuard:
         return False
 
     async def keep_running(self, name: str, loop: Work, *, meanwhile: str = "") -> None:
-        """Run a loop that never ends by itself, and start it again after a back-off where it does."""
+        """Run an endless loop, and start it again after a back-off where it raises or returns."""
 
         async def run() -> None:
             part = self._failed.get(name)
             if part is not None:
-                part.well_since = self._clock()  # if it fails again, `_note` takes it back
+                part.well_since = self._clock()  # `_note` takes it back if it fails again
             await loop()
             raise RuntimeError("it has ended, which it never should")
 
@@ -99,11 +99,11 @@ class TaskGuard:
     async def every(
         self, name: str, seconds: float, work: Work, *, share: float = 1.0, meanwhile: str = ""
     ) -> None:
-        """Do `work` again and again, `seconds` apart, and longer where it would take more than `share` of the time."""
+        """Repeat `work` with pauses of `seconds`, longer where it would take more than `share` of the time."""
         while True:
             began = time.monotonic()
             went_well = await self.attempt(name, work, meanwhile=meanwhile)
-            # One that failed says nothing about how long one takes: it may have waited for an engine that hangs.
+            # The duration of a failed run counts for nothing: it may have waited for an engine that hangs.
             took = time.monotonic() - began if went_well else 0.0
             await asyncio.sleep(max(seconds, min(took / share, _LONGEST_S)))
 
@@ -121,7 +121,7 @@ class TaskGuard:
             part = _Part(now, meanwhile)
         if part.well_since is not None:
             part.failing_since, part.well_since = now, None
-        if error != part.error:  # the same fault is told once
+        if error != part.error:  # log the same fault once
             part.error, part.told_after_s, part.io_error = error, told_after_s, is_io_error(exc)
             if isinstance(exc, MeshError):
                 _LOG.warning("cannot finish a round", failed=name, error=error)
@@ -132,6 +132,6 @@ class TaskGuard:
 
 
 def is_io_error(exc: BaseException) -> bool:
-    """Whether the kernel refused it a file, or the disk; also where a MeshError says so."""
+    """Whether the kernel refused a file or the disk, also as the cause of a MeshError."""
     found = leaf(exc)
     return isinstance(found, OSError) or isinstance(found.__cause__, OSError)

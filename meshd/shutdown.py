@@ -1,7 +1,7 @@
-"""How the process ends: in order, within a bound, and whatever happens.
+"""Shutdown of the process: in order, within a bound, and whatever happens.
 
-SIGTERM or SIGINT asks for an orderly stop, a second one for a quick one. A thread of its own heeds them and the clock, for the
-event loop may be held up in a call (a disk that does not answer), or wait for a task that does not end.
+SIGTERM or SIGINT asks for an orderly stop, a second one for a quick one. A thread of its own handles them and enforces
+the deadline, as the event loop may be blocked in a call (a disk that does not answer) or by a task that does not end.
 """
 
 from __future__ import annotations
@@ -24,23 +24,24 @@ import structlog
 from meshd.errors import START_AGAIN, Code, MeshError, one_line
 
 LONGEST_S = 85.0  # from the first signal, or the first failure, to the last resort; TimeoutStopSec= is 90 s
-KILL_NOW_S = 10.0  # from the second signal to it
-NODE_ENDED_S = 10.0  # for what is left to do once the node has ended: tasks to cancel, threads to join
-_GIVE_WAY_S = 5.0  # for a start that is under way when the stop is asked for
+KILL_NOW_S = 10.0  # from the second signal to the last resort
+NODE_ENDED_S = 10.0  # for the rest once the node has ended: tasks to cancel, threads to join
+_GIVE_WAY_S = 5.0  # for a start that is under way when a stop is requested
 _ASK = (signal.SIGTERM, signal.SIGINT)
 _LOG = structlog.get_logger(part="daemon")
 T = TypeVar("T")
 
 
 class Shutdown:
-    """stop: an orderly end is asked for. kill_now: there is no more time, what runs is to be killed.
+    """The state of the shutdown. stop: an orderly stop is requested. kill_now: time is up, kill what runs.
 
     Use it around asyncio.run, in the main thread, and `bind` it to the loop there.
     """
 
     def __init__(self, kill: Callable[[], list[int]]) -> None:
-        """kill: the last resort before the process exits with 1; any thread may call it, and it takes some seconds at
-        most. It ends all children, and answers the pids of those that did not end."""
+        """kill: the last resort before the process exits with 1. It kills all children and returns the pids of those
+        that did not end. Thread-safe; takes some seconds at most.
+        """
         self.stop = asyncio.Event()
         self.kill_now = asyncio.Event()
         self._kill = kill
@@ -55,7 +56,7 @@ class Shutdown:
         self._thread = threading.Thread(target=self._watch_signals, name="shutdown", daemon=True)
 
     def __enter__(self) -> Shutdown:
-        # The loop's own add_signal_handler would do this too, but with a pipe that only a loop which turns reads.
+        # Not the loop's own add_signal_handler: nothing reads its pipe while the loop is blocked.
         signal.set_wakeup_fd(self._wake_write.fileno(), warn_on_full_buffer=False)
         for number in _ASK:
             self._install(number)
@@ -66,34 +67,34 @@ class Shutdown:
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]  # what signal.signal has answered
+            signal.signal(number, handler)  # type: ignore[arg-type]  # it is what signal.signal returned
         signal.set_wakeup_fd(-1)
         self._wake_write.close()  # which ends the thread
         self._thread.join()
         self._wake_read.close()
 
     def bind(self, loop: asyncio.AbstractEventLoop) -> None:
-        """From now on the two events are set in this loop. What was asked for before is not lost."""
+        """Set the two events in this loop from now on. Requests that came before are not lost."""
         self._loop = loop
         self._tell_the_loop()
 
     def on(self, number: signal.Signals, callback: Callable[[], object]) -> None:
-        """Call it in the loop when that signal comes."""
+        """Call `callback` in the event loop when that signal comes."""
         self._others[number] = callback
         self._install(number)
 
     def start_deadline(self) -> None:
-        """The end has begun, asked for or not: from now on it has LONGEST_S."""
+        """Start the deadline of LONGEST_S: the shutdown has begun, requested or not."""
         self._within(LONGEST_S, f"it took longer than {LONGEST_S:.0f} s")
 
     def node_ended(self) -> None:
-        """The node has ended; what is left is the loop's own end."""
+        """Tighten the deadline to NODE_ENDED_S: the node has ended, and only the event loop is left to close."""
         self._within(
             NODE_ENDED_S, f"tasks or threads of it had not ended {NODE_ENDED_S:.0f} s after all else"
         )
 
     async def unless_stopping(self, work: Awaitable[T]) -> T | None:
-        """What `work` answers; None where the stop was asked for first, and it did not end within some seconds."""
+        """The result of `work`; None where a stop was requested first and it did not finish within some seconds."""
         task = asyncio.ensure_future(work)
         asked = asyncio.ensure_future(self.stop.wait())
         try:
@@ -110,11 +111,11 @@ class Shutdown:
         self._before.setdefault(number, signal.signal(number, _heard_by_the_thread))
 
     def _within(self, seconds: float, why: str) -> None:
-        """The end must be there within so many seconds, if it must not before."""
+        """Set the deadline to so many seconds from now, unless it is earlier already."""
         deadline = time.monotonic() + seconds
         if self._deadline is None or deadline < self._deadline:
             self._deadline, self._why = deadline, why
-        with contextlib.suppress(OSError):  # full: then the thread looks anyway
+        with contextlib.suppress(OSError):  # a full socket wakes the thread anyway
             self._wake_write.send(b"\0")
 
     def _watch_signals(self) -> None:
@@ -151,12 +152,12 @@ class Shutdown:
                 self._loop.call_soon_threadsafe(callback)
 
     def _last_resort(self) -> None:
-        """Not by way of the log, or anything that another thread may hold."""
+        """Kill the children and exit with 1. Uses neither the log nor any lock that another thread may hold."""
         left = self._kill()
         what = f"; these did not end: pid {', '.join(map(str, left))}" if left else ""
         said = f"meshd: cannot end in order\n  {self._why}; kubo and the cluster were killed{what}\n"
         said += f"  try: see below where it waits; {START_AGAIN}\n"
-        # Whoever reads it may be what everything waits for: a pipe that is full.
+        # Standard error may be what everything waits for: a full pipe that nobody reads.
         saying = threading.Thread(target=_say, args=(said,), daemon=True)
         saying.start()
         saying.join(1.0)
@@ -170,13 +171,13 @@ def _say(text: str) -> None:
 
 
 def _heard_by_the_thread(_: int, __: object) -> None:
-    """A handler there must be, or the number does not reach the thread."""
+    """Do nothing. Without a Python handler the signal's number would not reach the wake-up socket."""
 
 
 class ShutdownSteps:
-    """The steps of an end, each in its own guard and time, so that the next one is taken whatever became of the last one.
+    """Runs the steps of a shutdown, each with its own guard and time-out, so that each runs whatever failed before.
 
-    failure: the first thing that went wrong, which was logged at once.
+    failure: the first one. Each is logged at once.
     """
 
     def __init__(self, kill_now: asyncio.Event) -> None:
@@ -184,7 +185,7 @@ class ShutdownSteps:
         self._kill_now = kill_now
 
     def failed(self, what: str, exc: BaseException, said: str = "a step of the shutdown failed") -> None:
-        """It goes to the log now: what comes after it may take long, or never end."""
+        """Log a failure now, as the next step may take long or never end; keep the first one."""
         if isinstance(exc, MeshError):
             _LOG.error(said, failed=what, error=str(exc), hint=exc.hint)
         else:
@@ -192,12 +193,12 @@ class ShutdownSteps:
         self.failure = self.failure or exc
 
     async def run(self, what: str, work: Awaitable[object], seconds: float) -> bool:
-        """Whether it was done within `seconds`, and before a second signal."""
+        """Run one step; whether it was done within `seconds` and before a second signal."""
         task = asyncio.ensure_future(work)
         kill_now = asyncio.ensure_future(self._kill_now.wait())
         await asyncio.wait({task, kill_now}, timeout=max(0.0, seconds), return_when=asyncio.FIRST_COMPLETED)
         if self._kill_now.is_set():
-            await asyncio.wait({task}, timeout=0.2)  # what needs no waiting is done all the same
+            await asyncio.wait({task}, timeout=0.2)  # a step that need not wait is finished all the same
         kill_now.cancel()
         if not task.done():
             task.add_done_callback(_read)
@@ -218,7 +219,7 @@ class ShutdownSteps:
 
 
 def killed(left: list[int]) -> MeshError:
-    """That the programs did not end in order. left: pids of those that do not even end when they are killed."""
+    """The error for engines that did not stop in order. left: pids of those that not even SIGKILL has ended."""
     if left:
         pids = ",".join(map(str, left))
         return MeshError(
@@ -231,6 +232,6 @@ def killed(left: list[int]) -> MeshError:
 
 
 def _read(task: asyncio.Future[object]) -> None:
-    """Nobody waits for it any more: asyncio must not complain that nobody has read how it ended."""
+    """Retrieve the exception of an abandoned task, so that asyncio does not complain of it."""
     if not task.cancelled():
         task.exception()

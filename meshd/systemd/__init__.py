@@ -1,6 +1,6 @@
 """systemd, where it started the daemon: readiness, status, watchdog, and a journal with fields.
 
-Started by hand, all of this does nothing.
+Where meshd is started by hand, all of this does nothing.
 """
 
 from meshd.systemd.journal import Journal, of_process, unavailable

@@ -1,6 +1,6 @@
 """Log lines as journal entries with fields: `journalctl -u meshd MESHD_SERVICE=kubo`.
 
-Needs systemd-python, which compiles against libsystemd. Without it the lines go to standard error, as they do by hand.
+Needs systemd-python, which compiles against libsystemd. Without it the lines go to standard error.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Any
 from meshd.systemd import messages
 
 _PRIORITY = {"critical": 2, "error": 3, "exception": 3, "warning": 4, "info": 6, "debug": 7}
-_NAMES = {"code": "CONDITION"}  # a log's key -> what follows MESHD_; the others are the key in capitals
+_NAMES = {"code": "CONDITION"}  # a log's key -> its field without MESHD_; the others are the key in capitals
 _RAISED, _CLEARED = "condition raised", "condition cleared"
 
 Send = Callable[..., None]  # of `FIELD=value` texts
 
 
 def connected(environment: Mapping[str, str], descriptor: int = 2) -> bool:
-    """Whether standard error is the journal's, by JOURNAL_STREAM: see systemd.exec(5)."""
+    """Whether standard error leads to the journal, by JOURNAL_STREAM: see systemd.exec(5)."""
     try:
         found = os.fstat(descriptor)
     except OSError:
@@ -39,24 +39,24 @@ def sender() -> Send | None:
 
 
 def unavailable(environment: Mapping[str, str]) -> bool:
-    """The journal listens and cannot be given fields."""
+    """Whether standard error leads to the journal, and systemd-python for fields is missing."""
     return connected(environment) and sender() is None
 
 
 def of_process(environment: Mapping[str, str]) -> Journal | None:
-    """The journal, where standard error is connected with it and it can be given fields."""
+    """The journal, where standard error leads to it and systemd-python is there; else None."""
     send = sender() if connected(environment) else None
     return Journal(send) if send is not None else None
 
 
 class Journal:
-    """A last processor of structlog, and the logger behind it. An entry's message is for a person, its fields for a filter."""
+    """The last processor of structlog, and the logger behind it. Messages are for people, fields for filters."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
 
     def __call__(self, _: object, method: str, event: MutableMapping[str, Any]) -> dict[str, Any]:
-        """The entry's fields. MESSAGE, PRIORITY, and every key of the event as MESHD_KEY."""
+        """The entry's fields: MESSAGE, PRIORITY, and every key of the event as MESHD_KEY."""
         what = str(event.pop("event", ""))
         level = str(event.pop("level", method))
         event.pop("timestamp", None)  # the journal has its own
@@ -73,7 +73,7 @@ class Journal:
         return entry
 
     def msg(self, **entry: str) -> None:
-        """Write one entry. One that cannot be written is lost: no part of the daemon ends for it."""
+        """Write one entry. One that cannot be written is dropped: logging must not end a part of the daemon."""
         with contextlib.suppress(OSError):
             self._send("SYSLOG_IDENTIFIER=meshd", *(f"{name}={value}" for name, value in entry.items()))
 

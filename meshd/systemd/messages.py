@@ -1,6 +1,6 @@
 """MESSAGE_ID of each condition, and the journal's catalogue: what `journalctl -x` prints below a message.
 
-An id is made of the condition's code, so it is the same in every version and needs no list.
+An id derives from the condition's code, so it is stable across versions and needs no list.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ DOCUMENTATION = "man:meshctl(1)"
 
 
 def raised_id(code: str) -> str:
-    """128 bits in hex, as sd_journal_send(3) takes them, of a condition that comes."""
+    """MESSAGE_ID of a condition that comes: 128 bits in hex, see sd_journal_send(3)."""
     return uuid.uuid5(_SPACE, code).hex
 
 
 def cleared_id(code: str) -> str:
-    """The same of one that goes."""
+    """MESSAGE_ID of a condition that goes, as `raised_id`."""
     return uuid.uuid5(_SPACE, f"{code} cleared").hex
 
 
 def catalogue(codes: Iterable[str]) -> str:
-    """Of the conditions with these codes: the text for /usr/lib/systemd/catalog/, see journalctl(1).
+    """The journal's catalogue of these conditions: the text for /usr/lib/systemd/catalog/, see journalctl(1).
 
-    What stands between @ is filled in from the fields of the message.
+    journalctl replaces @FIELD@ by that field of the message.
     """
     entries = []
     for code in codes:

@@ -1,6 +1,6 @@
 """The notification protocol, sd_notify(3): datagrams of `NAME=value` lines to the socket that systemd names.
 
-systemd-python sends them where it is installed. The protocol is stable and public, so without it a socket does.
+systemd-python sends them where it is installed. The protocol is stable and public, so a plain socket does without it.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ Send = Callable[[str], None]
 
 
 class Notifier:
-    """Tells the service manager. Without one, and where it cannot be reached, nothing happens: it must not end the node."""
+    """Notifies the service manager. Does nothing without one, or where it cannot be reached: that ends no node."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
-        """environment: that of this process, as systemd-python reads NOTIFY_SOCKET from there by itself."""
+        """environment: this process's own, as systemd-python reads NOTIFY_SOCKET from there by itself."""
         address = environment.get("NOTIFY_SOCKET", "")
         self.present = bool(address)
         self.watchdog_s = _watchdog(environment) if address else 0.0
         self._send: Send = _sender(address) if address else lambda _: None
 
     def tell(self, **fields: str | int) -> None:
-        """One message: tell(READY=1, STATUS="ready"). A line ends a field, so a value becomes one line."""
+        """Send one message: tell(READY=1, STATUS="ready"). A newline ends a field, so values become one line."""
         text = "\n".join(f"{name}={' '.join(str(value).split())}" for name, value in fields.items())
         self._send(text)
 
 
 def _watchdog(environment: Mapping[str, str]) -> float:
-    """Seconds within which it must be fed; 0: there is none."""
+    """The watchdog's period in seconds; 0: there is none."""
     raw = environment.get("WATCHDOG_USEC", "")
     return int(raw) / 1e6 if raw.isdigit() else 0.0
 
@@ -56,6 +56,6 @@ def _datagrams(address: str) -> Send:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
                 channel.sendto(text.encode(), target)
         except OSError:
-            pass  # the manager is gone or has no room; the watchdog's next message tries again
+            pass  # the manager is gone or its queue is full; the watchdog's next message tries again
 
     return send

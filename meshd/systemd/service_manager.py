@@ -1,4 +1,4 @@
-"""What the daemon tells systemd, and when."""
+"""The daemon's notifications to systemd, and when it sends them."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from collections.abc import Callable, Iterator
 
 from meshd.systemd.notify import Notifier
 
-_FED_PER_DEADLINE = 4  # so one that comes late is no reason for a restart
+_FED_PER_DEADLINE = 4  # so that a late one does not cause a restart
 
 
 class ServiceManager:
-    """systemd as the daemon sees it. Every call is cheap, and does nothing where no systemd asked to be told."""
+    """systemd as the daemon sees it. Every call is cheap, and does nothing where systemd asked for no notification."""
 
     def __init__(
         self, notifier: Notifier | None = None, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """notifier: None stands for no service manager. clock: monotonic seconds."""
+        """notifier: None for no service manager. clock: monotonic seconds."""
         self._notifier = notifier or Notifier({})
         self._clock = clock
         self._stopping = False
@@ -29,17 +29,17 @@ class ServiceManager:
         return self._notifier.present
 
     def ready(self) -> None:
-        """The control socket serves. The mesh may still be far away: `status` says what it waits for."""
+        """Report that the control socket serves. The mesh may be far from ready: `status` says what it waits for."""
         self._notifier.tell(READY=1)
 
     def status(self, text: str) -> None:
-        """One line for `systemctl status`; told when it changes."""
+        """Set the line for `systemctl status`; sent when it changes."""
         if text != self._status and not self._stopping:
             self._status = text
             self._notifier.tell(STATUS=text)
 
     def passed(self) -> None:
-        """A pass was made, and decided: only this feeds the watchdog. A loop that hangs, or decides nothing, starves it."""
+        """Feed the watchdog after a pass that decided, and only then: a loop that hangs, or decides nothing, starves it."""
         if not self._notifier.watchdog_s:
             return
         now = self._clock()
@@ -49,7 +49,7 @@ class ServiceManager:
 
     @contextlib.contextmanager
     def reload(self) -> Iterator[None]:
-        """What SIGHUP asks for happens inside: `systemctl reload` waits for its end."""
+        """Reload the configuration inside, after SIGHUP: `systemctl reload` waits for its end."""
         self._notifier.tell(RELOADING=1, MONOTONIC_USEC=time.monotonic_ns() // 1000)
         try:
             yield
@@ -57,7 +57,7 @@ class ServiceManager:
             self._notifier.tell(READY=1, STATUS=self._status)
 
     def needs(self, seconds: float) -> None:
-        """What is under way now (a start, a stop) may take that much longer from now on."""
+        """Extend systemd's time-out: the start or stop under way may take so many seconds from now on."""
         self._notifier.tell(EXTEND_TIMEOUT_USEC=int(seconds * 1e6))
 
     def stopping(self) -> None:
