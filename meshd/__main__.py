@@ -1,4 +1,4 @@
-"""`meshd run` and the other verbs of the daemon's own command."""
+"""The command line of the daemon: `meshd run` and its other verbs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 # structlog loads rich where it is installed, for colourful tracebacks: 5 MB of a daemon's memory (measured).
-sys.modules.setdefault("rich", None)  # type: ignore[arg-type]  # None is how a module is marked as absent
+sys.modules.setdefault("rich", None)  # type: ignore[arg-type]  # None marks a module as absent
 
 import structlog  # noqa: E402
 
@@ -40,13 +40,13 @@ VERBS = {
 }
 """The verbs of `meshd`: a summary of each, and what more there is to say."""
 KEYS = ("auto", "host", "tpm2", "host+tpm2")
-"""What can lock the secrets: a key on the disk of this machine, one in its TPM, both."""
+"""The keys that can encrypt the secrets: one on this machine's disk, one in its TPM, or both."""
 RELOADED = ("log.level", "storage.reserve", "storage.offer")
-"""The keys that SIGHUP takes over; every other one waits for a restart."""
+"""The configuration keys that SIGHUP applies; every other one waits for a restart."""
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse, but a mistake is told as every other one is."""
+    """argparse, but it reports a wrong command line as a MeshError."""
 
     def error(self, message: str) -> NoReturn:
         raise _not_understood(message, f"{self.prog} --help")
@@ -91,21 +91,21 @@ def main(arguments: list[str] | None = None) -> int:
     if options.verb in ("encrypt-secrets", "decrypt-secrets"):
         return _secrets(options, config)
     configure_logging(config.log)
-    faulthandler.enable()  # where it hangs and the watchdog ends it by SIGABRT, it says where
+    faulthandler.enable()  # where the watchdog ends a hang by SIGABRT, it prints where
     try:
-        with contextlib.suppress(OSError):  # for ps, top and systemctl status, which say python else
+        with contextlib.suppress(OSError):  # for ps, top and systemctl status, which show python else
             Path("/proc/self/comm").write_text("meshd")
-        from meshd.supervise import child  # what `check` never needs
+        from meshd.supervise import child  # `check` does not need it
 
         with Shutdown(lambda: child.kill_all(child.KILLED_S)) as end:
             asyncio.run(_run(config, options.config, end))
-    except Exception as exc:  # noqa: BLE001 - whatever ends the daemon, a person reads what and what to do
+    except Exception as exc:  # noqa: BLE001 - whatever ends the daemon, a person reads what it was and what to do
         return _fail(_why(exc), 1)
     return 0
 
 
 def _secrets(options: argparse.Namespace, config: Config) -> int:
-    from meshd import encrypt_secrets  # what `run` never needs
+    from meshd import encrypt_secrets  # `run` does not need it
 
     def say(text: str) -> None:
         sys.stdout.write(f"{text}\n")
@@ -127,7 +127,7 @@ def _secrets(options: argparse.Namespace, config: Config) -> int:
 
 
 def _why(exc: BaseException) -> MeshError:
-    """What ended the daemon, as an error for a person; a mistake's stack trace goes to the log."""
+    """The exception that ended the daemon, as an error for a person. Logs the stack trace of a bug."""
     found = leaf(exc)
     if isinstance(found, MeshError):
         return found
@@ -144,7 +144,7 @@ def _why(exc: BaseException) -> MeshError:
 
 async def _run(config: Config, path: Path | None, end: Shutdown) -> None:
     end.bind(asyncio.get_running_loop())
-    # Imported here so that `check` answers at once.
+    # Imported here so that `check` starts fast.
     from meshd import daemon
 
     if systemd.unavailable(os.environ):
@@ -159,9 +159,9 @@ async def _run(config: Config, path: Path | None, end: Shutdown) -> None:
 
 
 def _reread(running: Config, path: Path | None) -> Config | None:
-    """The file as it is now; None where it cannot be used, and the journal says why.
+    """Read the configuration file again; None, with a line in the log, where it cannot be used.
 
-    Says which changes wait for a restart.
+    Logs which changes wait for a restart.
     """
     log = structlog.get_logger(part="daemon")
     try:
@@ -186,8 +186,10 @@ def _reread(running: Config, path: Path | None) -> Config | None:
 
 
 class _Stderr:
-    """Standard error for the log. A line that it does not take (a full disk, a reader that is gone) is lost: no part of the
-    daemon ends for it."""
+    """Standard error for the log. Drops a line that cannot be written (a full disk, a reader that is gone).
+
+    So logging ends no part of the daemon.
+    """
 
     def write(self, text: str) -> None:
         with contextlib.suppress(OSError):
@@ -199,7 +201,7 @@ class _Stderr:
 
 
 class _Threshold:
-    """A processor of structlog that drops what is below [log] level, which SIGHUP may change."""
+    """A processor of structlog that drops events below [log] level, which SIGHUP may change."""
 
     def __init__(self) -> None:
         self.level = "info"
@@ -215,7 +217,7 @@ _THRESHOLD = _Threshold()
 
 
 def configure_logging(log: Log) -> None:
-    """Events with fields: text for a person at a terminal, entries of the journal, else a JSON object a line."""
+    """Set up structured logging: text at a terminal, entries with fields in the journal, else a JSON object a line."""
     _THRESHOLD.level = log.level
     journal = systemd.of_process(os.environ) if log.format == "auto" else None
     text = log.format == "text" or (log.format == "auto" and sys.stderr.isatty())
@@ -234,13 +236,13 @@ def configure_logging(log: Log) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
-        logger_factory=(lambda *_: journal) if journal else structlog.WriteLoggerFactory(file=_Stderr()),  # type: ignore[arg-type]  # it needs no more of a file
+        logger_factory=(lambda *_: journal) if journal else structlog.WriteLoggerFactory(file=_Stderr()),  # type: ignore[arg-type]  # it needs no other method of a file
         cache_logger_on_first_use=True,
     )
 
 
 def _fail(error: MeshError, code: int) -> int:
-    """Say it on standard error. What came from a file or a name moves no cursor and colours nothing."""
+    """Print an error on standard error, with control characters of files and names made harmless; return `code`."""
     lines = [f"meshd: {error.title}"]
     lines += [f"  {line}" for line in error.detail.splitlines()]
     if error.hint:

@@ -51,7 +51,7 @@ class Component:
     """One subsystem's declaration.
 
     start: runs before any request is answered, in the order of the components; may raise MeshError. loops: begin after
-    that. stops: run at the end by phase, within a phase in the order of the components. facts, checks: see
+    that. stops: run at the end by phase, within a phase from the last component to the first. facts, checks: see
     meshd.conditions. state_files: those that it owns. release: closes them, so that leave can remove them; blocks.
     """
 

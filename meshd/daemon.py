@@ -1,4 +1,4 @@
-"""The daemon of this machine: sees that it is the only one, and runs a node, and the next one after a `leave`."""
+"""The daemon of this machine: locks its folders, and runs a node, and the next one after a `leave`."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ async def run(
     manager: ServiceManager | None = None,
     reread: Callable[[], Config | None] = lambda: None,
 ) -> None:
-    """Run this machine's node until the end is asked for, and tell `manager`. Raises MeshError where it cannot start, or
-    go on; then no program runs any more.
+    """Run this machine's node until a stop is requested. Raises MeshError where it cannot start or go on.
 
-    reread: the configuration as it is now, for a SIGHUP of the manager; None where it cannot be used.
+    No engine runs any more when it returns or raises. manager: notified of readiness and state. reread: returns the
+    current configuration, for a SIGHUP of the manager; None where it cannot be used.
     """
     kernel.check()
     memory.use_one_arena()
@@ -50,7 +50,7 @@ async def run(
 
         def reload() -> None:
             nonlocal config
-            assert manager is not None  # noqa: S101 - only a manager asks for it
+            assert manager is not None  # noqa: S101 - only a manager sends SIGHUP
             with manager.reload():
                 new = reread()
                 if new is not None:
@@ -69,7 +69,7 @@ async def run(
                 predecessor, node = node, new
                 node.reload(config)  # it may have changed while this one was built
                 await lifecycle.run(node, end, predecessor)
-        finally:  # while the folders are held: nobody else may use them before nothing runs on them
+        finally:  # while the folders are locked: no other daemon may use them until nothing runs on them
             if child.running():
                 _LOG.error(
                     "killed what still ran", pids=child.running(), remain=await child.end_all(child.KILLED_S)

@@ -1,6 +1,6 @@
-"""What is wrong with this node: asks every component for its facts, makes every check, and puts on the board what they find.
+"""Diagnosis of this node: gathers every component's facts, runs every check, and puts the conditions on the board.
 
-Each by itself: a fact that cannot be had, or a check that raises, must not hide the others.
+Each is isolated: a fact that cannot be had, or a check that raises, must not hide the others.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ _LOG = structlog.get_logger(part="health")
 
 
 class _ToldOnce:
-    """Tells a fault in the log when it comes, and not again while it is the same one."""
+    """Logs a fault when it comes, and not again while it is the same."""
 
     def __init__(self, event: str, subject: str) -> None:
-        """subject: the field of the log line that names what failed."""
+        """event: the log line's message. subject: the field of the log line that names what failed."""
         self._event = event
         self._subject = subject
         self._said: dict[str, str] = {}
 
     def failed(self, name: str, exc: Exception) -> str:
-        """The fault, in one line."""
+        """Log the fault unless it is the same as before; return it as one line."""
         error = one_line(exc)
         if self._said.get(name) != error:
             self._said[name] = error
@@ -45,7 +45,7 @@ class _ToldOnce:
 
 
 class Gathering:
-    """`facts` asks every source. One that raises: the fact stays as it was last seen, and it is a fault."""
+    """Gathers `facts` from every source. Where one raises, the last value stays, and that is a fault."""
 
     def __init__(self, sources: Iterable[FactSource[Any]]) -> None:
         self._sources = tuple(sources)
@@ -71,22 +71,22 @@ class Gathering:
     def _ask(self, kind: type, name: str, ask: Callable[[], Any]) -> Fault | None:
         try:
             self._known[kind, name] = ask()
-        except Exception as exc:  # noqa: BLE001 - whatever it is, the others are told
+        except Exception as exc:  # noqa: BLE001 - whatever it is, the other facts count
             return Fault(f"look at {name}", self._told.failed(name, exc), is_io_error(exc))
         self._told.went_well(name)
         return None
 
 
 class Checks:
-    """Makes the checks. What one found before stands while it raises: nobody knows that it is over."""
+    """Runs the checks. While one raises, its last conditions stay: nobody knows that they are over."""
 
     def __init__(self, checks: Iterable[Check]) -> None:
         self._checks = tuple(checks)
-        self._found: dict[str, list[Condition]] = {}  # by each check, the last time it could be made
+        self._found: dict[str, list[Condition]] = {}  # check -> conditions of its last run that succeeded
         self._told = _ToldOnce("a check failed", "check")
 
     def conditions(self, facts: Facts) -> list[Condition]:
-        """All that they find, and that one of them fails."""
+        """The conditions of all checks, and one for each check that fails."""
         faults = [fault for check in self._checks if (fault := self._make(check, facts)) is not None]
         return [c for found in self._found.values() for c in found] + [condition(fault) for fault in faults]
 
@@ -94,17 +94,17 @@ class Checks:
         name = check.name
         try:
             self._found[name] = list(check.look(facts))
-        except Exception as exc:  # noqa: BLE001 - a mistake in one of them; the others must be told
+        except Exception as exc:  # noqa: BLE001 - a bug in one check must not hide the others
             return Fault(f"check {name}", self._told.failed(name, exc))
         self._told.went_well(name)
         return None
 
 
 class Diagnosis:
-    """`update` again and again."""
+    """Gathers, checks, and updates the board. Call `update` periodically."""
 
     def __init__(self, components: Sequence[Component], board: Board, guard: TaskGuard) -> None:
-        """guard: says which parts of meshd fail."""
+        """guard: knows which parts of meshd fail."""
         self._gathering = Gathering(source for component in components for source in component.facts)
         self._checks = Checks(check for component in components for check in component.checks)
         self._board = board
@@ -115,6 +115,6 @@ class Diagnosis:
         self._board.update(self._checks.conditions(facts), facts.now)
 
     def component(self) -> Component:
-        """What it says of itself."""
+        """This room as a component."""
         looks = Loop("health", self.update, "what is shown here may be old", period_s=_EVERY_S)
         return Component(name="diagnosis", loops=(looks,))

@@ -1,8 +1,8 @@
-"""`meshd encrypt-secrets` and `meshd decrypt-secrets`: how the mesh's secrets lie on the disk. For root, by systemd-creds.
+"""`meshd encrypt-secrets` and `decrypt-secrets`: encryption at rest of the mesh's secrets. For root, by systemd-creds.
 
-The key is systemd's, in a TPM or in a file that only root reads. meshd, which is not root, never has it: systemd decrypts
-the two files when it starts the unit, and hands over what was in them (LoadCredentialEncrypted=, systemd.exec(5)). The
-plain files are removed by meshd, once it was handed the same.
+The key is systemd's, in a TPM or in a file that only root reads. meshd, which is not root, never has it: systemd
+decrypts the two files when it starts the unit, and hands over their content (LoadCredentialEncrypted=,
+systemd.exec(5)). meshd removes the plain files once systemd has handed it the same.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from meshd.mesh.secret_store import PREFIX, all_encrypted, encrypted_file, key_o
 from meshd.mesh.secrets import CLUSTER_SECRET, NAMES, SWARM_KEY, Secrets
 
 UNIT = "meshd.service"
-BOOTED = Path("/run/systemd/system")  # there where systemd runs the machine, see sd_booted(3)
+BOOTED = Path("/run/systemd/system")  # exists where systemd runs the machine, see sd_booted(3)
 DROP_IN = Path("/etc/systemd/system/meshd.service.d/secrets.conf")
 # The PCR for tests, which nothing measures into. Others change with an update of the firmware, and then the node would not
 # start any more; and with none at all systemd 252 makes what it cannot decrypt (measured).
@@ -41,9 +41,9 @@ Say = Callable[[str], None]
 
 
 def encrypt(state: Path, with_key: str, say: Say) -> None:
-    """Have systemd keep the secrets, and see that meshd has them from it; else all is as before.
+    """Encrypt the secrets, and check that meshd gets them from systemd; else roll back. Raises MeshError.
 
-    with_key: as systemd-creds(1) takes it; auto is host+tpm2 where there is a TPM, else host. Raises MeshError.
+    with_key: as systemd-creds(1) takes it; auto is host+tpm2 where there is a TPM, else host.
     """
     owner = _begin(_ENCRYPT, "encrypt-secrets", state)
     with _one_at_a_time(_ENCRYPT, owner, state):
@@ -83,7 +83,7 @@ def encrypt(state: Path, with_key: str, say: Say) -> None:
 
 
 def decrypt(state: Path, say: Say) -> None:
-    """Make plain files of them again. Cut off anywhere, it can be repeated. Raises MeshError."""
+    """Make plain files of the secrets again. Interrupted anywhere, it can be repeated. Raises MeshError."""
     owner = _begin(_DECRYPT, "decrypt-secrets", state)
     with _one_at_a_time(_DECRYPT, owner, state):
         if not _encrypted(owner, state):
@@ -120,7 +120,7 @@ def decrypt(state: Path, say: Say) -> None:
 
 
 def _begin(title: str, verb: str, state: Path) -> os.stat_result:
-    """See that it can be done here; who owns the state folder. Raises MeshError."""
+    """Check that it can be done here; the stat of the state folder, for its owner. Raises MeshError."""
     if os.geteuid() != 0:
         raise MeshError(Code.DENIED, title, "only root can have systemd do that", f"sudo meshd {verb}")
     if not BOOTED.is_dir() or shutil.which("systemctl") is None:
@@ -151,7 +151,7 @@ def _name(uid: int) -> str:
 
 @contextlib.contextmanager
 def _as(owner: os.stat_result) -> Iterator[None]:
-    """As who owns the state folder: a program that took meshd over may have put links there for root to follow."""
+    """Act as the state folder's owner: a program that took meshd over may have put links there for root to follow."""
     groups = os.getgroups()
     try:
         os.setgroups([])
@@ -166,7 +166,7 @@ def _as(owner: os.stat_result) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _one_at_a_time(title: str, owner: os.stat_result, state: Path) -> Iterator[None]:
-    """Raises MeshError with that title, also for an OSError of what is done meanwhile."""
+    """Lock, so that one such command runs at a time. Raises MeshError with that title, also for an OSError inside."""
     folder = -1
     try:
         with _as(owner):
@@ -188,7 +188,7 @@ def _one_at_a_time(title: str, owner: os.stat_result, state: Path) -> Iterator[N
 
 
 def _plain(owner: os.stat_result, state: Path) -> Secrets | None:
-    """Those in plain files. One of two is what was cut off, where both are there encrypted."""
+    """The secrets in plain files. Where only one is left and both exist encrypted, an earlier run was interrupted."""
     with _as(owner):
         there = [name for name in NAMES if (state / "secrets" / name).exists()]
         whole = len(there) == len(NAMES) or (there and not all_encrypted(state))
@@ -201,7 +201,7 @@ def _save(owner: os.stat_result, state: Path, plain: Secrets) -> None:
 
 
 def _see_whose(owner: os.stat_result, state: Path, found: Secrets, title: str) -> None:
-    """Raises MeshError where they are not those of the mesh that this node is in: nothing may be given up for them."""
+    """Check that the secrets are this node's mesh's: nothing may be given up for others. Raises MeshError."""
     with _as(owner):
         try:
             document = files.read_json(state / "mesh.json")
@@ -215,7 +215,7 @@ def _see_whose(owner: os.stat_result, state: Path, found: Secrets, title: str) -
 
 
 def _encrypted_files(owner: os.stat_result, state: Path) -> dict[Path, bytes]:
-    """What is there of them."""
+    """The encrypted files that exist, with their content."""
     paths = [encrypted_file(state, name) for name in NAMES]
     with _as(owner):
         return {path: path.read_bytes() for path in paths if path.exists()}
@@ -288,10 +288,10 @@ def _secrets(swarm_key: str, cluster_secret: str, state: Path) -> Secrets:
 def _take_back(
     owner: os.stat_result, state: Path, plain: Secrets | None, before: dict[Path, bytes], told: str
 ) -> bool:
-    """As it was before: the files, and what the unit was told. Whether meshd runs then."""
+    """Roll back the files and the unit's drop-in. Whether meshd runs then."""
     if plain is not None:
         _save(owner, state, plain)
-    with contextlib.suppress(MeshError):  # why it did not start is told
+    with contextlib.suppress(MeshError):  # the caller reports why it did not start
         _tell(told)
         if plain is not None:
             _systemctl("stop", UNIT)
@@ -307,7 +307,7 @@ def _take_back(
 
 
 def _tell(drop_in: str) -> None:
-    """What systemd is to hand over from the unit's next start on; "" for nothing."""
+    """Write the unit's drop-in, which says what systemd hands over from the next start on; "" removes it."""
     if drop_in:
         files.write_durably(_folder_of(DROP_IN), drop_in, mode=0o644)
     else:
@@ -355,7 +355,7 @@ def _running() -> bool:
 
 
 def _restart() -> None:
-    """It returns when meshd's socket answers."""
+    """Restart the unit; return when meshd's socket answers."""
     _systemctl("reset-failed", UNIT)
     _systemctl("restart", UNIT)
 

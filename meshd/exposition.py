@@ -1,4 +1,4 @@
-"""The Prometheus text format of one status document. Imported when somebody scrapes: it costs memory to have."""
+"""One status document in the Prometheus text format. Imported at the first scrape, as it costs memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from meshd.pins.metrics import Durations
 
 
 class StatusCollector(Collector):
-    """Metrics from one status document: what a person sees and what is scraped cannot differ."""
+    """Metrics from one status document, so that status and scrape cannot differ."""
 
     def __init__(self, status: wire.Status, durations: Durations) -> None:
         self._status = status

@@ -1,4 +1,4 @@
-"""Becoming a member, until it is one that serves: joins the mesh, then waits for kubo, the cluster and the catalogue."""
+"""Joining: becomes a member of a mesh, then waits until kubo, the cluster and the catalogue serve."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CATALOGUE_TIMEOUT = 20.0  # then it is read in the background
 
 
 class Joining:
-    """init and join, as a person sees them. One at a time: raises MeshError BUSY while another one is under way."""
+    """The verbs init and join. One at a time: raises MeshError BUSY while another is under way."""
 
     def __init__(
         self, membership: Membership, store: MeshStore, readiness: Readiness, catalogue: Catalogue
@@ -27,19 +27,22 @@ class Joining:
         self._catalogue = catalogue
 
     async def init(self, name: str, network: str, emit: wire.Emit) -> None:
-        """Found a mesh. In a mesh of that name already: says so. Raises what `Membership.init` raises, and NOT_READY."""
+        """Found a mesh, or report that this node is in it. Raises what `Membership.init` raises, and NOT_READY."""
         async with self._membership.alone():
             await self._serve(await self._membership.init(name, network, emit), emit)
 
     async def join(self, invite_text: str, node_name: str | None, emit: wire.Emit) -> None:
-        """Join by invite. In that mesh already: says so. Raises what `Membership.join` raises, and NOT_READY."""
+        """Join by invite, or report that this node is in it. Raises what `Membership.join` raises, and NOT_READY."""
         async with self._membership.alone():
             await self._serve(await self._membership.join(invite_text, node_name, emit), emit)
 
     async def join_network(
         self, network: str, node_name: str | None, emit: wire.Emit, *, confirm: bool = True
     ) -> None:
-        """Join the mesh on a ZeroTier network. In it already: says so. confirm, errors: see `Membership.join_network`."""
+        """Join the mesh on a ZeroTier network, or report that this node is in it.
+
+        confirm, and the errors raised: see `Membership.join_network`.
+        """
         async with self._membership.alone():
             entries = await self._membership.join_network(network, node_name, emit, confirm=confirm)
             await self._serve(entries, emit)
@@ -49,8 +52,10 @@ class Joining:
         self._membership.confirm(answer)
 
     async def _serve(self, entries: int | None, emit: wire.Emit) -> None:
-        """Wait until this node serves. It is a member whether it gets that far now or later. entries: how many the mesh
-        keeps, as who admitted it says; None where nothing was done, and so nothing is waited for."""
+        """Wait until this node serves. It is a member by now, whether it gets that far now or later.
+
+        entries: how many the mesh keeps, as the admitting member says; None where nothing was done: then do not wait.
+        """
         if entries is not None:
             await self._until_ready(emit)
             await self._until_read(entries, emit)
@@ -75,7 +80,7 @@ class Joining:
             await asyncio.sleep(0.05)
 
     async def _until_read(self, entries: int, emit: wire.Emit) -> None:
-        """Until what the mesh keeps is known here too: the others tell it every five seconds."""
+        """Wait until the catalogue has replicated to this node: the others send it every five seconds."""
         deadline = asyncio.get_running_loop().time() + CATALOGUE_TIMEOUT
         said = False
         while await self._catalogue.count() < entries:

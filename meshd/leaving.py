@@ -1,4 +1,4 @@
-"""Leaving the mesh: hand over, say goodbye, stop, and remove all that belonged to it. Cut off anywhere, it can be repeated."""
+"""Leaving the mesh: drain, say goodbye, stop, remove all that belonged to it. Can be interrupted and repeated."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LOG = structlog.get_logger(part="leaving")
 
 
 class Cleanup:
-    """Removes all that belonged to the mesh. Both parts block; cut off anywhere, it can be repeated."""
+    """Removes all that belonged to the mesh. Interrupted anywhere, it can be repeated."""
 
     def __init__(self, store: MeshStore, secret_store: SecretStore, state_files: StateFiles) -> None:
         self._store = store
@@ -33,7 +33,7 @@ class Cleanup:
         self._state_files = state_files
 
     async def run(self) -> None:
-        """The content first; who this node was, last."""
+        """Remove the content first, and this node's identity last."""
         await asyncio.to_thread(self._state_files.remove_those_of_the_mesh)
         await self._store.clear()
         await asyncio.to_thread(self._remove_identity)
@@ -44,8 +44,11 @@ class Cleanup:
 
 
 class Leaving:
-    """left: set when nothing of the mesh is here any more. replaced: awaited then, until a new node answers in place of
-    this one."""
+    """The verbs leave and forget.
+
+    left: set when nothing of the mesh is here any more. replaced: awaited after that, until the next node answers on
+    the control socket.
+    """
 
     def __init__(
         self,
@@ -71,7 +74,7 @@ class Leaving:
         self._going: asyncio.Task[None] | None = None
 
     async def leave(self, emit: wire.Emit, *, force: bool, network: bool) -> None:
-        """force: also where content would be lost. network: leave the ZeroTier network too.
+        """Leave the mesh. force: even where content would be lost. network: leave the ZeroTier network too.
 
         Raises MeshError NO_MESH, NOT_READY, BUSY, LAST_COPY, FEWER_COPIES; then all is as before.
         """
@@ -98,9 +101,10 @@ class Leaving:
         await asyncio.shield(self._going)
 
     async def _hand_over(self, emit: wire.Emit, *, force: bool) -> BaseException | None:
-        """Until it is stated that this node is no member. What cut the caller off where that is so all the same.
+        """Drain, until the roster states that this node is no member.
 
-        Raises MeshError, and what cuts the caller off before; then all is as it was.
+        Returns the exception that cancelled the caller after that point, else None. Raises MeshError, and what cancels
+        the caller before it; then all is as before.
         """
         if not force and not self._services.ready:
             raise MeshError(
@@ -129,8 +133,8 @@ class Leaving:
         return None
 
     async def _go(self, mesh: MeshState, emit: wire.Emit, *, network: bool) -> None:
-        """What comes once there is no way back. A caller who goes away does not end it."""
-        # Where others had this node forgotten they know, and answer no more.
+        """Do the rest, from which there is no way back. Goes on when the caller disconnects."""
+        # Where others had forgotten this node they know it, and answer no more.
         if self._store.me().forgotten_by == self._store.fingerprint:
             await self._membership.say_goodbye(emit)
         await emit(wire.StepEvent(message="stopping kubo and the cluster"))
@@ -141,7 +145,7 @@ class Leaving:
             await self._leave_network(mesh.network, emit)
         self.left.set()
         async with asyncio.timeout(_STOP_S):
-            await self.replaced.wait()  # so that whoever reads `done` finds the new node
+            await self.replaced.wait()  # so that a client that reads `done` finds the new node
         await emit(wire.LeftEvent(mesh=mesh.name))
 
     def _gone(self, going: asyncio.Task[None]) -> None:
@@ -151,7 +155,7 @@ class Leaving:
 
     async def forget(self, name: str, *, force: bool) -> wire.Forgotten:
         """Have the mesh forget a member. Raises MeshError NOT_FOUND; and, unless `force`, LAST_COPY, BUSY."""
-        member = self._membership.other(name)  # once: the name may be another's in a moment
+        member = self._membership.other(name)  # resolved once: the name may be another member's in a moment
         if force:
             return await self._membership.forget(member)
         return await self._pins.drain.forget(member, self._membership.exchange, self._membership.forget)
@@ -166,7 +170,7 @@ class Leaving:
 
 
 def _detached(emit: wire.Emit) -> wire.Emit:
-    """The same for a caller who may go away: what was begun is finished without them."""
+    """`emit` for a client that may disconnect: the work goes on without it."""
 
     async def said(event: wire.Wire) -> None:
         with contextlib.suppress(ConnectionError):

@@ -1,4 +1,4 @@
-"""How one node begins, runs, and ends in order, whatever raises meanwhile."""
+"""The lifecycle of one node: it begins, runs, and ends in order, whatever raises meanwhile."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from meshd.periodic import Work
 from meshd.shutdown import Shutdown, ShutdownSteps
 from meshd.supervise import child
 
-_STOP_S = 60.0  # for the orderly part of the end: kubo may take 25 s of it and the cluster 10
-_STEP_S = 5.0  # for each of the other steps
-_KILLED_S = 10.0  # from SIGKILL on, in the orderly end; the last resort has child.KILLED_S
+_STOP_S = 60.0  # for the orderly stop of the engines: kubo may take 25 s of it and the cluster 10
+_STEP_S = 5.0  # for each other step
+_KILLED_S = 10.0  # from SIGKILL on, in an orderly shutdown; the last resort has child.KILLED_S
 _LOG = structlog.get_logger(part="daemon")
 
 Tasks = list[asyncio.Task[None]]
 
 
 async def run(node: Node, end: Shutdown, predecessor: Node | None) -> None:
-    """Until the end is asked for, or the node has left its mesh. Raises what went wrong first, once nothing runs.
+    """Run a node until a stop is requested or it has left its mesh. Raises the first failure, once nothing runs.
 
     predecessor: the node that has left; it answers on the control socket until this one does.
     """
@@ -35,9 +35,9 @@ async def run(node: Node, end: Shutdown, predecessor: Node | None) -> None:
             tasks += _tasks(node)
             await _first(tasks, end.stop.wait(), node.leaving.left.wait())
             for task in tasks:
-                if task.done():  # a reconciler that gave up; the others are never done
+                if task.done():  # the reconciler gave up; the other tasks are never done
                     await task
-    except Exception as exc:  # noqa: BLE001 - whatever it is, what runs is stopped, and it is raised after that
+    except Exception as exc:  # noqa: BLE001 - whatever it is, stop what runs, and raise it after that
         steps.failed("meshd", exc, "cannot go on")
     finally:
         left = node.leaving.left.is_set() and steps.failure is None
@@ -49,7 +49,7 @@ async def run(node: Node, end: Shutdown, predecessor: Node | None) -> None:
 
 
 async def _begin(node: Node, predecessor: Node | None) -> None:
-    """Serve. Raises MeshError where it cannot."""
+    """Start the components, and serve. Raises MeshError where it cannot."""
     for component in node.components:
         for start in component.start:
             await start()
@@ -60,7 +60,7 @@ async def _begin(node: Node, predecessor: Node | None) -> None:
 
 
 def _tasks(node: Node) -> Tasks:
-    """All that runs as long as the node does, the reconciler first. It alone ends by itself: see TaskGuard."""
+    """Start the long-running tasks, the reconciler first. It alone may end by itself; TaskGuard restarts the others."""
     loops = [loop for component in node.components for loop in component.loops]
     reconciler = asyncio.create_task(node.reconciler.run(node.guard), name="reconciler")
     return [reconciler, *(asyncio.create_task(_guarded(node, loop), name=loop.name) for loop in loops)]
@@ -83,8 +83,10 @@ def _when_ready(node: Node, work: Work) -> Work:
 
 
 async def _end(node: Node, steps: ShutdownSteps, tasks: Tasks, *, left: bool) -> None:
-    """No more requests, then the services in their order, then the rest. Each step is taken, whatever became of the one
-    before. left: the node has left its mesh; its control socket serves until the next node's does."""
+    """Shut down: no more requests, then the engines in order, then the rest. Each step runs, whatever failed before.
+
+    left: the node has left its mesh; its control socket serves until the next node's does.
+    """
     by = time.monotonic() + _STOP_S
     if not left:
         node.manager.stopping()
@@ -103,7 +105,7 @@ async def _end(node: Node, steps: ShutdownSteps, tasks: Tasks, *, left: bool) ->
 
 
 async def _stop(node: Node, steps: ShutdownSteps, phase: StopPhase) -> None:
-    """What each component stops in that phase, the highest first."""
+    """Run the stops of one phase, from the highest component to the lowest."""
     for component in reversed(node.components):
         for stop in component.stops:
             if stop.phase is phase:
@@ -111,11 +113,11 @@ async def _stop(node: Node, steps: ShutdownSteps, phase: StopPhase) -> None:
 
 
 async def _stop_engines(node: Node, steps: ShutdownSteps, reconciling: asyncio.Task[None], by: float) -> None:
-    """In their order; what still runs at that monotonic second is killed."""
+    """Stop the engines in order; kill what still runs at `by` (monotonic seconds)."""
     node.reconciler.stop()
     if not reconciling.done():
         await steps.run("kubo and the cluster", reconciling, by - time.monotonic())
-    if reconciling.done() and child.running():  # a reconciler that gave up, or does so now
+    if reconciling.done() and child.running():  # the reconciler gave up, maybe only now
         await steps.run("kubo and the cluster", node.reconciler.stop_by_hand(), by - time.monotonic())
     if child.running():
         node.reconciler.abandon()
@@ -123,7 +125,7 @@ async def _stop_engines(node: Node, steps: ShutdownSteps, reconciling: asyncio.T
 
 
 async def _first(tasks: Tasks, *waits: Coroutine[object, object, object]) -> None:
-    """Return when one of them is done. The waits end with it, the tasks go on."""
+    """Return when one of them is done. Cancels the waits; the tasks go on."""
     waiting = [asyncio.create_task(wait) for wait in waits]
     try:
         await asyncio.wait([*tasks, *waiting], return_when=asyncio.FIRST_COMPLETED)

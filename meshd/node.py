@@ -1,4 +1,4 @@
-"""One node: the list of its rooms, from the lowest to the highest. How it runs and ends is in lifecycle.py."""
+"""The composition root of one node: its rooms, from the lowest to the highest. lifecycle.py runs and ends it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from meshd.systemd import ServiceManager
 
 
 class Node:
-    """Everything that depends on who this node is. After `leave` another one is built."""
+    """All parts that depend on this node's identity. After `leave` another one is built."""
 
     def __init__(
         self, config: Config, manager: ServiceManager | None = None, groups: Cgroups | None = None
@@ -107,7 +107,7 @@ class Node:
         self.components = self._components()
 
     def _components(self) -> tuple[Component, ...]:
-        """From the lowest to the highest: they start in this order, and end in the other."""
+        """The components from the lowest to the highest: they start in this order and stop in reverse."""
         control = self.control
         parts = (
             Component(name="memory", loops=(Loop("memory", memory.give_back, "memory is not given back"),)),
@@ -127,11 +127,11 @@ class Node:
         return (*parts, self.diagnosis.component())
 
     def reload(self, config: Config) -> None:
-        """Take over from `config` what can change while the node runs: RELOADED names it."""
+        """Apply the keys of `config` that can change while the node runs: RELOADED names them."""
         self.pins.storage.reserve = config.storage.reserve
         self.pins.storage.offer = config.storage.offer
 
     async def retire(self, *, replaced: bool) -> None:
-        """Answer no more on the control socket; replaced: another node does."""
+        """Close the control socket. replaced: another node answers on it now."""
         self.leaving.replaced.set()
         await self.control.server.stop(replaced=replaced)

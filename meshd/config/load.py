@@ -1,4 +1,4 @@
-"""Reads the configuration file; errors name file, key and what was expected."""
+"""Loads the configuration file. Errors name the file, the key and what was expected."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ DEFAULT_FILE = Path("/etc/meshd/meshd.toml")
 
 
 def load(path: Path | None) -> Config:
-    """The configuration in `path`; without a path the default file where there is one, else the defaults.
+    """Load the configuration in `path`; without a path the default file where there is one, else the defaults.
 
-    Raises MeshError BAD_CONFIG that names the file and, line by line, every key that is wrong and what was expected.
+    Raises MeshError BAD_CONFIG that names the file and, line by line, every wrong key and what was expected.
     """
     chosen = path if path is not None else DEFAULT_FILE
     try:
@@ -42,7 +42,7 @@ def load(path: Path | None) -> Config:
 
 
 def parse(text: str, source: str) -> Config:
-    """`text` as TOML, validated. `source` is the name used in errors. Raises MeshError BAD_CONFIG."""
+    """Parse and validate TOML. source: its name in errors. Raises MeshError BAD_CONFIG."""
     try:
         document: dict[str, Any] = tomllib.loads(text)
         return Config.model_validate(document)
@@ -63,7 +63,7 @@ def parse(text: str, source: str) -> Config:
         ) from exc
 
 
-_EXPECTED = {  # pydantic's words for these are about Python, not about the file
+_EXPECTED = {  # pydantic's own messages for these are about Python, not about the file
     "string_type": 'expected text in quotes, such as "attic"',
     "path_type": 'expected a path in quotes, such as "/var/lib/meshd"',
     "int_type": "expected a whole number",
@@ -77,7 +77,7 @@ _EXPECTED = {  # pydantic's words for these are about Python, not about the file
 
 
 def _explain(error: Any) -> str:
-    """One line: the key, what was expected, what was given."""
+    """A validation error as one line: the key, what was expected, what was given."""
     where = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
         model: Any = Config
@@ -90,7 +90,7 @@ def _explain(error: Any) -> str:
         return f"{where}: unknown key; expected one of {known}"
     message = _EXPECTED.get(error["type"], error["msg"].removeprefix("Value error, "))
     key, colon, rest = message.partition(": ")
-    if colon and key in ("run", "address"):  # said of a whole section, about one key of it
+    if colon and key in ("run", "address"):  # reported for the whole section, though about this key of it
         where, message = f"{where}.{key}", rest
     if error["type"] in ("model_type", "model_attributes_type"):
         message = f"expected a section: [{where}] on a line of its own, its keys below it"

@@ -13,7 +13,7 @@ from meshd.config import values
 from meshd.config.values import Duration, Folder, Port, Replicas, Section, Size, Where, Words
 from meshd.config.zerotier import ZeroTier
 
-_SOCKET_PATH_MAX = 107  # bytes, sun_path less its closing zero
+_SOCKET_PATH_MAX = 107  # bytes: sun_path without its closing zero
 _LONGEST_SOCKET = "private/cluster.sock"
 
 

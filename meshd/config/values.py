@@ -1,4 +1,4 @@
-"""What a value of the configuration file may be: each names what was expected where it is something else."""
+"""Parsers of the configuration's values. Each error names what was expected."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from meshd.model import REPLICAS_MOST
 _UNITS = {"": 1, "B": 1}
 for _power, _letter in enumerate("KMGTP", start=1):
     _UNITS |= {f"{_letter}B": 1000**_power, f"{_letter}IB": 1024**_power, _letter: 1024**_power}
-_LONGEST_S = 1e10  # three centuries; more is a slip
+_LONGEST_S = 1e10  # three centuries; more is a typing error
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 NODE_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 
 
 def parse_size(value: object) -> int:
-    """Bytes from `5GiB`, `1 TB`, `1048576`. Raises ValueError."""
+    """Parse bytes: `5GiB`, `1 TB`, `1048576`. Raises ValueError."""
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
     match = (
@@ -35,7 +35,7 @@ def parse_size(value: object) -> int:
 
 
 def parse_duration(value: object) -> float:
-    """Seconds from `30d`, `12h`, `90s`. Raises ValueError."""
+    """Parse seconds: `30d`, `12h`, `90s`. Raises ValueError."""
     if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= _LONGEST_S:
         return float(value)
     match = (
@@ -47,7 +47,7 @@ def parse_duration(value: object) -> float:
 
 
 def check_node_name(name: str) -> str:
-    """A name that is safe in a terminal, a file name and a table. Raises ValueError."""
+    """Check that a node's name is safe in a terminal, a file name and a table. Raises ValueError."""
     if not NODE_NAME.fullmatch(name):
         raise ValueError(
             "expected 1 to 63 of the letters a-z, A-Z, digits, '.', '_' and '-', a letter or digit at either end"
@@ -56,7 +56,7 @@ def check_node_name(name: str) -> str:
 
 
 def host_name() -> str:
-    """The host's short name, if a node may have it."""
+    """The host's short name, where a node may have it; else "node"."""
     short = socket.gethostname().split(".")[0]
     return short if NODE_NAME.fullmatch(short) else "node"
 
@@ -74,7 +74,7 @@ def _path(value: object) -> object:
 
 
 def optional_size(value: object) -> int | None:
-    """`parse_size`, or None for nothing. Raises ValueError."""
+    """`parse_size`, or None for an empty value. Raises ValueError."""
     return None if value in ("", None) else parse_size(value)
 
 
@@ -92,9 +92,9 @@ _WHERE = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:]+))(?::([0-9]{1,5}))?")
 
 
 def parse_where(text: str) -> tuple[str, int | None]:
-    """Host and port (None where none is said) of `attic`, `attic:4010`, `10.1.2.3:4010`, `fd00::1`, `[fd00::1]:4010`.
+    """Parse host and port (None without one): `attic`, `attic:4010`, `10.1.2.3:4010`, `fd00::1`, `[fd00::1]:4010`.
 
-    An address is one that a machine can have on a private network. Raises ValueError that says what was expected.
+    An address must be one that a machine can have on a private network. Raises ValueError that says what was expected.
     """
     expected = (
         "expected a host name or a private address, with or without a port, such as"
@@ -109,7 +109,7 @@ def parse_where(text: str) -> tuple[str, int | None]:
     except ValueError:
         bare = host.rstrip(".")
         if (match and match[1]) or not _HOST.fullmatch(host) or bare.rpartition(".")[2].isdigit():
-            raise ValueError(expected) from None  # a name that ends in a number is an address with a slip
+            raise ValueError(expected) from None  # a name that ends in a number is a mistyped address
         return host, int(port) if port else None
     if (
         "%" in host
@@ -129,7 +129,7 @@ def _where(value: object) -> object:
 
 
 def loopback_port(value: object) -> str:
-    """A loopback address and port, or "". Raises ValueError."""
+    """Check a loopback address and port, or "". Raises ValueError."""
     if value == "":
         return ""
     host, _, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")

@@ -1,4 +1,4 @@
-"""[overlay.zerotier] of the configuration file: the service on this machine, and what to do on which network."""
+"""[overlay.zerotier] of the configuration file: this machine's ZeroTier service, and how to use each network."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _local_api(value: object) -> str:
 
 
 def _api_url(value: object) -> str:
-    """https, as the token goes there; what does not leave this machine may be http."""
+    """Check that a URL is https, as the token goes there; http is allowed on loopback."""
     place = r"(https://[A-Za-z0-9.\[\]:-]+|http://(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?)"
     if value == "" or re.fullmatch(place + r"(/[A-Za-z0-9._/-]*)?", str(value)):
         return str(value).rstrip("/")
@@ -102,5 +102,5 @@ class ZeroTier(Section):
         return self
 
     def network(self, network_id: str) -> Network:
-        """What the file says of that network; the defaults where it says nothing."""
+        """The section of that network; the defaults where the file has none."""
         return next((n for n in self.networks if n.id == network_id), Network(id=network_id))

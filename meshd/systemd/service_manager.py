@@ -39,7 +39,7 @@ class ServiceManager:
             self._notifier.tell(STATUS=text)
 
     def passed(self) -> None:
-        """Feed the watchdog after a pass that decided, and only then: a loop that hangs, or decides nothing, starves it."""
+        """Feed the watchdog, only after a pass that decided: a loop that hangs, or decides nothing, starves it."""
         if not self._notifier.watchdog_s:
             return
         now = self._clock()
