@@ -142,11 +142,11 @@ START_AGAIN = (
 """The hint where the daemon has ended by a fault."""
 
 
-def mistake() -> MeshError:
+def mistake(title: str = "cannot do that") -> MeshError:
     """The error for a bug in meshd. The caller logs the exception itself."""
     return MeshError(
         Code.INTERNAL,
-        "cannot do that",
+        title,
         "meshd made a mistake; its journal has the details",
         "journalctl -u meshd",
     )

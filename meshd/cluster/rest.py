@@ -17,9 +17,14 @@ from meshd.kubo.rpc import json_lines, raw_lines
 from meshd.model import REPLICAS_MOST, Pin, parse_wanted
 
 PATIENCE_S = 15.0
+_ROOM_UNKNOWN = "not enough peers"  # how it says that of some of the nodes it knows no free space (measured)
 _LATEST_S = 1e11  # any time after that is nonsense
 _ASK = aiohttp.ClientTimeout(total=20)
 _LIST = aiohttp.ClientTimeout(total=120)
+
+
+class RoomUnknownError(MeshError):
+    """The cluster takes no pin that names a node whose free space it does not know, as for some seconds after a start."""
 
 
 class Cluster:
@@ -58,10 +63,11 @@ class Cluster:
             async with response:
                 if response.status >= 400 and response.status != 404:
                     text = (await response.text()).strip()
-                    raise MeshError(
+                    said = _message(text)
+                    raise (RoomUnknownError if _ROOM_UNKNOWN in said else MeshError)(
                         Code.ENGINE_FAILED,
                         f"cannot do {method} {path}",
-                        f"the cluster says: {_message(text)}",
+                        f"the cluster says: {said}",
                         "meshctl logs cluster",
                     )
                 yield response
@@ -139,7 +145,7 @@ class Cluster:
         """Put an entry into the pinset, or change its allocations.
 
         Always send all of its metadata: ipfs-cluster wipes what is left out. With batching the response comes before the
-        commit: read the record back with `allocation`.
+        commit: read the record back with `allocation`. Raises RoomUnknownError.
         """
         params = {
             "name": pin.name,

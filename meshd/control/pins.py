@@ -126,7 +126,7 @@ class PinsApi:
         numbered = await self._catalogue.find(request.match_info["ref"])
 
         async def work(events: EventStream) -> None:
-            await self._pinner.make_whole(numbered.pin, events.emit, recommit=False)
+            await self._pinner.make_whole(numbered.pin, events.emit)
 
         return await stream(request, work)
 

@@ -48,10 +48,11 @@ class Asker:
         self._task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
 
-    def open(self, cid: str) -> Question:
-        """Begin to ask. `close` it."""
+    def open(self, cid: str, changed: asyncio.Event | None = None) -> Question:
+        """Begin to ask. `close` it. changed: the event of somebody who waits for several nodes."""
         now = asyncio.get_running_loop().time()
-        question = Question(cid, Copy(node=self._node, state="unknown"), since=now, due=now)
+        unknown = Copy(node=self._node, state="unknown")
+        question = Question(cid, unknown, since=now, due=now, changed=changed or asyncio.Event())
         self._questions[id(question)] = question
         self._wake.set()
         if self._task is None:

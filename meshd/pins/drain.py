@@ -19,9 +19,11 @@ from meshd.cluster.rest import Cluster
 from meshd.errors import Code, MeshError, quoted
 from meshd.mesh.store import MeshStore
 from meshd.model import Pin
-from meshd.pins import place
+from meshd.pins import placement
+from meshd.pins.commit import Committer
 from meshd.pins.copies import Copies
-from meshd.pins.keep import Keeper
+from meshd.pins.nodes import Nodes
+from meshd.pins.wait import Waiter, silent
 from meshd.wire import Member
 
 _SHOWN = 5
@@ -67,18 +69,29 @@ def too_few(pin: Pin, staying: Sequence[Member], held: Held) -> Short | None:
         for m in staying
         if (not pin.allocations or m.cluster_id in pin.allocations) and pin.cid in held.get(m.fingerprint, ())
     )
-    goal = max(1, place.target(pin.wanted, len(staying)))
+    goal = max(1, placement.target(pin.wanted, len(staying)))
     return None if len(by) >= goal else Short(pin, by, goal)
 
 
 class Drain:
     """Has copies made of what the leaving node holds until the nodes that stay have as many as are wanted."""
 
-    def __init__(self, cluster: Cluster, store: MeshStore, copies: Copies, keeper: Keeper) -> None:
+    def __init__(
+        self,
+        *,
+        cluster: Cluster,
+        store: MeshStore,
+        copies: Copies,
+        nodes: Nodes,
+        committer: Committer,
+        waiter: Waiter,
+    ) -> None:
         self._cluster = cluster
         self._store = store
         self._copies = copies
-        self._keeper = keeper
+        self._nodes = nodes
+        self._committer = committer
+        self._waiter = waiter
 
     async def hand_over(self, emit: wire.Emit, exchange: Exchange, resign: Resign) -> None:
         """Say that this node leaves, see what is here on those that stay, and `resign` relying on them.
@@ -188,10 +201,12 @@ class Drain:
         """Have another copy made and wait for it; False where nobody is left to ask. out: who was tried, and why not."""
         pin, by_id = short.pin, {m.cluster_id: m for m in staying if m.fingerprint not in out}
         able = [
-            dataclasses.replace(c, leaving=False) for c in self._keeper.candidates() if c.cluster_id in by_id
+            dataclasses.replace(c, leaving=False) for c in self._nodes.candidates() if c.cluster_id in by_id
         ]
         keep = [i for i in pin.allocations if i in by_id]
-        chosen = place.choose(short.goal, pin.cid, pin.size, able, keep=keep) if pin.allocations else by_id
+        chosen = (
+            placement.choose(short.goal, pin.cid, pin.size, able, keep=keep) if pin.allocations else by_id
+        )
         asked = [by_id[i] for i in chosen if by_id[i].fingerprint not in short.held]
         if not asked:
             return False
@@ -199,14 +214,13 @@ class Drain:
         try:
             # Where nothing changes, those that shall hold it are at it, and are waited for.
             if set(union) != set(pin.allocations):
-                pin = await self._keeper.commit(dataclasses.replace(pin, allocations=union), before=pin)
+                pin = await self._committer.change(pin, union)
         except MeshError as exc:
             if exc.code is not Code.NOT_FOUND:  # removed, or changed by another node: the next look says
                 out |= {m.fingerprint: exc.detail or exc.title for m in asked}
             return True
-        kept = await self._keeper.see(pin, _silent, among=asked)
-        why = {c.node: c.detail or _WHY.get(c.state, c.state) for c in kept.missing}
-        out |= {m.fingerprint: why[m.name] for m in asked if m.name in why}
+        kept = await self._waiter.wait(pin, silent, among=asked)
+        out |= {f: c.detail or _WHY.get(c.state, c.state) for f, c in kept.missing.items()}
         return True
 
     def _refusal(
@@ -310,10 +324,6 @@ _WHY = {
     "fetching": "it gets nothing more",
     "refused": "it has no room",
 }
-
-
-async def _silent(_: wire.Wire) -> None:
-    """Nobody listens."""
 
 
 def _names(pins: Sequence[Pin]) -> str:

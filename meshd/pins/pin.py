@@ -1,33 +1,32 @@
-"""`meshctl pin`: content into kubo, an entry around it, the entry into the pinset, its copies seen."""
+"""`meshctl pin`: content into kubo, an entry around it, its placement, its commit, and the wait for its replicas."""
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import structlog
 
 from meshd import wire
-from meshd.cluster.rest import Cluster
-from meshd.errors import Code, MeshError
-from meshd.files import Disk
-from meshd.kubo.rpc import EMPTY_BLOCK, Kubo
+from meshd.errors import MeshError, mistake
+from meshd.kubo.rpc import Kubo
 from meshd.mesh.store import MeshStore
 from meshd.model import Pin, Replicas
-from meshd.pins import entries, place
+from meshd.pins import entries, placement
 from meshd.pins.catalogue import Catalogue
-from meshd.pins.keep import Keeper
+from meshd.pins.commit import Committer
 from meshd.pins.metrics import Durations
-from meshd.pins.pending import Pending
+from meshd.pins.nodes import Nodes
+from meshd.pins.staging import Staging
 from meshd.pins.storage import Storage
 from meshd.pins.uploads import Added, Declared, Uploads
+from meshd.pins.wait import Kept, Waiter
 
 _LOG = structlog.get_logger(part="pins")
 _PROGRESS_EVERY_S = 0.1
 _UNREAD = 100  # events
-_PIN_S = 3600.0  # all of it is here or is being fetched from the members
 
 
 class Pinner:
@@ -35,29 +34,27 @@ class Pinner:
 
     def __init__(
         self,
+        *,
         kubo: Kubo,
-        cluster: Cluster,
         store: MeshStore,
         catalogue: Catalogue,
-        keeper: Keeper,
         uploads: Uploads,
         storage: Storage,
-        disk: Disk,
-        pending: Pending,
-        removed: Callable[[str], bool],
+        staging: Staging,
+        nodes: Nodes,
+        committer: Committer,
+        waiter: Waiter,
         default_replicas: Replicas,
     ) -> None:
-        """removed: whether an entry is known to have been taken out of the pinset."""
         self._kubo = kubo
-        self._cluster = cluster
         self._store = store
         self._catalogue = catalogue
-        self._keeper = keeper
         self._uploads = uploads
         self._storage = storage
-        self._disk = disk
-        self._pending = pending
-        self._removed = removed
+        self._staging = staging
+        self._nodes = nodes
+        self._committer = committer
+        self._waiter = waiter
         self._default = default_replicas
         self._background: set[asyncio.Task[None]] = set()
         self.durations = Durations()
@@ -87,7 +84,7 @@ class Pinner:
             added = await self._uploads.add(body, content_type, declared, _throttled(emit))
             try:
                 await emit(wire.AddedEvent(root=added.root, size=added.size, files=added.files))
-                pin = await self._make_entry(declared.name, added, replicas, emit)
+                pin = await self._staging.stage(self._draft(declared.name, added, replicas), emit)
             finally:
                 await asyncio.shield(self._uploads.release(added.root))
         finally:
@@ -108,22 +105,17 @@ class Pinner:
             self._storage.check(stat.cumulative)
             size = stat.cumulative if stat.directory else stat.size
             added = Added(stat.cid, size, 1, stat.directory)
-            pin = await self._make_entry(name, added, replicas, emit)
+            pin = await self._staging.stage(self._draft(name, added, replicas), emit)
         finally:
             leave()
         await self._keep(pin, replicas, emit, new=True, detach=detach)
 
-    async def make_whole(self, pin: Pin, emit: wire.Emit, *, recommit: bool) -> None:
-        """See an entry's copies made: after a restore (recommit: put it back into the pinset first), or to recover."""
-        await self._keep(pin, None, emit, new=recommit, detach=False)
+    async def make_whole(self, pin: Pin, emit: wire.Emit) -> None:
+        """See the copies made of an entry that is in the pinset: after a restore, or to recover."""
+        await self._keep(pin, None, emit, new=False, detach=False)
 
-    async def _make_entry(self, name: str, added: Added, replicas: Replicas | None, emit: wire.Emit) -> Pin:
-        """Make the entry, pinned and durable on this node. After an error it is not pinned.
-
-        The caller is among the open uploads, so no collection of garbage begins; one that runs is waited for, as it would
-        take the entry's block before it is pinned: kubo's dag/put waits for none.
-        """
-        draft = Pin(
+    def _draft(self, name: str, added: Added, replicas: Replicas | None) -> Pin:
+        return Pin(
             cid="",
             name=name,
             owner=self._store.fingerprint,
@@ -134,40 +126,6 @@ class Pinner:
             directory=added.directory,
             files=added.files,
         )
-        if self._uploads.collecting:
-            await emit(wire.StepEvent(message="waiting for kubo, which collects garbage"))
-            await self._uploads.wait_collected()
-        cid = await self._kubo.put_entry(entries.to_node(draft))
-        self._pending.begin(cid)
-        try:
-            await self._kubo.pin(cid, name, timeout=_PIN_S)
-            await self._disk.sync()
-        except BaseException:
-            await asyncio.shield(self._unpin(cid))
-            raise
-        return dataclasses.replace(draft, cid=cid)
-
-    async def _unpin(self, cid: str) -> None:
-        """Take the pin of an entry that is not kept away. Its record stays until that is done, here or by a sweep: it has the
-        name that a person gave it, so nothing else tells it from what is kept."""
-        try:
-            await self._kubo.unpin(cid)
-        except MeshError as exc:
-            _LOG.warning("cannot unpin what is not kept; the next sweep does", cid=cid, error=str(exc))
-            self._pending.give_up(cid)
-        else:
-            self._pending.end(cid)
-
-    async def _abandon(self, cid: str) -> None:
-        """The caller is told that it failed, so it must not be kept: out of the pinset if it got there, then here."""
-        try:
-            if await self._cluster.allocation(cid) is not None:
-                await self._cluster.unpin(cid)
-        except MeshError as exc:
-            _LOG.warning("cannot see whether the entry got into the pinset", cid=cid, error=str(exc))
-            self._pending.give_up(cid)  # it may be there: its content stays, and the next sweep decides
-            return
-        await self._unpin(cid)
 
     async def _keep(
         self, pin: Pin, replicas: Replicas | None, emit: wire.Emit, *, new: bool, detach: bool
@@ -181,95 +139,63 @@ class Pinner:
             await emit(event)
             if detach and isinstance(event, wire.EntryEvent):
                 # This node's own copy was durable before the entry was committed.
-                await emit(self._done(pin, (self._store.me().name,), (), degraded=False))
+                kept = Kept(pin, (self._store.me(),), {})
+                await emit(self._done(kept, degraded=False))
                 return
 
     async def _work(
         self, pin: Pin, replicas: Replicas | None, queue: asyncio.Queue[wire.Wire | None], *, new: bool
     ) -> None:
+        emit = into(queue)
         try:
             if new:
-                chosen = await self._keeper.choose(pin, queue.put)
-                pin = await self._keeper.commit(dataclasses.replace(pin, allocations=chosen))
-            goal = len(self._store.members()) if pin.wanted == "all" else pin.wanted
-            await queue.put(wire.EntryEvent(cid=pin.cid, name=pin.name, wanted=goal))
-            new = False
-            self._pending.end(pin.cid)
-            await self._see(pin, replicas, into(queue))
+                allocations = await self._nodes.choose(pin, emit)
+                pin = await self._committer.commit(dataclasses.replace(pin, allocations=allocations))
+                new = False
+                self._staging.committed(pin.cid)
+            await emit(wire.EntryEvent(cid=pin.cid, name=pin.name, wanted=self._nodes.goal(pin)))
+            await emit(await self._replicate(pin, replicas, emit))
         except MeshError as exc:
             _LOG.warning("cannot keep" if new else "cannot see all copies made", cid=pin.cid, error=str(exc))
             if new:
-                await self._abandon(pin.cid)
-            await queue.put(wire.ErrorEvent(problem=exc.problem()))
+                await self._staging.abandon(pin.cid)
+            await emit(wire.ErrorEvent(problem=exc.problem()))
         except Exception:  # noqa: BLE001 - nobody awaits this task: a mistake goes to the log, and the caller is told
             _LOG.exception("keeping failed", cid=pin.cid)
-            mistake = MeshError(
-                Code.INTERNAL,
-                f"cannot tell whether {pin.name} is kept",
-                "meshd made a mistake",
-                "journalctl -u meshd",
-            )
-            await queue.put(wire.ErrorEvent(problem=mistake.problem()))
+            unclear = mistake(f"cannot tell whether {pin.name} is kept")
+            await emit(wire.ErrorEvent(problem=unclear.problem()))
         finally:
             queue.put_nowait(None)
 
-    async def _see(self, pin: Pin, replicas: Replicas | None, emit: wire.Emit) -> None:
+    async def _replicate(self, pin: Pin, replicas: Replicas | None, emit: wire.Emit) -> wire.PinDoneEvent:
+        """Wait for the replicas, once more where other nodes take over from those that refuse or are silent."""
         began = time.monotonic()
-        shown: set[str] = set()
-
-        async def once(event: wire.Wire) -> None:
-            """A node is told once, also when a second round asks it again."""
-            if isinstance(event, wire.CopyEvent):
-                if event.node in shown:
-                    return
-                shown.add(event.node)
-                event.held = len(shown)
-            await emit(event)
-
-        kept = await self._keeper.see(pin, once)
-        if kept.missing:
-            instead = await self._keeper.replace_missing(kept)
-            if instead is not None:
-                kept = await self._keeper.see(instead, once)
-        nodes = len(self._store.members())
+        kept = await self._waiter.wait(pin, emit)
+        held = [m.cluster_id for m in kept.held]
+        others = placement.takeover(pin, held, kept.missing, self._nodes.candidates())
+        if others is not None:
+            out = sorted(c.node for c in kept.missing.values())
+            _LOG.info("other nodes take over", cid=pin.cid, instead_of=out)
+            kept = await self._waiter.wait(await self._committer.change(pin, others), emit, held=kept.held)
         # The default is a wish that grows with the mesh; a number that was typed is a demand.
-        goal = place.target(pin.wanted, nodes)
-        if isinstance(replicas, int):
-            goal = replicas
+        goal = (
+            replicas
+            if isinstance(replicas, int)
+            else placement.target(pin.wanted, len(self._store.members()))
+        )
         degraded = len(kept.held) < goal
-        missing = list(kept.missing)
-        if degraded and not missing:
-            missing = self._keeper.not_chosen(kept.pin)
         if not degraded:
             self.durations.add(time.monotonic() - began)
-        await emit(self._done(kept.pin, kept.held, tuple(missing), degraded=degraded))
+        return self._done(kept, degraded=degraded)
 
-    def _done(
-        self, pin: Pin, held: tuple[str, ...], missing: tuple[wire.Copy, ...], *, degraded: bool
-    ) -> wire.PinDoneEvent:
-        view = self._catalogue.view(entries.NumberedPin(pin, 1))
-        view.copies = [wire.Copy(node=node, state="held") for node in held]
-        view.held = len(held)
-        return wire.PinDoneEvent(entry=view, degraded=degraded, missing=list(missing))
-
-    async def sweep(self, pinset: Collection[str], local: Mapping[str, str]) -> None:
-        """What an upload that was never acknowledged left pinned goes. pinset: entries; local: kubo's pins, CID -> name.
-
-        An entry of a previous run, or one that was given up, that is not in the pinset and was not removed from it never got
-        there. Both lists were read a while ago, and it may have been pinned and given up since: so each is looked at again.
-        """
-        for cid in list(self._pending.left):
-            if not self._removed(cid) and await self._cluster.allocation(cid) is None:
-                _LOG.info("an entry that was not acknowledged goes", cid=cid)
-                await self._kubo.unpin(cid)
-            self._pending.end(cid)
-        for cid, name in local.items():
-            # The block of no bytes keeps its pin, and with it the name of the upload that last brought it.
-            if not self._uploads.left_over(name, cid) or cid in pinset or cid == EMPTY_BLOCK:
-                continue
-            if await self._cluster.allocation(cid) is None:
-                _LOG.info("an upload that was not acknowledged goes", cid=cid)
-                await self._kubo.unpin(cid)
+    def _done(self, kept: Kept, *, degraded: bool) -> wire.PinDoneEvent:
+        view = self._catalogue.view(entries.NumberedPin(kept.pin, 1))
+        view.copies = [wire.Copy(node=m.name, state="held") for m in kept.held]
+        view.held = len(kept.held)
+        missing = list(kept.missing.values())
+        if degraded and not missing:
+            missing = self._nodes.not_chosen(kept.pin)
+        return wire.PinDoneEvent(entry=view, degraded=degraded, missing=missing)
 
 
 def _throttled(emit: wire.Emit) -> Callable[[int], Awaitable[None]]:

@@ -18,12 +18,13 @@ from meshd.kubo.rpc import Kubo, KuboError
 from meshd.mesh.peer_client import PeerClient
 from meshd.mesh.store import MeshStore
 from meshd.model import Pin
-from meshd.pins import entries, place, trash
+from meshd.pins import entries, placement, trash
 from meshd.pins.catalogue import Catalogue
+from meshd.pins.commit import Committer
 from meshd.pins.copies import Copies
 from meshd.pins.gate import Gate
 from meshd.pins.gc import Garbage
-from meshd.pins.keep import Keeper
+from meshd.pins.nodes import Nodes
 from meshd.pins.pin import Pinner
 from meshd.pins.trash import Journal
 
@@ -39,6 +40,7 @@ class Remover:
 
     def __init__(
         self,
+        *,
         kubo: Kubo,
         gate: Gate,
         cluster: Cluster,
@@ -47,7 +49,8 @@ class Remover:
         catalogue: Catalogue,
         copies: Copies,
         journal: Journal,
-        keeper: Keeper,
+        nodes: Nodes,
+        committer: Committer,
         pinner: Pinner,
         garbage: Garbage,
         disk: Disk,
@@ -61,7 +64,8 @@ class Remover:
         self._catalogue = catalogue
         self._copies = copies
         self._journal = journal
-        self._keeper = keeper
+        self._nodes = nodes
+        self._committer = committer
         self._pinner = pinner
         self._garbage = garbage
         self._disk = disk
@@ -85,7 +89,7 @@ class Remover:
                 f"it was pinned by {owner}, and only its owner may do that",
                 f"ask at {owner}; or let it stay in the trash: meshctl rm {quoted(numbered.reference)}",
             )
-        holders = self._keeper.holders(pin)
+        holders = self._nodes.holders(pin)
         if not force:
             await self._check_not_last(numbered, now=now)
         removal = trash.removal_of(pin, self._store.fingerprint, now=now)
@@ -306,12 +310,13 @@ class Remover:
         if pin.wanted == "all":
             allocations: tuple[str, ...] = ()
         else:
-            nodes = self._keeper.candidates()
-            count = place.target(pin.wanted, len(nodes))
-            allocations = place.choose(count, pin.cid, pin.size, nodes, keep=holders)
-        committed = await self._keeper.commit(dataclasses.replace(pin, allocations=allocations))
+            nodes = self._nodes.candidates()
+            count = placement.target(pin.wanted, len(nodes))
+            allocations = placement.choose(count, pin.cid, pin.size, nodes, keep=holders)
+        await self._nodes.await_room(allocations)
+        committed = await self._committer.commit(dataclasses.replace(pin, allocations=allocations))
         await self._journal.drop([pin.cid])
-        await self._pinner.make_whole(committed, emit, recommit=False)
+        await self._pinner.make_whole(committed, emit)
 
     async def _holders(self, pin: Pin) -> list[str]:
         """Cluster ids of the reachable nodes that still have the entry."""

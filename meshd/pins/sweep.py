@@ -17,13 +17,11 @@ from meshd.errors import MeshError
 from meshd.kubo.rpc import Kubo
 from meshd.mesh.store import MeshStore
 from meshd.model import Pin, Replicas
-from meshd.pins import entries, place, trash
+from meshd.pins import entries, placement, trash
 from meshd.pins.copies import Copies
-from meshd.pins.keep import Keeper
-from meshd.pins.pending import Pending
-from meshd.pins.pin import Pinner
 from meshd.pins.pinset import Pinset
 from meshd.pins.remove import Remover
+from meshd.pins.staging import Staging
 from meshd.pins.storage import Storage
 from meshd.pins.trash import Journal
 
@@ -39,18 +37,17 @@ class Sweeper:
 
     def __init__(
         self,
+        *,
         kubo: Kubo,
         cluster: Cluster,
         pinset: Pinset,
         store: MeshStore,
         copies: Copies,
-        keeper: Keeper,
         journal: Journal,
         remover: Remover,
         storage: Storage,
         fetching: Collection[str],
-        pinner: Pinner,
-        pending: Pending,
+        staging: Staging,
         window_s: float,
     ) -> None:
         self._kubo = kubo
@@ -58,13 +55,11 @@ class Sweeper:
         self._pinset = pinset
         self._store = store
         self._copies = copies
-        self._keeper = keeper
         self._journal = journal
         self._remover = remover
         self._storage = storage
         self._fetching = fetching
-        self._pinner = pinner
-        self._pending = pending
+        self._staging = staging
         self._window_s = window_s
 
     @property
@@ -101,7 +96,7 @@ class Sweeper:
         known = self._journal.last
         pinset = (await self._pinset.read(anew=True)).pins
         local = {p.cid: p.name for p in await self._kubo.pins()}
-        await self._pinner.sweep(pinset, local)
+        await self._staging.sweep(pinset, local)
         foreign, moved = await self._sort_out(pinset, local)
         self._storage.recount(sum(foreign.values()), foreign, self._fetching)
         await self._journal.drop_kept(await self._put_back(pinset), known)
@@ -123,7 +118,7 @@ class Sweeper:
             if not pin.allocations or me.cluster_id in pin.allocations:
                 if pin.owner != me.fingerprint:
                     foreign[cid] = pin.size
-            elif cid in local and cid not in self._pending:
+            elif cid in local and cid not in self._staging:
                 moved.append(pin)
         return foreign, moved
 
@@ -190,4 +185,4 @@ def may_unpin(
         if not pin.allocations or m.cluster_id in pin.allocations
     ]
     safe = all(c.state == "held" and not m.leaving_since for m, c in shall)
-    return safe and len(shall) >= place.target(wanted, len(members))
+    return safe and len(shall) >= placement.target(wanted, len(members))

@@ -23,23 +23,25 @@ from meshd.mesh.store import MeshStore
 from meshd.model import PeerState
 from meshd.pins import entries
 from meshd.pins.catalogue import Catalogue
+from meshd.pins.commit import Committer
 from meshd.pins.content import Content
 from meshd.pins.copies import Copies
 from meshd.pins.drain import Drain
 from meshd.pins.facts import PinFacts
 from meshd.pins.gate import Gate, GateRules
 from meshd.pins.gc import Garbage
-from meshd.pins.keep import Keeper
+from meshd.pins.nodes import Nodes
 from meshd.pins.peer_backend import PeerBackend
-from meshd.pins.pending import Pending
 from meshd.pins.pin import Pinner
 from meshd.pins.pinset import Pinset
 from meshd.pins.rebalance import Rebalancer
 from meshd.pins.remove import Remover
+from meshd.pins.staging import Pending, Staging
 from meshd.pins.storage import Storage
 from meshd.pins.sweep import Sweeper
 from meshd.pins.trash import Journal
 from meshd.pins.uploads import Uploads
+from meshd.pins.wait import Waiter
 from meshd.state_files import StateFile
 
 STATE_FILES = (
@@ -87,18 +89,27 @@ class Pins:
         self.pinset = Pinset(cluster, out.datastore)
         self.catalogue = Catalogue(self.pinset, store, self.copies, out.peer_states)
         self.content = Content(kubo, self.catalogue)
-        keeper = Keeper(cluster, store, self.copies, disk, self.storage, out.peer_states)
-        self.pinner = Pinner(
+        self.nodes = Nodes(cluster, store, self.storage, out.peer_states)
+        self.committer = Committer(cluster, self.nodes, disk)
+        self.waiter = Waiter(self.copies, self.nodes)
+        self.staging = Staging(
             kubo=kubo,
             cluster=cluster,
-            store=store,
-            catalogue=self.catalogue,
-            keeper=keeper,
             uploads=self.uploads,
-            storage=self.storage,
             disk=disk,
             pending=self.pending,
             removed=self.journal.knows,
+        )
+        self.pinner = Pinner(
+            kubo=kubo,
+            store=store,
+            catalogue=self.catalogue,
+            uploads=self.uploads,
+            storage=self.storage,
+            staging=self.staging,
+            nodes=self.nodes,
+            committer=self.committer,
+            waiter=self.waiter,
             default_replicas=config.pins.replicas,
         )
         self.remover = Remover(
@@ -110,7 +121,8 @@ class Pins:
             catalogue=self.catalogue,
             copies=self.copies,
             journal=self.journal,
-            keeper=keeper,
+            nodes=self.nodes,
+            committer=self.committer,
             pinner=self.pinner,
             garbage=self.garbage,
             disk=disk,
@@ -122,17 +134,30 @@ class Pins:
             pinset=self.pinset,
             store=store,
             copies=self.copies,
-            keeper=keeper,
             journal=self.journal,
             remover=self.remover,
             storage=self.storage,
             fetching=self.gate.fetching,
-            pinner=self.pinner,
-            pending=self.pending,
+            staging=self.staging,
             window_s=config.pins.trash,
         )
-        self.rebalancer = Rebalancer(self.pinset, store, keeper, out.peer_states, config.pins.heal_after)
-        self.drain = Drain(cluster, store, self.copies, keeper)
+        self.rebalancer = Rebalancer(
+            pinset=self.pinset,
+            store=store,
+            nodes=self.nodes,
+            committer=self.committer,
+            waiter=self.waiter,
+            peer_states=out.peer_states,
+            heal_after_s=config.pins.heal_after,
+        )
+        self.drain = Drain(
+            cluster=cluster,
+            store=store,
+            copies=self.copies,
+            nodes=self.nodes,
+            committer=self.committer,
+            waiter=self.waiter,
+        )
         self.peer_backend = PeerBackend(
             store, out.peers, self.copies, self.journal, self.remover, self.storage, out.ready
         )

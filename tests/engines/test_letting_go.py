@@ -176,7 +176,7 @@ async def test_a_removal_that_a_sweep_meets_half_way_stays_in_the_trash(
 ) -> None:
     """The sweep has read the pinset; then the removal is recorded, and taken out of the pinset."""
     going, on_its_way = await kept(node, "going"), await kept(node, "on its way")
-    read = pins.sweeper._pinner.sweep
+    read = pins.staging.sweep
 
     async def meanwhile(*seen: Any) -> None:
         await read(*seen)
@@ -185,7 +185,7 @@ async def test_a_removal_that_a_sweep_meets_half_way_stays_in_the_trash(
 
     await pins.journal.record([removal_of(going, BARN), removal_of(on_its_way, BARN)])
     pins.remover.under_way.add(on_its_way.cid)
-    monkeypatch.setattr(pins.sweeper._pinner, "sweep", meanwhile)
+    monkeypatch.setattr(pins.staging, "sweep", meanwhile)
     await pins.sweeper.sweep()
     assert {going.cid, on_its_way.cid} <= {r.cid for r in pins.journal.all()}
 
@@ -201,9 +201,8 @@ async def test_a_record_that_is_gone_meanwhile_is_not_made_again(node: Machine, 
     read = await kept(node, "read")
     await node.cluster.unpin(read.cid)
     await until(lambda: _is_out(node, read.cid))
-    keeper = pins.remover._keeper
     with pytest.raises(MeshError) as caught:
-        await keeper.commit(dataclasses.replace(read, wanted=1), before=read)
+        await pins.committer.change(read, read.allocations)
     assert caught.value.code is Code.NOT_FOUND
     assert "meanwhile" in caught.value.detail
     assert await node.cluster.allocation(read.cid) is None
@@ -213,6 +212,6 @@ async def test_a_record_that_changed_meanwhile_is_left_as_it_is(node: Machine, p
     now = await kept(node, "now")
     read = dataclasses.replace(now, allocations=("12D3KooWGRUcbkqPbVXu1KfRjP4yoKMt4aP4Z8cZcPYFMvPkBJV4",))
     with pytest.raises(MeshError) as caught:
-        await pins.remover._keeper.commit(dataclasses.replace(now, name="other"), before=read)
+        await pins.committer.change(read, now.allocations)
     assert "meanwhile" in caught.value.detail
     assert await node.cluster.allocation(now.cid) == now

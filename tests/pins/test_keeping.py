@@ -11,7 +11,7 @@ import pytest
 from meshd import wire
 from meshd.errors import Code, MeshError
 from meshd.kubo.rpc import EMPTY_BLOCK
-from meshd.pins.pending import Pending
+from meshd.pins.staging import Pending
 from meshd.pins.storage import Room, Storage
 from meshd.pins.uploads import ADDING, Declared
 from meshd.wire import Confirmed
@@ -67,7 +67,7 @@ async def test_who_refuses_is_replaced_by_another_and_nobody_is_dropped(
 async def test_a_node_without_room_gives_itself_no_copy(attic: Attic, barn: Node) -> None:
     pin = attic.entry(kept=False)
     attic.pins.storage.unwritable = "Input/output error"
-    chosen = await attic.pins.remover._keeper.choose(dataclasses.replace(pin, wanted=2), Told())
+    chosen = await attic.pins.nodes.choose(dataclasses.replace(pin, wanted=2), Told())
     assert set(chosen) == {"clusterbarn", "clustercellar"}
 
 
@@ -81,7 +81,7 @@ async def test_a_record_is_on_the_disk_before_it_is_called_committed(
         synced.append(pin.cid in attic.fake_cluster.records)
 
     monkeypatch.setattr(attic.pins.disk, "sync", sync)
-    await attic.pins.remover._keeper.commit(pin)
+    await attic.pins.committer.commit(pin)
     assert synced == [True], "after the cluster has it"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
@@ -12,9 +13,9 @@ import pytest
 from meshd.errors import Code, MeshError
 from meshd.mesh.store import MeshStore
 from meshd.model import PeerState, Pin
-from meshd.pins import place, rebalance
-from meshd.pins.keep import Kept
+from meshd.pins import placement, rebalance
 from meshd.pins.rebalance import Rebalancer
+from meshd.pins.wait import Kept
 from meshd.wire import Emit
 from tests.waiting import until
 
@@ -22,7 +23,7 @@ NODES = ("attic", "barn", "cellar")
 
 
 class Pinset:
-    """A cluster that has these entries, and a keeper whose copies come when the test says so."""
+    """A cluster that has these entries, in which commits and copies come when the test says so."""
 
     def __init__(self, pins: Iterable[Pin]) -> None:
         self.pins = {p.cid: p for p in pins}
@@ -35,12 +36,14 @@ class Pinset:
     async def allocations(self) -> list[Pin]:
         return list(self.pins.values())
 
-    def candidates(self) -> list[place.Candidate]:
+    def candidates(self) -> list[placement.Candidate]:
         return [
-            place.Candidate(f"f-{n}", n, "", 10**12, accepts=True, reachable=True, away_s=0.0) for n in NODES
+            placement.Candidate(f"f-{n}", n, "", 10**12, accepts=True, reachable=True, away_s=0.0)
+            for n in NODES
         ]
 
-    async def commit(self, pin: Pin, *, before: Pin | None = None) -> Pin:
+    async def change(self, before: Pin, allocations: tuple[str, ...]) -> Pin:
+        pin = dataclasses.replace(before, allocations=allocations)
         self.tried[pin.cid] += 1
         self.under_way[pin.cid] += 1
         self.most = max(self.most, self.under_way.total())
@@ -50,14 +53,14 @@ class Pinset:
             raise MeshError(Code.ENGINE_FAILED, "cannot commit")
         return pin
 
-    async def see(self, pin: Pin, emit: Emit) -> Kept:
+    async def wait(self, pin: Pin, emit: Emit) -> Kept:
         try:
             if pin.cid in self.silent:
                 await asyncio.Event().wait()
             for _ in range(20):  # a copy takes longer than a commit
                 await asyncio.sleep(0)
             self.pins[pin.cid] = pin
-            return Kept(pin, NODES, ())
+            return Kept(pin, (), {})
         finally:
             self.under_way[pin.cid] -= 1
 
@@ -72,7 +75,17 @@ async def made(store: MeshStore) -> AsyncIterator[Any]:
     rebalancers: list[Rebalancer] = []
 
     def make(pinset: Any) -> Rebalancer:
-        rebalancers.append(Rebalancer(pinset, store, pinset, no_peers, heal_after_s=600.0))
+        rebalancers.append(
+            Rebalancer(
+                pinset=pinset,
+                store=store,
+                nodes=pinset,
+                committer=pinset,
+                waiter=pinset,
+                peer_states=no_peers,
+                heal_after_s=600.0,
+            )
+        )
         return rebalancers[-1]
 
     yield make
@@ -135,7 +148,7 @@ async def test_a_node_that_is_not_elected_any_more_begins_nothing_new(
     rebalancer = made(pinset)
     await rebalancer.turn()
     await until(lambda: pinset.tried["c00000"])
-    monkeypatch.setattr(place, "elected", lambda own, reachable: False)
+    monkeypatch.setattr(placement, "elected", lambda own, reachable: False)
     await rebalancer.turn()
     await until(lambda: not rebalancer.under_way)
     assert list(pinset.tried) == ["c00000"]

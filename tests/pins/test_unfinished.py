@@ -11,7 +11,7 @@ import pytest
 
 from meshd import files, wire
 from meshd.errors import Code, MeshError
-from meshd.pins.pending import Pending
+from meshd.pins.staging import Pending
 from meshd.pins.wiring import Pins
 from tests.pins.conftest import CONTENT
 from tests.pins.fake_engines import FakeCluster, FakeKubo
@@ -98,7 +98,7 @@ async def test_what_got_into_the_pinset_after_the_list_was_read_is_not_unpinned(
         "allocations": [],
         "replication_factor_max": -1,
     }
-    await pins.pinner.sweep({}, dict(kubo.pins))
+    await pins.staging.sweep({}, dict(kubo.pins))
     assert list(kubo.pins) == [cid]
     assert noted(tmp_path) == []
 

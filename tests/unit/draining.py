@@ -19,10 +19,12 @@ from meshd.errors import Code, MeshError
 from meshd.mesh import certificate, invites
 from meshd.mesh.store import MeshStore
 from meshd.model import PeerState, Pin
+from meshd.pins.commit import Committer
 from meshd.pins.copies import Copies
 from meshd.pins.drain import Drain
-from meshd.pins.keep import Keeper
+from meshd.pins.nodes import Nodes
 from meshd.pins.storage import Room
+from meshd.pins.wait import Waiter
 from meshd.wire import Admitted, Confirmed, Joiner, Member
 
 ROOM = 10**9
@@ -140,8 +142,15 @@ class Host:
         self.store = MeshStore(folder, self.fingerprint, now=lambda: time.time() + self.ahead_s)
         anything = cast(Any, self)  # it is its own cluster, disk and line to the others
         self.copies = Copies(cast(Any, Gate(self)), self.store, anything)
-        keeper = Keeper(anything, self.store, self.copies, anything, cast(Any, Storage()), self.peer_states)
-        self.drain = Drain(anything, self.store, self.copies, keeper)
+        nodes = Nodes(anything, self.store, cast(Any, Storage()), self.peer_states)
+        self.drain = Drain(
+            cluster=anything,
+            store=self.store,
+            copies=self.copies,
+            nodes=nodes,
+            committer=Committer(anything, nodes, anything),
+            waiter=Waiter(self.copies, nodes),
+        )
 
     # -- the network -----------------------------------------------------------------------------------------------
 

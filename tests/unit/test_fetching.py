@@ -14,7 +14,8 @@ from meshd.mesh.store import MeshStore
 from meshd.model import Pin
 from meshd.pins import copies, pin, timeouts
 from meshd.pins.copies import Asker, Copies
-from meshd.pins.keep import Keeper
+from meshd.pins.nodes import Nodes
+from meshd.pins.wait import Waiter
 from tests.waiting import until
 
 SIZE = 1_000_000
@@ -61,13 +62,12 @@ class Barn:
 
 
 class Listener:
-    """What `see` says, and when."""
+    """What the wait says, and when."""
 
     def __init__(self, barn: Barn) -> None:
         nobody = cast(Any, None)
-        self.keeper = Keeper(
-            nobody, cast(MeshStore, barn), cast(Copies, barn), nobody, nobody, peer_states=list
-        )
+        nodes = Nodes(nobody, cast(MeshStore, barn), nobody, peer_states=list)
+        self.waiter = Waiter(cast(Copies, barn), nodes)
         self.heard: list[tuple[float, wire.Wire]] = []
 
     async def emit(self, event: wire.Wire) -> None:
@@ -91,11 +91,11 @@ async def test_a_node_that_fetches_is_told_with_its_bytes_and_not_more_often_tha
 ) -> None:
     barn.step = 1000
     listener = Listener(barn)
-    seeing = asyncio.create_task(listener.keeper.see(PIN, listener.emit))
+    seeing = asyncio.create_task(listener.waiter.wait(PIN, listener.emit))
     await until(lambda: len(listener.fetching) >= 3)
     barn.state = "held"
     kept = await seeing
-    assert kept.held == ("barn",)
+    assert [m.name for m in kept.held] == ["barn"]
     times, events = zip(*listener.fetching, strict=True)
     assert min(after - before for before, after in pairwise(times)) > timeouts.TELL_EVERY_S - 0.05
     assert barn.asked > 2 * len(events)
@@ -110,7 +110,7 @@ async def test_a_number_that_stays_is_told_once_and_is_never_more_than_the_whole
     monkeypatch.setattr(timeouts, "TELL_EVERY_S", 0.0)
     barn.bytes = SIZE + 190  # the blocks take a little more
     listener = Listener(barn)
-    seeing = asyncio.create_task(listener.keeper.see(PIN, listener.emit))
+    seeing = asyncio.create_task(listener.waiter.wait(PIN, listener.emit))
     await until(lambda: barn.asked > 5)
     barn.state = "held"
     await seeing
@@ -120,7 +120,7 @@ async def test_a_number_that_stays_is_told_once_and_is_never_more_than_the_whole
 async def test_of_a_node_that_does_not_say_nothing_is_told(barn: Barn) -> None:
     """One of 0.1.0, or one that has nothing of it yet."""
     listener = Listener(barn)
-    seeing = asyncio.create_task(listener.keeper.see(PIN, listener.emit))
+    seeing = asyncio.create_task(listener.waiter.wait(PIN, listener.emit))
     await until(lambda: barn.asked > 5)
     barn.state = "held"
     await seeing

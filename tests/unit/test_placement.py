@@ -9,7 +9,7 @@ import hypothesis.strategies as st
 from hypothesis import given
 
 from meshd.model import Replicas
-from meshd.pins.place import Candidate, choose, elected, plan, target
+from meshd.pins.placement import Candidate, choose, elected, plan, target
 
 HEAL = 600.0
 IDS = st.integers(0, 9)

@@ -1,12 +1,12 @@
-"""Which nodes keep an entry. Pure."""
+"""Placement: which nodes hold the replicas of an entry. Pure."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from meshd.model import Replicas
+from meshd.model import Pin, Replicas
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +60,11 @@ def choose(
         if c.cluster_id not in chosen and c.reachable and c.accepts and not c.leaving and c.free >= size
     ]
     while left and len(chosen) < count:
-        sites = {_place(by_id[i]) for i in chosen}
+        sites = {_site(by_id[i]) for i in chosen}
 
         def rank(c: Candidate, sites: set[str] = sites) -> tuple[bool, bool, int, str]:
             spread = hashlib.sha256(f"{cid}{c.fingerprint}".encode()).hexdigest()
-            return (c.fingerprint != first, _place(c) in sites, -c.free.bit_length(), spread)
+            return (c.fingerprint != first, _site(c) in sites, -c.free.bit_length(), spread)
 
         best = min(left, key=rank)
         left.remove(best)
@@ -72,8 +72,37 @@ def choose(
     return tuple(chosen)
 
 
-def _place(candidate: Candidate) -> str:
+def _site(candidate: Candidate) -> str:
     return candidate.site or candidate.fingerprint
+
+
+def initial(
+    pin: Pin, candidates: Iterable[Candidate], *, own: str, without: Collection[str] = ()
+) -> tuple[str, ...]:
+    """Nodes for a new entry: () for everywhere, else the node `own` first. without: cluster ids that are not to be chosen, though
+    they count among the nodes that there are."""
+    if pin.wanted == "all":
+        return ()
+    staying = [c for c in candidates if not c.leaving]
+    able = [c for c in staying if c.cluster_id not in without]
+    return choose(target(pin.wanted, len(staying)), pin.cid, pin.size, able, first=own)
+
+
+def takeover(
+    pin: Pin, held: Sequence[str], missing: Collection[str], candidates: Iterable[Candidate]
+) -> tuple[str, ...] | None:
+    """Allocations with other nodes beside those that refused or are silent; None where nobody else can.
+
+    held: cluster ids of those that hold it; missing: fingerprints of those that were chosen and do not. Nobody is dropped:
+    that is for later, once all the others hold it.
+    """
+    if pin.wanted == "all" or not missing:
+        return None
+    nodes = [c for c in candidates if not c.leaving and c.fingerprint not in missing]
+    new = choose(target(pin.wanted, len(nodes)), pin.cid, pin.size, nodes, keep=held)
+    if len(new) <= len(held):
+        return None
+    return tuple(dict.fromkeys((*pin.allocations, *new)))
 
 
 def plan(

@@ -1,0 +1,85 @@
+"""Commit of an allocation: the record goes into the pinset, is read back, and is on the disk."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Collection
+
+from meshd.cluster.rest import Cluster, RoomUnknownError
+from meshd.errors import Code, MeshError
+from meshd.files import Disk
+from meshd.model import Pin
+from meshd.pins.nodes import Nodes
+
+COMMIT_TIMEOUT = 30.0  # the cluster's batch is 25 ms; a busy disk may take seconds
+_UNKNOWN_FOR_S = 15.0  # just after a join or a start the cluster does not know every node's free space yet
+
+
+class Committer:
+    """Puts records into the pinset. Both calls raise MeshError; then the record may be there or not, and
+    `cluster.allocation` says which. They return the record as it stands: its allocations are the cluster's, which may keep
+    a node that it sees alive."""
+
+    def __init__(self, cluster: Cluster, nodes: Nodes, disk: Disk) -> None:
+        self._cluster = cluster
+        self._nodes = nodes
+        self._disk = disk
+
+    async def commit(self, pin: Pin) -> Pin:
+        """A new record, on nodes whose room the cluster knows (`Nodes.await_room`)."""
+        return await self._write(pin, None)
+
+    async def change(self, before: Pin, allocations: tuple[str, ...]) -> Pin:
+        """Other allocations in place of those of `before`. Raises MeshError NOT_FOUND where it was removed or changed since."""
+        await self._nodes.await_room(allocations)
+        current = await self._cluster.allocation(before.cid)
+        if current is None or set(current.allocations) != set(before.allocations):
+            raise MeshError(
+                Code.NOT_FOUND,
+                f"cannot change the copies of {before.name}",
+                "it was removed or changed meanwhile",
+            )
+        return await self._write(dataclasses.replace(before, allocations=allocations), before)
+
+    async def _write(self, pin: Pin, before: Pin | None) -> Pin:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + COMMIT_TIMEOUT
+        await self._post(pin)
+        pause = 0.03  # its batch closes after 25 ms
+        await asyncio.sleep(pause)
+        while True:
+            found = await self._cluster.allocation(pin.cid)
+            if found is not None and (before is None or set(found.allocations) != set(before.allocations)):
+                await self._disk.sync()
+                return found
+            if loop.time() > deadline:
+                raise MeshError(
+                    Code.NOT_READY,
+                    f"cannot keep {pin.name}",
+                    "the cluster did not record it in time",
+                    "meshctl logs cluster",
+                )
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, 0.5)
+
+    async def _post(self, pin: Pin) -> None:
+        """Refused is what names a node whose free space is not known: it is tried again for some seconds, then without those."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _UNKNOWN_FOR_S
+        while True:
+            try:
+                return await self._cluster.pin(pin)
+            except RoomUnknownError:
+                if loop.time() > deadline:
+                    fewer = known_among(pin.allocations, await self._cluster.with_room())
+                    if len(fewer) == len(pin.allocations):
+                        raise
+                    pin = dataclasses.replace(pin, allocations=fewer)
+                    continue
+            await asyncio.sleep(0.25)
+
+
+def known_among(allocations: tuple[str, ...], with_room: Collection[str]) -> tuple[str, ...]:
+    """Those of `allocations` whose room is known; the first one where none is, for no allocations mean everywhere. Pure."""
+    return tuple(a for a in allocations if a in with_room) or allocations[:1]
