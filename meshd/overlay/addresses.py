@@ -10,7 +10,10 @@ import psutil
 
 
 def is_private(address: str) -> bool:
-    """Whether content may be served on it: loopback, RFC 1918, RFC 4193, and Tailscale's 100.64.0.0/10. Pure."""
+    """Whether an address is private: loopback, RFC 1918, RFC 4193, Tailscale's 100.64.0.0/10. Pure.
+
+    Content may be served on such addresses only.
+    """
     ip = ipaddress.ip_address(address)
     if ip.is_loopback:
         return True
@@ -20,7 +23,7 @@ def is_private(address: str) -> bool:
 
 
 def on_this_machine(address: str) -> bool:
-    """Whether it can be bound. 127.0.0.2 is on no interface list and yet is there, so binding is the only test."""
+    """Whether an address can be bound: the only test, as 127.0.0.2 is on no interface list and yet is there."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         try:

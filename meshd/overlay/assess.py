@@ -1,6 +1,6 @@
-"""What ZeroTier says of a network, as a fact about this node: an address to serve on, or what is wrong and what to type.
+"""Assesses ZeroTier's reports: the address to serve on, or what is wrong and what to type. Pure.
 
-Pure. The service's word is not enough for an address: OK does not mean that it is on the interface (ZeroTierOne#809).
+The service's OK is not enough for an address: it does not mean that the interface has it (ZeroTierOne#809).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from meshd.overlay.addresses import is_private
 from meshd.overlay.static import SEVERAL
 from meshd.overlay.zerotier import Network, ZeroTierError
 
-REQUESTING_TOO_LONG_S = 20.0  # an answer takes 2 to 6 s where the controller is there (measured)
+REQUESTING_TOO_LONG_S = 20.0  # a reachable controller answers within 2 to 6 s (measured)
 
 FIRST = "join the mesh on one: meshctl join ID; or begin a mesh on it: meshctl init --network ID (ID: its 16 hex digits)"
 _OTHER = "for another private network see [overlay] in /etc/meshd/meshd.toml"
@@ -22,11 +22,11 @@ _OTHER = "for another private network see [overlay] in /etc/meshd/meshd.toml"
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One look. networks: those that are joined; error: instead of all else, where the service cannot be used.
+    """One poll. networks: the joined ones. error: in place of all else, where the service cannot be used.
 
-    wanted: id of the mesh's network, "" where none was chosen. controller: name of the member that is its controller, ""
-    where that is no member. node: this machine's ZeroTier address. interfaces: name -> addresses, from the kernel.
-    requesting_s: for how long the wanted network has been asking for its configuration.
+    wanted: id of the mesh's network, "" where none was chosen. controller: name of the member that is its controller,
+    "" where that is no member. node: this machine's ZeroTier address. interfaces: name -> addresses, from the kernel.
+    requesting_s: for how many seconds the wanted network has been requesting its configuration.
     """
 
     wanted: str
@@ -40,8 +40,10 @@ class Seen:
 
 
 def assess(seen: Seen, before: OverlayState) -> OverlayState:
-    """Who this machine is on the private network now. before: what was found the last time; its address is kept where
-    it is still good, so that a second address that comes does not move the node."""
+    """This machine's state on the private network now.
+
+    before: the last state. Its address is kept while it is valid, so that a second address does not move the node.
+    """
     if seen.error is not None:
         return _unasked(seen, before, seen.error)
     network = _chosen(seen)
@@ -57,17 +59,19 @@ def assess(seen: Seen, before: OverlayState) -> OverlayState:
     if network.status in _REFUSALS:
         return found.having(problem=_REFUSALS[network.status](network, seen))
     address = _address(network, seen.interfaces or {}, before.address)
-    # Also while it asks anew after a restart of the service, which remembers what it was given.
+    # Also while it requests anew after a restart of the service, which remembers its last configuration.
     if address is not None:
         return found.having(address=address)
     return found.having(problem=_no_address(network, seen))
 
 
 def first_look(seen: Seen, nothing: OverlayState) -> OverlayState:
-    """What a machine that has ZeroTier, no mesh and no section [overlay] is to do. nothing: what was found without asking
-    ZeroTier, with a problem."""
+    """The state of a machine with ZeroTier, without a mesh and without a section [overlay].
+
+    nothing: the state without ZeroTier, with a problem.
+    """
     problem = nothing.problem
-    assert problem is not None  # noqa: S101 - else nobody asks
+    assert problem is not None  # noqa: S101 - the caller has seen one
     several = problem.cause.startswith(SEVERAL)
     if seen.error is not None:
         if several or seen.error.kind == "zerotier-not-installed":
@@ -87,7 +91,7 @@ def _or_another(problem: Condition) -> Condition:
 
 
 def _unasked(seen: Seen, before: OverlayState, error: ZeroTierError) -> OverlayState:
-    """The service cannot be asked. While the address is still on its interface nothing else is wrong."""
+    """The state while the service does not answer. The address stays valid while its interface has it."""
     still = before.address is not None and before.address in (seen.interfaces or {}).get(before.interface, ())
     severity = Severity.WARNING if still else Severity.ERROR
     problem = Condition(error.kind, severity, error.title, error.detail, error.hint)
@@ -102,7 +106,7 @@ def _unasked(seen: Seen, before: OverlayState, error: ZeroTierError) -> OverlayS
 
 
 def _chosen(seen: Seen) -> Network | OverlayState:
-    """The network that the mesh is on, or would be on."""
+    """The network of the mesh, or the one that a mesh would be on."""
     if seen.wanted:
         for network in seen.networks:
             if network.id == seen.wanted:
@@ -140,7 +144,7 @@ def _joined(networks: Sequence[Network]) -> str:
 
 
 def _address(network: Network, interfaces: Mapping[str, Sequence[str]], before: str | None) -> str | None:
-    """The one that was used before if it is still assigned, else an IPv4 one, else an IPv6 one."""
+    """The address used before if it is still assigned, else an IPv4 one, else an IPv6 one."""
     assigned = [a for a in map(_bare, network.addresses) if a and is_private(a)]
     there = [a for a in assigned if a in interfaces.get(network.device, ())]
     if before in there:
@@ -210,7 +214,7 @@ def _denied(network: Network, seen: Seen) -> Condition:
 
 
 def _who_lets_in(network: Network, seen: Seen) -> str:
-    """A network's id begins with the address of its controller."""
+    """Who can authorize this node, for a hint. A network's id begins with the address of its controller."""
     node, own = seen.node, bool(seen.node) and network.id.startswith(seen.node)
     if own and seen.controller:
         return f"this machine is the network's controller; type here: meshctl approve {node}"

@@ -1,8 +1,8 @@
-"""Discovery on a ZeroTier network, without multicast: candidate addresses only. The caller asks who answers there.
+"""Peer discovery on a ZeroTier network, without multicast. It finds candidate addresses; the caller asks who answers.
 
-In this order: hosts that the configuration names; addresses that follow from the ids of the nodes that ZeroTier talks to
-(where the network has rfc4193 IPv6); last, where it is not turned off, every address of a managed route of at most a /22,
-tried a few dozen a second.
+In this order: hosts of the configuration; addresses derived from the ids of the nodes that ZeroTier talks to (where
+the network has rfc4193 IPv6); last, where it is not turned off, a scan of every address of a managed route of at most
+a /22, a few dozen a second.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from meshd.overlay.zerotier import Network, Peer, ZeroTier, ZeroTierError
 
 PROBE_MOST = 1024  # addresses: a /22
 _PROBE_RATE = 64  # a second
-_PROBE_AT_ONCE = 64  # most addresses have nobody who answers, and each is waited for a second
+_PROBE_AT_ONCE = 64  # most addresses do not answer, and each costs a second of waiting
 _PROBE_TIMEOUT_S = 1.0
 _PROBE_AGAIN_S = 60.0
 _LOOK_EVERY_S = 2.0
@@ -30,13 +30,16 @@ _LOG = structlog.get_logger(part="overlay")
 
 
 def rfc4193(network: str, node: str) -> str:
-    """The IPv6 address of `node` (10 hex digits) on `network` (16) in ZeroTier's rfc4193 mode: fd, the network's id, 9993,
-    the node's id. Measured: a325774dfb000001, 87d8277670: fda3:2577:4dfb:0:199:9387:d827:7670. Pure."""
+    """The IPv6 address of `node` (10 hex digits) on `network` (16) in ZeroTier's rfc4193 mode. Pure.
+
+    It is fd, the network's id, 9993, the node's id. Measured: a325774dfb000001, 87d8277670:
+    fda3:2577:4dfb:0:199:9387:d827:7670.
+    """
     return str(ipaddress.IPv6Address(bytes.fromhex("fd" + network + "9993" + node)))
 
 
 def has_rfc4193(network: Network, node: str) -> bool:
-    """Whether this node itself got the address that follows from the ids. Pure."""
+    """Whether this node itself has the address that its ids give. Pure."""
     mine = rfc4193(network.id, node)
     return any(a.partition("/")[0] == mine for a in network.addresses)
 
@@ -48,12 +51,12 @@ def known(config: Config, network: Network, node: str, peers: Iterable[Peer]) ->
         found += [rfc4193(network.id, p.address) for p in peers if p.role in ("LEAF", "MOON")]
         found.append(
             rfc4193(network.id, network.id[:10])
-        )  # its controller: who never talked is in no /peer (measured)
+        )  # its controller: /peer lists only nodes that have talked (measured)
     return [a for a in dict.fromkeys(found) if a != rfc4193(network.id, node)]
 
 
 def probed(network: Network, own: Iterable[str]) -> list[str]:
-    """Every address of the network's own routes that are private and small enough, without this node's. Pure."""
+    """The addresses to scan: those of the network's own private, small routes, without this node's. Pure."""
     mine = set(own)
     found: list[str] = []
     for route in network.routes:
@@ -70,7 +73,7 @@ def probed(network: Network, own: Iterable[str]) -> list[str]:
 
 
 def _inside(address: str, network: Network) -> bool:
-    """Whether the kernel would send it into the network: into its routes, or the ranges of its own addresses."""
+    """Whether the kernel would route an address into the network: by its routes, or the ranges of its addresses."""
     ip = ipaddress.ip_address(address)
     ranges = [r.target for r in network.routes if r.via is None] + list(network.addresses)
     for text in ranges:
@@ -81,12 +84,12 @@ def _inside(address: str, network: Network) -> bool:
 
 
 class Discovery:
-    """Looks on one network while it is entered as a context; `found` is what is known by now, and grows."""
+    """Discovers peers on one network while its context is entered. `found` grows meanwhile."""
 
     def __init__(
         self, config: Config, zerotier: ZeroTier, overlay: Callable[[], OverlayState], port: int
     ) -> None:
-        """port: of the members' peer API, which is taken to be this node's own."""
+        """port: of the members' peer API, assumed to be the same as this node's."""
         self._config = config
         self._zerotier = zerotier
         self._overlay = overlay
@@ -108,14 +111,14 @@ class Discovery:
                 await asyncio.gather(task, return_exceptions=True)
 
     def found(self) -> list[tuple[str, int]]:
-        """Where to ask, the most likely first. Empty while this node has no address there itself."""
+        """The candidates as (host, port), the most likely first. Empty while this node has no address there."""
         return [(a, self._port) for a in dict.fromkeys([*self._sure, *self._answered])]
 
     async def _look_again_and_again(self) -> None:
         while True:
             try:
                 await self._look()
-            except ZeroTierError as exc:  # the overlay's condition says it; what was found is good still
+            except ZeroTierError as exc:  # the overlay's condition reports it; earlier finds stay valid
                 _LOG.info("cannot look for members now", error=str(exc))
             await asyncio.sleep(_LOOK_EVERY_S)
 
@@ -139,7 +142,7 @@ class Discovery:
             self._probing = asyncio.create_task(self._probe(targets, local), name="probe")
 
     async def _probe(self, targets: Sequence[str], local: str) -> None:
-        """Knock at the peer API's port and hang up; nothing is said."""
+        """Connect to the peer API's port of each target and hang up, without sending anything."""
         _LOG.info("looking for members", network=self._config.id, addresses=len(targets), port=self._port)
         free = asyncio.Semaphore(_PROBE_AT_ONCE)
 
@@ -148,7 +151,7 @@ class Discovery:
                 try:
                     async with asyncio.timeout(_PROBE_TIMEOUT_S):
                         _, writer = await asyncio.open_connection(address, self._port, local_addr=(local, 0))
-                except OSError:  # nobody there; TimeoutError is one too
+                except OSError:  # nobody listens there; TimeoutError is an OSError, too
                     return
                 writer.transport.abort()
                 if address not in self._answered:

@@ -1,4 +1,4 @@
-"""What this room says of itself to the health checks."""
+"""The facts of this room for the health checks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from meshd.model import OverlayState
 
 @dataclass(frozen=True, slots=True)
 class OverlayFacts:
-    """settled: False just after the start, or after the address came back: the peers are not asked yet."""
+    """settled: False just after the start, or after the address came back, as no peer has been polled yet."""
 
     state: OverlayState = field(default_factory=OverlayState)
     settled: bool = True

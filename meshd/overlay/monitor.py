@@ -1,4 +1,4 @@
-"""Monitors the private network: polls often while something is awaited, seldom while nothing changes."""
+"""Monitors the private network: polls often while a change is awaited, else seldom."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from meshd.overlay.assess import Seen, assess, first_look
 from meshd.overlay.zerotier import Network, Peer, ZeroTier, ZeroTierError
 
 QUICK_S = 0.5
-QUIET_S = 3.0  # what ZeroTier takes back is noticed by then
+QUIET_S = 3.0  # a revoked authorization is noticed by then
 _JOIN_AGAIN_S = 30.0
-_LOADING_S = 2.0  # the service answers 60 ms before it has read which networks it is on (measured)
+_LOADING_S = 2.0  # the service answers 60 ms before it has read its networks (measured)
 _LOG = structlog.get_logger(part="overlay")
 
 
 @dataclass(frozen=True, slots=True)
 class MeshOnOverlay:
-    """What this room must know of the mesh. network: id of the ZeroTier network that it is on, "" for none.
+    """What this room knows of the mesh. network: id of the mesh's ZeroTier network, "" for none.
 
-    in_mesh: whether there is one, on whichever network. names: ZeroTier address -> name of a member.
+    in_mesh: whether this node is in a mesh, on whichever network. names: ZeroTier address -> name of a member.
     """
 
     in_mesh: bool = False
@@ -37,7 +37,7 @@ class MeshOnOverlay:
 
 
 class Overlay:
-    """`state` is what the last look found. mesh: whoever knows the mesh says so here, at each change of it.
+    """The monitor. `state` is the result of the last poll. mesh: set from above, at each change of the mesh.
 
     address_since: monotonic seconds, when the address last came, changed or went.
     """
@@ -60,12 +60,12 @@ class Overlay:
 
     @property
     def kind(self) -> str:
-        """static or zerotier, as it is now; auto while nothing is chosen."""
+        """The kind of overlay in use: static or zerotier; auto while none is chosen."""
         return "zerotier" if self._on_zerotier else self._config.kind
 
     @property
     def network(self) -> str:
-        """Id of the ZeroTier network to be on: the mesh's, the one being joined, or the only configured one."""
+        """Id of the ZeroTier network to use: the mesh's, the one being joined, or the only configured one."""
         if wanted := self.mesh.network or self._chosen:
             return wanted
         configured = self._config.zerotier.networks
@@ -78,7 +78,7 @@ class Overlay:
 
     @contextlib.contextmanager
     def choosing(self, network: str) -> Iterator[None]:
-        """Be on that network meanwhile, as if the mesh were, and look often: this node begins or joins a mesh on it."""
+        """Use that network inside, as if the mesh were on it, and poll often: while a mesh is founded or joined."""
         self._chosen = network
         self._hurry.set()
         try:
@@ -86,18 +86,18 @@ class Overlay:
         finally:
             self._chosen = ""
 
-    # -- looking ---------------------------------------------------------------------------------------------------
+    # -- polling ---------------------------------------------------------------------------------------------------
 
     def subscribe(self, callback: Callable[[], None]) -> None:
-        """`callback` is called in the loop after each change of `state`. It must not block nor raise."""
+        """Call `callback` in the event loop after each change of `state`. It must neither block nor raise."""
         self._subscribers.append(callback)
 
     def local_address(self) -> str | None:
-        """This node's address now, None while it has none."""
+        """This node's address now; None while it has none."""
         return self.state.address
 
     def publish(self, found: OverlayState) -> None:
-        """It is so from now on."""
+        """Set the state, and call the subscribers where it has changed."""
         before, self.state = self.state, found
         if found == before:
             return
@@ -108,12 +108,12 @@ class Overlay:
             callback()
 
     async def run(self) -> None:
-        """Look for ever."""
+        """Poll for ever."""
         while True:
             self._hurry.clear()
             try:
                 await self.look()
-            except Exception:  # noqa: BLE001 - a mistake in one look must not end the node; it is logged
+            except Exception:  # noqa: BLE001 - a bug in one poll must not end the node; it is logged
                 _LOG.exception("a look at the overlay failed")
             async with self._looked:
                 self._looked.notify_all()
@@ -122,16 +122,16 @@ class Overlay:
                     await self._hurry.wait()
 
     async def ways(self) -> dict[str, Peer]:
-        """How ZeroTier reaches other nodes now, by their ZeroTier address; empty on another overlay, or unasked."""
+        """How ZeroTier reaches other nodes: ZeroTier address -> peer. Empty on another overlay, or without answer."""
         if not self._on_zerotier:
             return {}
         try:
             return {peer.address: peer for peer in await self.zerotier.peers()}
         except ZeroTierError:
-            return {}  # the overlay's own condition says it
+            return {}  # the overlay's own condition reports it
 
     async def next_look(self) -> None:
-        """Return once it was looked again, and told."""
+        """Return once the next poll is made and published."""
         async with self._looked:
             await self._looked.wait()
 
@@ -140,7 +140,7 @@ class Overlay:
         return QUICK_S if self._chosen else QUIET_S
 
     async def look(self) -> OverlayState:
-        """What is true now. An address is given only when it can be bound this moment."""
+        """Poll once. The state has an address only if it can be bound at this moment."""
         if self._on_zerotier:
             found = await self._look_at_zerotier()
         else:
@@ -152,7 +152,7 @@ class Overlay:
         return found
 
     async def _with_zerotier(self, nothing: OverlayState) -> OverlayState:
-        """What a machine that has it and no other private network can do: that is what most want to know first."""
+        """The state of a machine with ZeroTier and no other private network: what most people want to know first."""
         interfaces = await asyncio.to_thread(addresses)
         try:
             node = (await self.zerotier.status()).address
@@ -196,7 +196,7 @@ class Overlay:
         return found
 
     def _may_be_loading(self, wanted: str, networks: tuple[Network, ...]) -> bool:
-        """Whether a network that is missing may only not be there yet: it must be missing for a while."""
+        """Whether a missing network may just not be loaded yet: it counts as left only after a while."""
         if not wanted or any(n.id == wanted for n in networks):
             self._not_joined_since = None
             return False
@@ -211,7 +211,7 @@ class Overlay:
         return now - self._asking_since.get(wanted, now)
 
     async def _join_by_itself(self, joined: set[str]) -> None:
-        """Networks that the configuration says to be on."""
+        """Join the networks that the configuration says to join."""
         for network in self._config.zerotier.networks:
             now = time.monotonic()
             due = now - self._joined_at.get(network.id, -_JOIN_AGAIN_S) >= _JOIN_AGAIN_S

@@ -1,4 +1,4 @@
-"""Who this machine is on a private network that something else keeps up: a given address, an interface, or found."""
+"""The address on a private network that something else maintains: configured, of an interface, or found."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _OVERLAY_INTERFACES = re.compile(r"(zt|tailscale|wg)[a-z0-9]*")
 
 
 def find(table: Mapping[str, Sequence[str]]) -> OverlayState:
-    """The private overlay among the interfaces, if it is plain which one is meant. Pure."""
+    """The private network among the interfaces, if it is unambiguous. table: interface name -> addresses. Pure."""
     candidates = {
         name: [a for a in found if is_private(a)]
         for name, found in table.items()
@@ -40,7 +40,7 @@ def find(table: Mapping[str, Sequence[str]]) -> OverlayState:
 
 
 def of_interface(name: str, table: Mapping[str, Sequence[str]]) -> OverlayState:
-    """The private address of one interface. Pure."""
+    """The private address of one interface. table: see `find`. Pure."""
     if name not in table:
         cause = "there is no such interface"
     else:
@@ -60,7 +60,7 @@ def of_interface(name: str, table: Mapping[str, Sequence[str]]) -> OverlayState:
 
 
 def look(config: Overlay) -> OverlayState:
-    """What is true now. An address is given only when it can be bound this moment."""
+    """Poll once. The state has an address only if it can be bound at this moment."""
     if config.kind == "auto":
         state = find(addresses())
     elif config.interface:
@@ -73,7 +73,7 @@ def look(config: Overlay) -> OverlayState:
 
 
 def not_on_this_machine(address: str) -> Condition:
-    """The address that was found, or configured, cannot be bound."""
+    """The condition for an address, found or configured, that cannot be bound."""
     return _down(
         f"address {address} is not on this machine",
         "the private network is down, or the address has changed",

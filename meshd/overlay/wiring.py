@@ -1,4 +1,4 @@
-"""This room as a part of the daemon."""
+"""This room as a component of the daemon."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from meshd.conditions import FactSource
 from meshd.overlay.facts import OverlayFacts
 from meshd.overlay.monitor import Overlay
 
-_SETTLED_S = 15.0  # after a start, or a new address, nobody is called away who was not asked yet
+_SETTLED_S = 15.0  # from a start, or a new address, until peers that were not polled yet may count as away
 
 
 def component(overlay: Overlay) -> Component:
-    """What it says of itself."""
+    """The overlay as a component."""
     facts = {
         "state": lambda: overlay.state,
         "settled": lambda: time.monotonic() - overlay.address_since > _SETTLED_S,

@@ -1,7 +1,7 @@
-"""ZeroTier One's local API, asked as ZeroTier's own command line asks it (measured on 1.14.1).
+"""Client of ZeroTier One's local API, as ZeroTier's own command line uses it (measured on 1.14.1).
 
-HTTP on loopback; the token is in a file that only root may read. A network that is not joined is 404 with `{}`, a wrong
-token 401, and what is no network id 404 with nothing.
+It is HTTP on loopback; the token is in a file that only root may read. A network that is not joined is 404 with `{}`,
+a wrong token 401, and an invalid network id 404 with an empty body.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _M = TypeVar("_M", bound=BaseModel)
 
 
 class ZeroTierError(MeshError):
-    """The service cannot be used. kind: a condition's code."""
+    """The error for a service that cannot be used. kind: a condition's code."""
 
     def __init__(self, kind: str, title: str, detail: str, hint: str) -> None:
         super().__init__(Code.NO_OVERLAY, title, detail, hint)
@@ -39,7 +39,7 @@ class ZeroTierError(MeshError):
 
 
 class _Answer(BaseModel):
-    """The service adds members from version to version; those that are not named here are passed over."""
+    """The base of the responses. Ignores members that are not named here, as newer versions add some."""
 
 
 class Status(_Answer):
@@ -72,7 +72,7 @@ class Network(_Answer):
 
 
 class Way(_Answer):
-    """A way to a peer. address: "ip/port"."""
+    """A path to a peer. address: "ip/port"."""
 
     address: str = ""
     active: bool = False
@@ -89,18 +89,18 @@ class Peer(_Answer):
 
     @property
     def direct(self) -> bool:
-        """Whether there is a path of its own; without one ZeroTier's roots relay."""
+        """Whether there is a direct path; without one ZeroTier's roots relay."""
         return any(path.active and not path.expired for path in self.paths)
 
     @property
     def ip(self) -> str:
-        """Where that path leads, without the port; "" where there is none."""
+        """The IP address of the direct path; "" where there is none."""
         paths = (path.address for path in self.paths if path.active and not path.expired)
         return next(paths, "").rpartition("/")[0]
 
 
 class ZeroTier:
-    """One service. Token and port are looked for at each call: both may change when the service is set up anew."""
+    """Client of one service. Reads token and port at each call: both may change when the service is set up anew."""
 
     def __init__(self, config: Config, environment: Callable[[str], str | None] = os.environ.get) -> None:
         self.config = config
@@ -115,27 +115,27 @@ class ZeroTier:
     # -- each raises ZeroTierError where the service cannot be used -------------------------------------------------
 
     async def status(self) -> Status:
-        """Who this machine is on ZeroTier."""
+        """This machine's ZeroTier address and whether it is online."""
         return _read(Status, (await self._call("GET", "/status"))[1])
 
     async def networks(self) -> list[Network]:
-        """All that are joined."""
+        """All joined networks."""
         return [_read(Network, one) for one in await self._list("/network")]
 
     async def network(self, network_id: str) -> Network | None:
-        """One network, None where it is not joined."""
+        """One joined network; None where it is not joined."""
         code, answer = await self._call("GET", f"/network/{network_id}")
         return None if code == 404 or not answer else _read(Network, answer)
 
     async def join(self, network_id: str) -> Network:
-        """Ask to join; joined already is no mistake. What it answers is the state of that moment."""
+        """Join a network, idempotently. Returns its state at that moment."""
         code, answer = await self._call("POST", f"/network/{network_id}", body={})
         if code != 200:
             raise _strange(f"to joining {network_id} it answered {code}")
         return _read(Network, answer)
 
     async def leave(self, network_id: str) -> bool:
-        """Leave; whether it was joined."""
+        """Leave a network; whether it was joined."""
         return bool((await self._call("DELETE", f"/network/{network_id}"))[1])
 
     async def peers(self) -> list[Peer]:
@@ -143,14 +143,14 @@ class ZeroTier:
         return [_read(Peer, one) for one in await self._list("/peer")]
 
     async def controller(self, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, Any]:
-        """A call to the controller in the same service: status and answer. path: below /controller."""
+        """Call the controller in the same service; HTTP status and JSON. path: below /controller."""
         return await self._call(method, f"/controller{path}", body=body)
 
     # -- token, port, call ------------------------------------------------------------------------------------------
 
     @property
     def handed_over(self) -> Path | None:
-        """The token as systemd handed it over when meshd was started: a later one is seen only after a restart.
+        """The token's file as systemd handed it over at meshd's start: a later token needs a restart.
 
         Where there was none the unit hands over an empty one, as a unit whose credential is missing would not start.
         """
@@ -164,7 +164,7 @@ class ZeroTier:
 
     @property
     def token_file(self) -> Path:
-        """Where the token is: as configured, as handed over, in the service's folder, or in the user's."""
+        """The token's file: as configured, as handed over, in the service's folder, or in the user's."""
         if self.config.token_file is not None:
             return self.config.token_file
         if (handed := self.handed_over) is not None:
@@ -207,7 +207,7 @@ class ZeroTier:
         return token
 
     async def _list(self, path: str) -> list[Any]:
-        """An answer that is no list is no empty list: each network would be taken for left."""
+        """A response that must be a list. Anything else is an error: taken as empty, each network would seem left."""
         answer = (await self._call("GET", path))[1]
         if not isinstance(answer, list):
             raise _strange(f"its answer to GET {path} is no list")
@@ -249,7 +249,7 @@ class ZeroTier:
             ) from None
 
     def _no_such_token(self, path: Path) -> ZeroTierError:
-        """The service writes it, beside its identity, when it is started for the first time."""
+        """The error for a missing token, which the service writes beside its identity at its first start."""
         if self.config.token_file is not None:
             hint = f"copy it: sudo install -D -m 0400 -o {_user()} {self.config.home}/authtoken.secret {path}"
             return _no_token(path, "there is no such file", hint)
@@ -317,7 +317,7 @@ def _let_read(path: Path) -> str:
 def _reason(exc: BaseException) -> str:
     found = exc.os_error if isinstance(exc, aiohttp.ClientConnectorError) else exc
     if isinstance(found, OSError) and found.errno is not None and found.errno in errno.errorcode:
-        return os.strerror(found.errno)  # asyncio's own words name the address once more and not the cause
+        return os.strerror(found.errno)  # asyncio's own message repeats the address and hides the cause
     return str(exc) or type(exc).__name__
 
 

@@ -1,7 +1,7 @@
-"""Who may be on a ZeroTier network: its admin's API, where this node has the right to it.
+"""Authorization on a ZeroTier network: clients of its admin API, where this node has access to it.
 
 Three kinds: this machine's own controller (measured), ZeroTier's older Central (its OpenAPI document v1), and the new
-Central (read, not tried: its members are read as leniently as can be, and what cannot be read back is said). Only the
+Central (read, not tried: its members are parsed leniently, and what cannot be read back is reported). Only the
 configured API is ever called. A token is read from its file at each call, and goes into a header and nowhere else.
 """
 
@@ -25,15 +25,15 @@ LEGACY_URL = "https://api.zerotier.com/api/v1"
 NEW_URL = "https://central.zerotier.com/api/v2"
 _TIMEOUT_S = 15.0
 _ANSWER_MOST = 4 * 1024 * 1024
-_MEMBERS_MOST = 200  # of one's own controller, which is asked about each
+_MEMBERS_MOST = 200  # of our own controller, which needs one call for each
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A node that has asked to be on the network, by its ZeroTier address.
+    """A node that has asked for access to the network, by its ZeroTier address.
 
-    name: what the admin page calls it. since: when it first asked or was last deauthorized, wall clock seconds; 0 where that
-    is not told.
+    name: as on the admin page. since: wall clock seconds of its first request or last deauthorization; 0 where
+    unknown.
     """
 
     address: str
@@ -43,19 +43,19 @@ class Member:
 
 
 class Admin(Protocol):
-    """Each call raises MeshError that begins with what cannot be done on the network."""
+    """The interface of an admin API. Each call raises MeshError that begins with what cannot be done on the network."""
 
     async def members(self) -> list[Member]:
-        """All that asked or were authorized, in no order."""
+        """All nodes that asked or are authorized, in no order."""
         ...
 
     async def authorize(self, address: str) -> None:
-        """Let it onto the network; before it asks, too. Read back."""
+        """Authorize a node, even before it asks, and read that back."""
         ...
 
 
 class Controller:
-    """This machine's own controller, which is part of its ZeroTier One."""
+    """This machine's own controller, a part of its ZeroTier One."""
 
     def __init__(self, zerotier: ZeroTier, network: str) -> None:
         self._zerotier = zerotier
@@ -79,7 +79,7 @@ class Controller:
             raise _cannot(self._network, f"the controller took it and {address} is not authorized", "")
 
     async def member(self, address: str) -> Member | None:
-        """What the controller has of that node; None where it has nothing, or is not this network's controller."""
+        """The controller's record of that node; None where it has none, or does not control this network."""
         path = f"/network/{self._network}/member/{address}"
         code, found = await self._zerotier.controller("GET", path)
         if code != 200 or not isinstance(found, dict) or "authorized" not in found:
@@ -88,13 +88,13 @@ class Controller:
 
 
 class _Central:
-    """What both of ZeroTier's own APIs have in common."""
+    """The common part of ZeroTier's two hosted APIs."""
 
     scheme = ""
     default_url = ""
 
     def __init__(self, config: Config) -> None:
-        assert config.admin_token_file is not None  # noqa: S101 - the configuration checked it
+        assert config.admin_token_file is not None  # noqa: S101 - the configuration has checked it
         self._network = config.id
         self._url = config.admin_url or self.default_url
         self._token_file = config.admin_token_file
@@ -125,7 +125,7 @@ class _Central:
                     url,
                     json=body,
                     headers={"Authorization": f"{self.scheme} {token}", "User-Agent": "meshd"},
-                    allow_redirects=False,  # the token goes to the configured host and to no other
+                    allow_redirects=False,  # the token goes to the configured host only
                 ) as response,
             ):
                 self._check(response.status)
@@ -205,12 +205,12 @@ async def _whole(response: aiohttp.ClientResponse) -> bytes:
 def _parsed(raw: bytes) -> Any:
     try:
         return json.loads(raw or b"{}")
-    except RecursionError:  # nested more deeply than Python goes
+    except RecursionError:  # nested more deeply than Python parses
         raise ValueError("its answer is nested too deeply") from None
 
 
 def _member(document: object) -> Member | None:
-    """v1 has nodeId, name and config.authorized, v2 deviceId; what else may come is read where it is plain."""
+    """Parse a member. v1 has nodeId, name and config.authorized, v2 deviceId; the rest only where it is unambiguous."""
     if not isinstance(document, dict):
         return None
     inner = document.get("config")
@@ -229,24 +229,27 @@ def _member(document: object) -> Member | None:
 
 
 def _since(document: dict[str, Any]) -> float:
-    """The controller and API v1 have both times in milliseconds, 0 for never."""
+    """`Member.since`. The controller and API v1 have both times in milliseconds, 0 for never."""
     times = [document.get(key) for key in ("lastDeauthorizedTime", "creationTime")]
     return next((t / 1000 for t in times if isinstance(t, int | float) and 0 < t < 1e15), 0.0)
 
 
 def admin_of(config: Config, zerotier: ZeroTier, node: str) -> Admin | None:
-    """How this node can authorize others on that network; None where it has no right. node: its ZeroTier address."""
+    """The admin API by which this node can authorize others on a network; None without access.
+
+    node: this node's ZeroTier address.
+    """
     if config.admin == "central":
         return LegacyCentral(config)
     if config.admin == "central-v2":
         return NewCentral(config)
     if config.admin == "controller" or (node and config.id.startswith(node)):
-        return Controller(zerotier, config.id)  # the first ten digits of a network's id are its controller's
+        return Controller(zerotier, config.id)  # a network's id begins with its controller's address
     return None
 
 
 def by_hand(zerotier: ZeroTier, network: str, address: str) -> str:
-    """The command that authorizes a node on the controller of this machine. Blocks (reads the port)."""
+    """The command that authorizes a node on this machine's controller. Blocks (reads the port)."""
     token = shlex.quote(str(zerotier.config.home / "authtoken.secret"))
     url = f"{zerotier.base_url()}/controller/network/{network}/member/{address}"
     call = f'curl -H "X-ZT1-Auth: $(cat {token})" -d "{{\\"authorized\\": true}}" {url}'
