@@ -1,1 +1,1 @@
-"""What is true about the node's health: each file here is one check, a pure function from facts to conditions."""
+"""The node's health: checks, the board of active warnings, the audit of the running programs, the doctor."""

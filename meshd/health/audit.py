@@ -1,4 +1,4 @@
-"""Looks at the running programs, from outside: their sockets in the kernel's table, kubo's own config, its peers."""
+"""Audit: checks from outside that the running programs comply, by the kernel's sockets, kubo's config and its peers."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from meshd.supervise.services import Services
 
 WHILE_STARTING_S = 0.25
 JUST_STARTED_S = 5.0
-WHILE_RUNNING_S = 20.0  # a look costs some milliseconds, more on a machine with many connections
+WHILE_RUNNING_S = 20.0  # an audit costs some milliseconds, more on a machine with many connections
 _FIRST_LOOKS = 4
 _LOG = structlog.get_logger(part="audit")
 
 
 class Audit:
-    """drift, strangers, open_files: what was found at the last look; see `AuditFacts`."""
+    """The periodic audit. drift, strangers, open_files: the last findings; see `AuditFacts`."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class Audit:
         state_files: StateFiles,
         guard: TaskGuard,
     ) -> None:
-        """storage: is told where the state folder takes no writes."""
+        """storage: gets the error where the state folder takes no writes."""
         self._services = services
         self._settings = settings
         self._overlay = overlay
@@ -57,7 +57,7 @@ class Audit:
         self.open_files: tuple[str, ...] = ()
 
     async def run(self) -> None:
-        """For as long as the daemon lives. Each look by itself: one that fails keeps no other one from being taken."""
+        """Audit for as long as the daemon lives. Each part is isolated: one that fails keeps no other from running."""
         attempt, looks = self._guard.attempt, 0
         while True:
             for name, service in self._services.items():
@@ -66,12 +66,12 @@ class Audit:
             await attempt("audit of the disk", self._look_at_disk)
             kubo = self._services["kubo"].state
             if kubo.phase is not Phase.READY:
-                self.drift = self.strangers = ()  # found in a program that is no more
-            elif not kubo.missed:  # one that does not answer is the supervisor's to tell
+                self.drift = self.strangers = ()  # findings about a process that is gone
+            elif not kubo.missed:  # the supervisor reports one that does not answer
                 await attempt("audit of kubo", self._look_at_kubo)
             starting = any(s.state.phase is Phase.STARTING for s in self._services.values())
             looks = 0 if starting else looks + 1
-            # Whoever mends something wants to see it mended.
+            # A person who mends a fault wants to see soon that it is gone.
             troubled = self.drift or self.strangers or self.open_files or self._storage.unwritable
             calm = WHILE_RUNNING_S if looks > _FIRST_LOOKS and not troubled else JUST_STARTED_S
             await self._sleep(WHILE_STARTING_S if starting else calm)
@@ -83,7 +83,7 @@ class Audit:
         self._storage.unwritable = await asyncio.to_thread(why_unwritable, self._state_files.folder)
 
     async def _sleep(self, seconds: float) -> None:
-        """That long, but no longer than until a service starts."""
+        """Sleep, but only until a service starts."""
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
             await asyncio.sleep(min(left, WHILE_STARTING_S * 4))
@@ -117,14 +117,14 @@ class Audit:
         try:
             config, peers = await self._kubo.config(), await self._kubo.swarm_peers()
         except MeshError:
-            return  # it ends, or hangs, which its service says
+            return  # it ends or hangs; its service state says so
         self.drift = tuple(str(v) for v in policy.audit(config, self._settings.kubo_endpoint(address)))
         known = self._settings.kubo_ids()
         self.strangers = tuple(f"{i} at {where}" for i, where in sorted(peers.items()) if i not in known)
 
 
 def why_unwritable(folder: Path) -> str:
-    """Why nothing can be written into `folder` now, or "". A small file is made and removed."""
+    """Why nothing can be written into `folder` now, or "". Makes and removes a small file."""
     probe = folder / ".writable"
     try:
         files.write_atomically(probe, b"")
@@ -137,5 +137,5 @@ def why_unwritable(folder: Path) -> str:
 def _others_may_read(path: Path) -> bool:
     try:
         return bool(path.stat().st_mode & 0o077)
-    except FileNotFoundError:  # not made yet, or gone with the mesh that was left
+    except FileNotFoundError:  # not made yet, or removed by `leave`
         return False

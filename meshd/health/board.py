@@ -1,4 +1,4 @@
-"""The conditions that hold now: since when, and each told once when it comes and once when it goes."""
+"""The registry of active warnings: since when each holds, with one event when it comes and one when it goes."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ Listener = Callable[[str, Condition], None]
 
 
 class Board:
-    """`update` it with what the checks find; a condition whose cause went is gone with the next update."""
+    """The active conditions. Each `update` replaces them by what the checks find, so they clear themselves."""
 
     def __init__(self) -> None:
         self._held: dict[tuple[str, str], Condition] = {}
-        self._awaited: dict[tuple[str, str], float] = {}  # not told yet -> since when it is so
+        self._awaited: dict[tuple[str, str], float] = {}  # not visible yet -> since when it holds
         self.listeners: list[Listener] = []
 
     @property
     def conditions(self) -> tuple[Condition, ...]:
-        """The worst first, then the oldest."""
+        """The visible conditions, the worst first, then the oldest."""
         return tuple(sorted(self._held.values(), key=lambda c: (_ORDER[c.severity], c.since, c.key)))
 
     def update(self, found: Sequence[Condition], now: float) -> None:
-        """All that holds now, and nothing else does. now: wall clock, seconds."""
+        """Set what holds now; all else is cleared. now: wall clock, seconds."""
         codes = {condition.code for condition in found}
         new: dict[tuple[str, str], Condition] = {}
         awaited: dict[tuple[str, str], float] = {}
         news: list[tuple[str, Condition]] = []
         for condition in found:
             if not codes.isdisjoint(condition.depends_on):
-                continue  # its cause is told
+                continue  # its cause is shown instead
             key = condition.key
             old = self._held.get(key)
             since = old.since if old else self._awaited.get(key, now)
@@ -68,5 +68,5 @@ class Board:
         for listener in list(self.listeners):
             try:
                 listener(what, condition)
-            except Exception:  # noqa: BLE001 - whoever listens must not keep the others from hearing it
+            except Exception:  # noqa: BLE001 - a listener's failure must not keep the event from the others
                 _LOG.exception("cannot tell of a condition", code=condition.code)

@@ -1,4 +1,4 @@
-"""Looks at every rule now, one by one, and says what was found: for a person who wants to be sure."""
+"""The doctor: a self-test of every rule, now, one by one, with its finding."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _CLUSTER_FILE = "cluster/service.json"
 
 
 class Examination:
-    """Asks the programs, the kernel and the disk each time it runs; nothing is remembered."""
+    """Queries the programs, the kernel and the disk at each run. Caches nothing."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class Examination:
         self._board = board
 
     async def run(self) -> list[wire.Finding]:
-        """All findings, area by area. What cannot be looked at now is `held: null` with the reason."""
+        """All findings, area by area. A rule that cannot be tested now has `held: null` with the reason."""
         overlay = self._overlay.state
         findings = [self._overlay_finding(overlay)]
         if self._store.mesh is not None:
@@ -185,7 +185,7 @@ class Examination:
 
 
 def _no_mesh() -> wire.Finding:
-    """Nothing is to run then, and so most rules have nothing that they are about."""
+    """The finding outside a mesh: no engine may run then, so most rules have no subject."""
     return wire.Finding(
         area="mesh",
         rule="this node is in a mesh",

@@ -1,4 +1,4 @@
-"""What this room says of itself to the health checks."""
+"""The facts of this room for the health checks."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from meshd.errors import MeshError
 
 @dataclass(frozen=True, slots=True)
 class AuditFacts:
-    """drift: rules of the private swarm that the running kubo does not hold. strangers: swarm peers outside the roster, as
-    `id at address`. open_files: secrets that others may read. unusable: why an engine's program cannot be run.
+    """The findings of the audit.
 
-    joined: (name, who admitted it, how) of members that nobody has read about yet.
+    drift: rules of the private swarm that the running kubo violates. strangers: swarm peers outside the roster, as
+    `id at address`. open_files: secrets that others may read. unusable: why an engine's program cannot run. joined:
+    (name, who admitted it, how) of members whose notice nobody has read yet.
     """
 
     drift: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""What one moment cannot tell: how often a service died of late."""
+"""Crash history: how often a service has died of late, which no single moment shows."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from collections import deque
 from meshd.model import Phase, ServiceState
 
 WINDOW_S = 600.0
-CALM_S = 120.0  # so long without a death, and it counts as well again
+CALM_S = 120.0  # so long without a crash, and it counts as well again
 
 
 class History:
-    """Looks at the services as often as the board does."""
+    """Counts crashes. Call `deaths` at each run of the checks."""
 
     def __init__(self) -> None:
         self._before: dict[str, ServiceState] = {}
         self._deaths: dict[str, deque[float]] = {}
 
     def deaths(self, now: float, services: dict[str, ServiceState]) -> dict[str, int]:
-        """Service -> how often it died in the last ten minutes after it had run; none where it is calm since. `now`: seconds.
+        """Service -> crashes within the last ten minutes, after it had run; none once it is calm. now: seconds.
 
-        One that never gets ready is not counted: it is down, and that is told already.
+        A service that never becomes ready does not count: it is down, and another check reports that.
         """
         for name, state in services.items():
             before = self._before.get(name)

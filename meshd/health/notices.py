@@ -1,4 +1,4 @@
-"""`X joined, approved by A`: told in every node's status until somebody has read it there."""
+"""Notices of new members, `X joined, approved by A`: in every node's status until a person has read it there."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from meshd.wire import Member
 
 
 class Notices:
-    """Remembers, in one small file, which members a person on this node has read about."""
+    """Stores, in one small file, of which members a person on this node has read the notice."""
 
     def __init__(self, path: Path, store: MeshStore) -> None:
         self._path = path
@@ -24,12 +24,12 @@ class Notices:
     def _load(self) -> set[str]:
         try:
             document = files.read_json(self._path)
-        except (FileNotFoundError, MeshError):  # at worst a person reads it a second time
+        except (FileNotFoundError, MeshError):  # at worst a person reads a notice twice
             return set()
         return {str(f) for f in document} if isinstance(document, list) else set()
 
     def unread(self) -> tuple[tuple[str, str, str], ...]:
-        """(name, name of who admitted it, how) of members that joined after this node and were not read about."""
+        """(name, name of the member that admitted it, how) of members that joined after this node, still unread."""
         mesh = self._store.mesh
         if mesh is None:
             return ()
@@ -45,7 +45,7 @@ class Notices:
         )
 
     def mark_read(self, names: Collection[str]) -> None:
-        """A person has seen what was said of these members. Blocks for one small write. Threads may call it."""
+        """Mark the notices of these members as read. Blocks for one small write. Thread-safe."""
         known = {m.fingerprint: self._store.name_of(m.fingerprint) for m in self._store.peers()}
         shown = {fingerprint for fingerprint, name in known.items() if name in names}
         with self._marking:
@@ -55,7 +55,7 @@ class Notices:
 
 
 def _how(member: Member, me: str, spent: Collection[str]) -> str:
-    """Only the node that admitted it knows whether it had an invite: the roster says who it was, not how."""
+    """How a member joined. Only the node that admitted it knows of an invite: the roster says who admitted, not how."""
     if member.admitted_by != me:
         return "let in"
     return "invited" if member.fingerprint in spent else "approved"

@@ -1,4 +1,4 @@
-"""Looks whether kubo's and ipfs-cluster's programs can be run here, while there is no mesh in which they would."""
+"""Checks that kubo's and ipfs-cluster's programs can run here, while this node is in no mesh and runs neither."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from meshd.cluster.engines import Engines
 from meshd.errors import MeshError
 from meshd.mesh.store import MeshStore
 
-_EVERY_S = 10.0  # one that is found is not looked for again
+_EVERY_S = 10.0  # cheap, as what is found is not looked for again
 
 
 class Programs:
-    """`unusable` is why one of them cannot be run, as the last look found it."""
+    """`unusable`: why one of them cannot run, as of the last try; None where both can."""
 
     def __init__(self, engines: Engines, store: MeshStore) -> None:
         self._engines = engines
@@ -21,7 +21,7 @@ class Programs:
         self.unusable: MeshError | None = None
 
     async def run(self) -> None:
-        """Look for ever, while this node is in no mesh."""
+        """Look for the programs periodically, for ever, while this node is in no mesh."""
         while True:
             if self._store.mesh is None:
                 await self._look()
@@ -33,7 +33,7 @@ class Programs:
         except MeshError as exc:
             self.unusable = exc
         except TimeoutError:
-            pass  # a busy machine: it is asked again
+            pass  # a busy machine: the next try asks again
         except OSError as exc:
             self.unusable = files.unusable(exc, "cannot run the engines")
         else:

@@ -1,4 +1,4 @@
-"""Whether this node serves, and what is still missing until it does."""
+"""Readiness: whether this node serves, and what is missing until it does."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from meshd.supervise.services import Services
 
 
 class Readiness:
-    """listen_error: why the peer API has no port; whoever opens it says so here."""
+    """The readiness of this node. listen_error: why the peer API cannot listen; set by the code that opens it."""
 
     def __init__(
         self, store: MeshStore, overlay: Overlay, services: Services, kubo_program: KuboProgram
@@ -24,7 +24,7 @@ class Readiness:
 
     @property
     def migration(self) -> str:
-        """What kubo does, as a sentence about it, before it is ready, where that may take long; else ""."""
+        """What kubo migrates before it is ready, as a sentence, as that may take long; else ""."""
         versions = self._kubo_program.migrating
         starting = self._services["kubo"].state.phase is Phase.STARTING
         return (
@@ -34,7 +34,7 @@ class Readiness:
         )
 
     def why_not(self) -> str:
-        """What is still missing until this node serves; "" when it does."""
+        """What is missing until this node serves; "" when it does."""
         if self._store.mesh is None:
             return "this node is in no mesh"
         if self._store.forgotten:

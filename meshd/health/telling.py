@@ -1,4 +1,4 @@
-"""Runs the command of [notify] when a condition comes or goes: a mail, a message, a lamp."""
+"""The notification hook: runs the command of [notify] when a condition comes or goes: a mail, a message, a lamp."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ import structlog
 from meshd.model import Condition
 
 LONGEST_S = 60.0
-_WAITING_MOST = 100  # what waits while the command hangs; more of it is news of yesterday
+_WAITING_MOST = 100  # bound of the queue while the command hangs; more of it would be news of yesterday
 _OUTPUT_SHOWN = 500
 _OUTPUT_ENDS_S = 1.0  # after SIGKILL to all of its session
 _LOG = structlog.get_logger(part="notify")
 
 
 class Teller:
-    """One run after the other, in the order of what happened. A command that fails or hangs is logged, not tried again."""
+    """Runs the command for one event after the other, in order. Logs a run that fails or hangs; does not retry it."""
 
     def __init__(
         self, command: Sequence[str], who: Callable[[], dict[str, str]], *, longest_s: float = LONGEST_S
     ) -> None:
-        """command: argv; empty for none. who: what is told beside the condition, such as the node's name."""
+        """command: argv; empty for none. who: more fields beside the condition's, such as the node's name."""
         self._command = tuple(command)
         self._who = who
         self._longest_s = longest_s
         self._waiting: asyncio.Queue[bytes] = asyncio.Queue(_WAITING_MOST)
 
     def heard(self, what: str, condition: Condition) -> None:
-        """A listener of the board. what: raised or cleared."""
+        """Queue an event; a listener of the board. what: raised or cleared."""
         if not self._command:
             return
         document = {
@@ -55,7 +55,7 @@ class Teller:
             _LOG.warning("too much to tell at once", lost=condition.title)
 
     async def run(self) -> None:
-        """For as long as the node lives."""
+        """Run the command for the queued events, for as long as the node lives."""
         while True:
             document = await self._waiting.get()
             try:
@@ -83,10 +83,10 @@ class Teller:
         except TimeoutError:
             ended = False
         finally:
-            with contextlib.suppress(ProcessLookupError):  # with all that it started
+            with contextlib.suppress(ProcessLookupError):  # with its whole session
                 os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
-            with contextlib.suppress(TimeoutError):  # one that left the session may hold its output for ever
+            with contextlib.suppress(TimeoutError):  # what left the session may hold its output for ever
                 async with asyncio.timeout(_OUTPUT_ENDS_S):
                     await process.communicate()
         if not ended:

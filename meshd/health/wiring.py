@@ -1,4 +1,4 @@
-"""Builds the parts of this room and joins them; what the daemon needs of them is a field here."""
+"""Builds this room's parts and connects them. What the daemon needs of them is a field of `Health`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STATE_FILES = (StateFile("notices.json"),)
 
 
 class Health:
-    """The whole room. `board` is empty until somebody puts on it what the checks find: see meshd.diagnosis."""
+    """The whole room. `board` is empty until meshd.diagnosis puts on it what the checks find."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Health:
         )
 
     def component(self) -> Component:
-        """What it says of itself."""
+        """This room as a component."""
         audit = self.audit
         facts = {
             "drift": lambda: audit.drift,
@@ -91,7 +91,7 @@ class Health:
         )
 
     def _who(self) -> dict[str, str]:
-        """Of which node and mesh the command of [notify] is told."""
+        """The node and the mesh, for the command of [notify]."""
         mesh = self._store.mesh
         return {
             "node": self._store.me().name if mesh else self._node_name,

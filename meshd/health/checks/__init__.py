@@ -1,4 +1,4 @@
-"""The checks that look at more than one room, one file a topic. Each is pure, or remembers what it saw before."""
+"""The checks of facts of more than one room, one file a topic. Each is pure, or has a memory of its own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from meshd.health.checks import disk, failing, overlay, peers, privacy, programs
 
 
 def all_checks() -> tuple[Check, ...]:
-    """Those of this folder, made for one board."""
+    """All checks of this folder, made for one board."""
     return (
         *overlay.CHECKS,
         *programs.CHECKS,

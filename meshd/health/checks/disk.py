@@ -1,4 +1,4 @@
-"""The disk, and whether every entry has the copies it could have."""
+"""Checks of the disk, and of whether every entry has as many replicas as it could."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SHOWN = 5
 
 
 def storage(facts: Facts) -> Iterator[Condition]:
-    """Room for content, and copies."""
+    """Room for content, and replicas that are missing."""
     overlay, pins = facts.of(OverlayFacts), facts.of(PinFacts)
     if pins.unreadable:
         yield Condition(
@@ -36,7 +36,7 @@ def storage(facts: Facts) -> Iterator[Condition]:
             pins.full,
             f"{helps}; meshctl trash shows what waits to go",
         )
-    # Nothing is given up for who may be there.
+    # No content is given up for members that may be there.
     if pins.lost and overlay.settled and not cut_off(facts):
         names = ", ".join(pins.lost[:_SHOWN]) + (" and more" if len(pins.lost) > _SHOWN else "")
         yield Condition(
@@ -58,7 +58,7 @@ def storage(facts: Facts) -> Iterator[Condition]:
 
 
 def _why(facts: Facts) -> str:
-    """`barn is away, cellar takes no more`: those that cannot take a copy now."""
+    """Which members cannot take a replica now, and why: `barn is away, cellar takes no more`."""
     mesh, pins = facts.of(MeshFacts), facts.of(PinFacts)
     away = [f"{p.name} is away" for p in mesh.peers if not p.reachable]
     full = [f"{p.name} takes no more" for p in mesh.peers if p.reachable and p.ready and not p.accepts]
@@ -72,7 +72,7 @@ def _entries(count: int) -> str:
 
 
 def early(facts: Facts) -> Iterator[Condition]:
-    """Removed content that goes before its time, for want of room."""
+    """Removed content that is deleted before its retention time, as the disk is full."""
     pins = facts.of(PinFacts)
     if pins.full and pins.trash:
         what = "1 removed entry" if pins.trash == 1 else f"{pins.trash} removed entries"
@@ -86,7 +86,7 @@ def early(facts: Facts) -> Iterator[Condition]:
 
 
 def writing(facts: Facts) -> Iterator[Condition]:
-    """A filesystem below the state folder that found a fault in itself lets nothing be written any more."""
+    """A state folder that takes no writes, as when the kernel has made a faulty filesystem read-only."""
     pins = facts.of(PinFacts)
     if pins.unwritable:
         yield Condition(

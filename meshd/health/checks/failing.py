@@ -1,4 +1,4 @@
-"""Parts of meshd itself that raise. They are done again; what they are for is not done, or not seen, meanwhile."""
+"""The check of parts of meshd that raise. They run again; meanwhile what they are for is not done, or not seen."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def failing(facts: Facts) -> Iterator[Condition]:
 
 
 def condition(fault: Fault) -> Condition:
-    """It, as a person is told of it. The board's own are told so too."""
+    """A fault as a condition. Diagnosis uses it for its own faults, too."""
     return Condition(
         "part-failed",
         Severity.ERROR,
@@ -25,7 +25,7 @@ def condition(fault: Fault) -> Condition:
         fault.part,
         depends_on=("state-unwritable", "disk-unreadable")
         if fault.io_error
-        else (),  # the disk's fault is told once
+        else (),  # report the disk's fault once
     )
 
 

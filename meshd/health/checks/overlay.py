@@ -1,4 +1,4 @@
-"""The private network: is there an address, and can it be used?"""
+"""Checks of the private network: is there an address, and can it be used?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The other nodes: who is away, new, full or different, and whether this node still belongs to them."""
+"""Checks of the other nodes: away, new, full, of another version or clock; and whether this node is still a member."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from meshd.model import Condition, PeerState, Severity
 from meshd.overlay.facts import OverlayFacts
 
 _AT_ONCE_S = 60.0
-_NEW_S = 20.0  # a node that has just joined is not away because it was not asked yet
+_NEW_S = 20.0  # for so long a new member that was not polled yet does not count as away
 _LONG_S = 7 * 86400.0
 _APART_S = 60.0
 
 
 def members(facts: Facts) -> Iterator[Condition]:
-    """Whether this node is a member still, who is new, and who is away or cannot be understood."""
+    """Whether this node is still a member; which members are new, away, or answer with a problem."""
     mesh, overlay, audit = facts.of(MeshFacts), facts.of(OverlayFacts), facts.of(AuditFacts)
     if mesh.forgotten_by:
         yield Condition(
@@ -41,7 +41,7 @@ def members(facts: Facts) -> Iterator[Condition]:
             depends_on=("forgotten",),
         )
     if overlay.state.address is None:
-        return  # everybody is away then, and the cause is told already
+        return  # all are away then, and another condition reports the cause
     if cut_off(facts):
         yield _cut_off(facts)
     for peer in mesh.peers:
@@ -52,7 +52,7 @@ def members(facts: Facts) -> Iterator[Condition]:
             if is_long(peer, facts.now):
                 continue
             yield _away(peer, mesh.deauthorized.get(peer.fingerprint, ""))
-        elif peer.problem and not peer.problem.startswith("cannot "):  # who cannot be reached is away soon
+        elif peer.problem and not peer.problem.startswith("cannot "):  # an unreachable one is away soon
             yield Condition(
                 "peer-problem",
                 Severity.WARNING,
@@ -65,7 +65,7 @@ def members(facts: Facts) -> Iterator[Condition]:
 
 
 def cut_off(facts: Facts) -> bool:
-    """Whether nobody can be reached, for a reason that is rather this machine's, the network's or all addresses'."""
+    """Whether no member is reachable, and the cause is likely this machine, the network, or new addresses of all."""
     mesh, overlay = facts.of(MeshFacts), facts.of(OverlayFacts)
     away = [p for p in mesh.peers if not p.reachable]
     all_away = overlay.settled and len(away) == len(mesh.peers) > 1
@@ -73,7 +73,7 @@ def cut_off(facts: Facts) -> bool:
 
 
 def _away(peer: PeerState, zerotier_address: str) -> Condition:
-    """zerotier_address: its own, where the network's controller says that it is not authorized; else ""."""
+    """zerotier_address: the peer's, where the network's controller does not authorize it; else ""."""
     seen = "not seen since meshd started here"
     if peer.last_seen:
         seen = f"last seen {time.strftime('%Y-%m-%d %H:%M', time.localtime(peer.last_seen))}"
@@ -95,14 +95,16 @@ def _away(peer: PeerState, zerotier_address: str) -> Condition:
 
 
 def _at_once(away: list[PeerState]) -> bool:
-    """Whether all of them were seen, and for the last time within a minute."""
+    """Whether all were seen before, and vanished within one minute."""
     seen = [p.last_seen for p in away]
     return min(seen) > 0 and max(seen) - min(seen) < _AT_ONCE_S
 
 
 def _none_since(facts: Facts, away: list[PeerState]) -> bool:
-    """Whether all were asked and none was reached since meshd started here, though none of them is long gone: then they
-    may all be at new addresses."""
+    """Whether all were polled and none was reached since meshd started here, though none is long gone.
+
+    Then all of them may be at new addresses.
+    """
     return all(p.problem and not p.seen_at and not is_long(p, facts.now) for p in away)
 
 
@@ -132,12 +134,12 @@ def _cut_off(facts: Facts) -> Condition:
 
 
 def is_long(peer: PeerState, now: float) -> bool:
-    """now: wall clock seconds."""
+    """Whether a peer is away for so long that somebody should decide. now: wall clock seconds."""
     return not peer.reachable and 0 < peer.last_seen < now - _LONG_S
 
 
 def long_away(facts: Facts) -> Iterator[Condition]:
-    """Nodes that nobody has seen for so long that somebody should decide."""
+    """Nodes that are away for so long that somebody should decide whether to forget them."""
     mesh, overlay = facts.of(MeshFacts), facts.of(OverlayFacts)
     if overlay.state.address is None:
         return
@@ -156,7 +158,7 @@ def long_away(facts: Facts) -> Iterator[Condition]:
 
 
 def taking_part(facts: Facts) -> Iterator[Condition]:
-    """Nodes that are there and yet do not take part: full, leaving, or without their services."""
+    """Nodes that are reachable and take no replicas: full, leaving, or without their services."""
     mesh = facts.of(MeshFacts)
     if mesh.leaving:
         yield Condition(
@@ -187,7 +189,7 @@ def taking_part(facts: Facts) -> Iterator[Condition]:
                 "its meshd answers, and its kubo or its cluster does not run; what it holds cannot be read there",
                 f"on {peer.name}: meshctl status",
                 peer.name,
-                visible_after_s=60.0,  # a node that starts is not ready
+                visible_after_s=60.0,  # a starting node is not ready yet
             )
         elif not peer.accepts:
             yield Condition(
@@ -201,7 +203,7 @@ def taking_part(facts: Facts) -> Iterator[Condition]:
 
 
 def versions(facts: Facts) -> Iterator[Condition]:
-    """Members that run another meshd than this node."""
+    """Members that run another version of meshd than this node."""
     mesh = facts.of(MeshFacts)
     for peer in mesh.peers:
         if not peer.reachable or peer.problem or not peer.version or peer.version == __version__:
@@ -218,12 +220,12 @@ def versions(facts: Facts) -> Iterator[Condition]:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    """What can be compared of it: 0.10.2 -> (0, 10, 2)."""
+    """A version's comparable part: 0.10.2 -> (0, 10, 2)."""
     return tuple(int(part) for part in re.findall(r"\d{1,9}", version)[:3])
 
 
 def clocks(facts: Facts) -> Iterator[Condition]:
-    """Clocks that differ: removals, invites and the roster go by the time that each node believes it is."""
+    """Clock skew: removals, invites and the roster depend on each node's own clock."""
     mesh = facts.of(MeshFacts)
     for peer in mesh.peers:
         if peer.reachable and abs(peer.ahead_s) > _APART_S:

@@ -1,4 +1,4 @@
-"""What must hold for the mesh to be private, read from the running programs."""
+"""Checks of privacy: what the audit of the running programs found."""
 
 from __future__ import annotations
 

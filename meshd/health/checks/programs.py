@@ -1,4 +1,4 @@
-"""kubo's and ipfs-cluster's programs: can they be run here? Told while there is no mesh; then the services say it."""
+"""The check that the engines' programs can run here, while there is no mesh. In a mesh the services report it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""kubo and the cluster: do they run, answer and last? The overlay's fault is not told again here."""
+"""Checks of kubo and the cluster: do they run, answer and last? A fault of the overlay is not repeated here."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _OFTEN = 3
 
 
 def services_run(facts: Facts) -> Iterator[Condition]:
-    """Whether they run, answer, and keep to their sockets."""
+    """Whether they run, answer, and open no socket but their own."""
     mesh, overlay, services = facts.of(MeshFacts), facts.of(OverlayFacts), facts.of(ServiceFacts).services
     if not mesh.in_mesh or overlay.state.address is None:
         return
@@ -64,7 +64,7 @@ def services_run(facts: Facts) -> Iterator[Condition]:
 
 
 def _leak(service: ServiceState) -> str:
-    """What it had open; also while it is tried again after that, so that it is not told by turns as a leak and as down."""
+    """Its leaked socket, also during the back-off after it, so that the condition does not alternate with `down`."""
     if service.leak or service.phase is Phase.READY:
         return service.leak
     return service.last_exit.partition("it had a socket where none may be: ")[2]
@@ -75,21 +75,21 @@ def _killed(service: ServiceState) -> bool:
 
 
 def _how_it_ended(service: ServiceState) -> str:
-    """With its own last words, unless it was killed, of which they cannot tell."""
+    """How it ended, with its last lines of output, unless it was killed: then they say nothing of the cause."""
     if _killed(service):
         return f"{service.last_exit.partition(';')[0]}, so something killed it"
     return service.last_exit
 
 
 def _what_helps(service: ServiceState) -> str:
-    """Mostly it is the kernel that kills, for want of memory, and nothing of that is in the program's log."""
+    """The hint. A kill is mostly the kernel's OOM killer's, of which the program's own log knows nothing."""
     if _killed(service):
         return f"free -h; sudo dmesg | grep -i 'out of memory'; {service.name} is tried again by itself"
     return f"{service.advice or f'meshctl logs {service.name}'}; it is tried again by itself"
 
 
 class Unstable:
-    """A service that runs, dies, and runs again: each look alone may find it well, so it remembers the ones before."""
+    """Crash loop: a service that runs, dies, and runs again. Any one moment may find it well, so it keeps a history."""
 
     def __init__(self) -> None:
         self._history = History()
@@ -111,5 +111,5 @@ class Unstable:
 
 
 def checks() -> tuple[Check, ...]:
-    """Made for one board, as one of them remembers what it saw."""
+    """The checks of this file, made for one board, as one of them keeps a history."""
     return (Check("services", services_run), Check("unstable", Unstable().look))
