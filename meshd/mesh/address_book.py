@@ -1,7 +1,7 @@
 """Address book: overrides of the roster's addresses, for members that answer elsewhere. It holds for this node only.
 
-It holds until the member itself states another address or port. Whoever puts something in has seen the member's
-certificate there; each call checks it again.
+An override holds until the member itself states another address or port. It is added once the member's certificate was
+seen there; each call checks the certificate again.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ Where = tuple[str, int]  # an IP address in its usual spelling, and a port
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """stated: what the roster said when it was found elsewhere."""
+    """One override. stated: the roster's address when the member was found elsewhere."""
 
     stated: Where
     where: Where
 
 
 class AddressBook:
-    """`addresses.json` in the state folder."""
+    """The overrides, in `addresses.json` of the state folder."""
 
     def __init__(self, file: Path | None = None) -> None:
-        """Blocks (reads the file; one that cannot be read is as none: the members are looked for again)."""
+        """Blocks: reads the file. One that cannot be read counts as empty: the members are looked for again."""
         self._file = file
         self._found = _read(file)
 
     def of(self, member: Member) -> Where:
-        """Where to call that member."""
+        """The address and port at which to call that member."""
         stated = (member.address, member.peer_port)
         found = self._found.get(member.fingerprint)
         return found.where if found is not None and found.stated == stated else stated
 
     async def found(self, member: Member, where: Where) -> None:
-        """That member was seen there."""
+        """Add an override: that member was seen at `where`."""
         stated = (member.address, member.peer_port)
         if self.of(member) == where:
             return
@@ -56,7 +56,7 @@ class AddressBook:
         await self._write()
 
     async def tidy(self, members: Iterable[Member]) -> None:
-        """Forget what a member has overruled since by its own word, lest it hold again when that one moves back."""
+        """Drop each override whose member has stated another address since, lest it apply again if it moves back."""
         stated = {m.fingerprint: (m.address, m.peer_port) for m in members}
         kept = {key: found for key, found in self._found.items() if stated.get(key) == found.stated}
         if len(kept) < len(self._found):
@@ -69,7 +69,7 @@ class AddressBook:
         document = {key: [*found.stated, *found.where] for key, found in self._found.items()}
         try:
             await asyncio.to_thread(files.write_json, self._file, document)
-        except OSError as exc:  # a full disk: it is told elsewhere, and what was found is used all the same
+        except OSError as exc:  # a full disk, which another check reports; the override applies all the same
             _LOG.warning("cannot remember where a member is", error=str(exc))
 
 

@@ -1,4 +1,4 @@
-"""What admits a node and what does not: an invite, or a person who approves. Pure: state in, state out."""
+"""The rules of admission: by an invite, or by a person's approval. Pure: state in, state out."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from meshd.mesh.secrets import Secrets
 from meshd.mesh.state import InviteRecord, MeshState
 from meshd.wire import Admitted, Joiner, Member
 
-_KEPT_AFTER = 30 * 86400.0  # seconds an invite is remembered after its end, so that a late caller is told why
+_KEPT_AFTER = 30 * 86400.0  # seconds to keep an expired invite, so that a late joiner hears why
 _ASK_AGAIN = "ask a member for a new one: meshctl invite"
 
 
 def issue(state: MeshState, expires_s: float, now: float) -> tuple[MeshState, InviteRecord, str]:
-    """A new invite: the state with its hash, its record, and its token (64 hex digits, kept nowhere)."""
+    """Issue an invite: the state with the token's hash, the record, and the token (64 hex digits, stored nowhere)."""
     kept = {key: record for key, record in state.invites.items() if now < record.expires + _KEPT_AFTER}
     token = secrets.token_hex(32)
     invite_id = secrets.token_hex(4)
@@ -30,7 +30,7 @@ def issue(state: MeshState, expires_s: float, now: float) -> tuple[MeshState, In
 
 
 def revoke(state: MeshState, invite_id: str) -> MeshState:
-    """The state in which the invite admits nobody. Raises MeshError NOT_FOUND."""
+    """Revoke an invite: the state in which it admits nobody. Raises MeshError NOT_FOUND."""
     record = state.invites.get(invite_id)
     if record is None or record.revoked:
         raise MeshError(
@@ -46,7 +46,7 @@ def revoke(state: MeshState, invite_id: str) -> MeshState:
 def line(
     state: MeshState, record: InviteRecord, token: str, *, issuer: str, addresses: tuple[str, ...]
 ) -> str:
-    """The invite as it is sent to the next machine's owner. issuer: fingerprint. addresses: `ip:port` of its peer API."""
+    """The invite line for the next machine's owner. issuer: fingerprint. addresses: `ip:port` of its peer API."""
     return invites.encode(
         invites.Invitation(
             mesh_name=state.name,
@@ -65,10 +65,10 @@ def line(
 def admit(
     state: MeshState, invite_id: str, token: str, joiner: Joiner, *, me: str, now: float
 ) -> tuple[MeshState, Member, bool]:
-    """The state in which the joiner is a member and the token is spent; the member; whether that is news.
+    """Admit a joiner by its token: the state with the member and the spent token; the member; whether it is new.
 
-    The same node asking again with its own spent token is answered again. Raises MeshError BAD_INVITE (unknown or
-    revoked), INVITE_USED, INVITE_EXPIRED, NAME_TAKEN, FORGOTTEN, BAD_NAME, BAD_REQUEST; the token is not spent then.
+    Idempotent: the same node may come again with the token that it has spent. Raises MeshError BAD_INVITE (unknown or
+    revoked), INVITE_USED, INVITE_EXPIRED, NAME_TAKEN, FORGOTTEN, BAD_NAME, BAD_REQUEST; then the token is not spent.
     """
     fingerprint = roster.check_joiner(joiner)
     record = state.invites.get(invite_id)
@@ -98,7 +98,7 @@ def admit(
 
 
 def check_asking(state: MeshState, joiner: Joiner) -> str:
-    """The fingerprint of a node that asks without an invite. Raises MeshError as `admit_asked` does."""
+    """Check a node that asks without an invite; its fingerprint. Raises as `admit_asked`."""
     fingerprint = roster.check_joiner(joiner)
     known(state, fingerprint)
     _check_name_free(state, joiner.name, fingerprint, "choose another one: meshctl join NETWORK --name NAME")
@@ -106,7 +106,7 @@ def check_asking(state: MeshState, joiner: Joiner) -> str:
 
 
 def admit_asked(state: MeshState, joiner: Joiner, *, me: str, now: float) -> tuple[MeshState, Member, bool]:
-    """The state in which a node that a person approved is a member; the member; whether that is news.
+    """Admit a node that a person approved: the state with the member; the member; whether it is new.
 
     Raises MeshError NAME_TAKEN, FORGOTTEN, BAD_NAME, BAD_REQUEST.
     """
@@ -120,7 +120,7 @@ def admit_asked(state: MeshState, joiner: Joiner, *, me: str, now: float) -> tup
 
 
 def why_unusable(admitted: Admitted, *expected: str) -> str:
-    """What is wrong with an answer that admits, "" where nothing is. expected: fingerprints that must be members."""
+    """What is wrong with an admission response, "" for nothing. expected: fingerprints that must be members."""
     members = {member.fingerprint for member in admitted.roster.members if not member.forgotten}
     try:
         Secrets(admitted.swarm_key, admitted.cluster_secret)
@@ -130,7 +130,7 @@ def why_unusable(admitted: Admitted, *expected: str) -> str:
 
 
 def known(state: MeshState, fingerprint: str) -> Member | None:
-    """The live member of that key, None for a stranger. Raises MeshError FORGOTTEN."""
+    """The live member with that key; None for a stranger. Raises MeshError FORGOTTEN."""
     member = state.entries.get(fingerprint)
     if member is not None and member.forgotten:
         raise MeshError(

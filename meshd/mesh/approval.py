@@ -1,6 +1,6 @@
-"""What a member does with a node that asks to be let in: hear it, show it to people, and admit it if they say so.
+"""Pairing, from the member's side: hears nodes that ask to join, shows them to people, admits those that are approved.
 
-Against whom this holds is told in sas.py, what is kept and for how long in join_requests.py.
+sas.py says which attacks this withstands, join_requests.py what is kept and for how long.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _ON_THE_OTHER = {
 
 
 class Approval:
-    """The requests to join that this member has heard. `ask` to `withdraw` are for the asking node, the rest for people."""
+    """The requests to join at this member. `ask` to `withdraw` serve the asking node, the rest people."""
 
     def __init__(
         self,
@@ -38,9 +38,9 @@ class Approval:
         monotonic: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """secrets: raises MeshError where this node could not answer one that it admitted.
+        """secrets: raises MeshError where this node cannot hand the secrets to a node that it admits.
 
-        on_asked: called in the loop when people can see a request. on_joined: for each new member.
+        on_asked: called in the event loop when a request becomes visible. on_joined: called for each new member.
         """
         self._store = store
         self._secrets = secrets
@@ -54,7 +54,7 @@ class Approval:
     # -- the node that asks ----------------------------------------------------------------------------------------
 
     def ask(self, ask: Ask, source: str, nonce: str) -> JoinRequest:
-        """Keep its commitment. source: its IP address. nonce: a fresh one of this member, 64 hex digits.
+        """Store a node's commitment. source: its IP address. nonce: this member's, fresh, 64 hex digits.
 
         Raises MeshError NO_MESH, BUSY, DENIED, NAME_TAKEN, FORGOTTEN, BAD_NAME, BAD_REQUEST.
         """
@@ -69,10 +69,10 @@ class Approval:
         )
 
     async def reveal(self, request_id: str, nonce: str, signature: str) -> JoinRequest:
-        """Check what it committed to and its key; then people see it, or it is answered where it is a member already.
+        """Verify the commitment and the key; then show the request to people, or admit a node that is a member already.
 
-        The same again is answered as before. Raises MeshError NOT_FOUND, DENIED (the request has ended then), BUSY,
-        and what `MeshStore.admit_asked` raises.
+        Idempotent. Raises MeshError NOT_FOUND, DENIED (the request has ended then), BUSY, and what
+        `MeshStore.admit_asked` raises.
         """
         mesh = self._mesh()
         request = self._requests.find(request_id)
@@ -82,7 +82,7 @@ class Approval:
             raise MeshError(Code.DENIED, "cannot admit this node", why, "type again: meshctl join NETWORK")
         if request.state != "committed":
             return request
-        if admission.known(mesh, request.fingerprint) is not None:  # it lost the answer
+        if admission.known(mesh, request.fingerprint) is not None:  # it has lost the response
             await self._admit(request)
             return request
         code = sas.code(self._store.fingerprint, request.nonce, request.fingerprint, nonce, request.joiner)
@@ -92,21 +92,21 @@ class Approval:
         return request
 
     def look(self, request_id: str) -> JoinRequest:
-        """How it stands. Raises MeshError NOT_FOUND, NO_MESH, FORGOTTEN."""
+        """The request in its current state. Raises MeshError NOT_FOUND, NO_MESH, FORGOTTEN."""
         mesh = self._mesh()
         request = self._requests.find(request_id)
         if request.state == "waiting" and admission.known(mesh, request.fingerprint) is not None:
-            self._requests.decide(request, "admitted")  # by another member; it has proved the key here
+            self._requests.decide(request, "admitted")  # by another member; it has proved its key here
         return request
 
     def withdraw(self, request_id: str) -> None:
-        """Its node does not ask any more. Does nothing where there is none."""
+        """Drop a request that its node has taken back. Does nothing where there is none."""
         self._requests.withdraw(request_id)
 
     # -- the person who decides ------------------------------------------------------------------------------------
 
     def views(self) -> list[JoinRequestView]:
-        """Who waits for an answer, the oldest first."""
+        """The requests that wait for a person, the oldest first."""
         mesh = self._store.mesh
         self._requests.keep_only(mesh.id if mesh is not None and not self._store.forgotten else "")
         known = mesh.entries if mesh is not None else {}
@@ -115,9 +115,9 @@ class Approval:
     async def approve(self, ref: str, code: str) -> Approved:
         """Admit the node that shows this code. ref: the id that `views` gives, or the node's name.
 
-        Once more for one that was just admitted: says so again. Raises MeshError NOT_FOUND, BAD_REQUEST (several of that
-        name), DENIED (another code; the third time the request ends), NAME_TAKEN, FORGOTTEN, NO_MESH, and what the
-        store raises where it cannot write.
+        Idempotent shortly after. Raises MeshError NOT_FOUND, BAD_REQUEST (several of that name), DENIED (another code;
+        the third one ends the request), NAME_TAKEN, FORGOTTEN, NO_MESH, and what the store raises where it cannot
+        write.
         """
         self._mesh()
         async with self._one_at_a_time:
@@ -128,7 +128,7 @@ class Approval:
         return Approved(name=self._store.name_of(request.fingerprint), fingerprint=request.fingerprint)
 
     def deny(self, ref: str) -> JoinRequestView:
-        """Tell the node no; the key may not ask again for ten minutes. Raises MeshError NOT_FOUND, BAD_REQUEST."""
+        """Deny a request; its key may not ask again for ten minutes. Raises MeshError NOT_FOUND, BAD_REQUEST."""
         request = self._requests.pick(ref)
         self._requests.decide(request, "denied")
         _LOG.info("a node was denied", name=request.joiner.name, address=request.source, id=request.handle)
@@ -144,18 +144,18 @@ class Approval:
             if exc.code not in _ON_THE_OTHER:
                 request.here = False
                 raise
-            self._requests.drop(request)  # its node asks anew, and is told
+            self._requests.drop(request)  # its node asks anew, and hears why
             title = f"cannot admit {request.joiner.name}"
             raise MeshError(exc.code, title, exc.detail, _ON_THE_OTHER[exc.code]) from exc
 
     async def _admit(self, request: JoinRequest) -> None:
         before = request.state
-        self._secrets()  # before it is a member: without them there is nothing to answer
+        self._secrets()  # before it becomes a member: without the secrets there is no response to it
         request.state = "admitting"
         try:
             member, new = await self._store.admit_asked(request.joiner)
         except BaseException:
-            # A caller who went away does not stop the write: then the roster says so at the next look.
+            # A client that disconnects does not stop the write: then the next `look` finds it in the roster.
             request.state = before
             raise
         self._requests.decide(request, "admitted")

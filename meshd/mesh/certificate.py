@@ -1,7 +1,7 @@
-"""A node's self-signed certificate: how it is made from the key, and what a stranger's one must look like.
+"""A node's self-signed certificate: how to make it from the key, and the checks of a stranger's one.
 
-Made from the key alone, without chance or clock, so that a lost certificate comes out of the key as it was.
-Valid from 1970 to 9999, for boards without a clock. Its sha256 is the node's identity.
+It derives from the key alone, without randomness or clock, so that a lost certificate can be made again. It is valid
+from 1970 to 9999, for boards without a clock. Its sha256 is the node's identity.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def fingerprint_of(certificate: str | bytes) -> str:
 
 
 def grouped(fingerprint: str) -> str:
-    """A fingerprint in groups of four, for people who compare it."""
+    """A fingerprint in groups of four, for people to compare."""
     return " ".join(fingerprint[i : i + 4] for i in range(0, len(fingerprint), 4))
 
 
@@ -66,10 +66,10 @@ def public_key(certificate: str) -> Ed25519PublicKey:
 
 @functools.lru_cache(maxsize=512)
 def check(certificate: str) -> str:
-    """The fingerprint of a certificate that a member may have. Raises ValueError that says what is wrong.
+    """Check a certificate (PEM) that a member may have; its fingerprint. Raises ValueError that says what is wrong.
 
-    It must be written as this module writes it, signed by its own key, no authority over others, and named
-    after its key: OpenSSL finds trust anchors by name, so a borrowed name would get in another member's way.
+    It must be encoded as this module does it, signed by its own key, no CA, and named after its key: OpenSSL finds
+    trust anchors by name, so a borrowed name would shadow another member's.
     """
     loaded = _load(certificate)
     key = public_key(certificate)
@@ -90,7 +90,7 @@ def check(certificate: str) -> str:
 
 
 def verify(certificate: str, signature: bytes, message: bytes) -> bool:
-    """Whether `signature` (64 bytes) over `message` was made by the certificate's key. Raises ValueError."""
+    """Whether `signature` (64 bytes) over `message` is by the certificate's key. Raises ValueError."""
     try:
         public_key(certificate).verify(signature, message)
     except InvalidSignature:

@@ -1,4 +1,4 @@
-"""One exchange with another node, and what to tell a person where it fails."""
+"""One HTTP exchange with another node, and its failures as errors for a person."""
 
 from __future__ import annotations
 
@@ -18,15 +18,13 @@ _M = TypeVar("_M", bound=BaseModel)
 
 CONNECT_S = 3.0
 ANSWER_MOST = 8 * 1024 * 1024  # bytes
-_IDLE_S = (
-    20.0  # shorter than the other side waits, so that a kept connection is rarely one that it hangs up on
-)
+_IDLE_S = 20.0  # shorter than the server's, so that the server rarely closes a connection that is about to be reused
 _RESETS = (errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED)
 _NO_WAY = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN)
 
 
 class WrongNodeError(MeshError):
-    """Somebody else answers at that address. fingerprint: who."""
+    """Another node answers at that address. fingerprint: that node's."""
 
     def __init__(self, where: str, fingerprint: str) -> None:
         super().__init__(
@@ -39,7 +37,7 @@ class WrongNodeError(MeshError):
 
 
 def open_session(local: str, trust: ssl.SSLContext | aiohttp.Fingerprint) -> aiohttp.ClientSession:
-    """A session whose connections leave from `local`. No cookies, no proxies, nothing unpacked."""
+    """A session with connections from the address `local`; without cookies, proxies and decompression."""
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(local_addr=(local, 0), ssl=trust, limit=16, keepalive_timeout=_IDLE_S),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S),
@@ -51,15 +49,18 @@ def open_session(local: str, trust: ssl.SSLContext | aiohttp.Fingerprint) -> aio
 
 
 def url(address: str, port: int, path: str, query: dict[str, str] | None = None) -> URL:
-    """Where a resource of a node is."""
+    """The URL of a node's resource."""
     return URL.build(scheme="https", host=address, port=port, path=path, query=query or {})
 
 
 async def exchange(
     session: aiohttp.ClientSession, method: str, where: URL, model: type[_M], body: BaseModel | None = None
 ) -> _M:
-    """One request and its answer. Raises the MeshError that was answered, aiohttp.ClientError, TimeoutError, OSError."""
-    # A stream, as aiohttp writes it in pieces: a long body does not hold up the loop.
+    """Send one request, return its response as `model`.
+
+    Raises the MeshError of the response, aiohttp.ClientError, TimeoutError, OSError.
+    """
+    # A stream, as aiohttp writes it in pieces: a long body does not block the event loop.
     data = io.BytesIO(body.model_dump_json().encode()) if body is not None else None
     headers = {"Content-Type": "application/json"} if data is not None else None
     async with session.request(method, where, data=data, headers=headers, allow_redirects=False) as response:
@@ -97,7 +98,7 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
 
 
 def hung_up(exc: BaseException) -> bool:
-    """Whether the other side closed a connection that was there, as it does with a kept one when it restarts."""
+    """Whether the server closed an established connection, as its restart does with a kept-alive one."""
     if isinstance(exc, aiohttp.ClientConnectorError):
         return False
     return isinstance(exc, (aiohttp.ServerDisconnectedError, ConnectionResetError, BrokenPipeError)) or (
@@ -106,7 +107,7 @@ def hung_up(exc: BaseException) -> bool:
 
 
 def explain(name: str, address: str, port: int, exc: BaseException) -> MeshError:
-    """PEER_UNREACHABLE with the cause of a failed exchange and what to type. name: the member's, "" for a stranger."""
+    """A failed exchange as PEER_UNREACHABLE, with cause and hint. name: the member's, "" for a stranger."""
     where = host_port(address, port)
     called = f"{name} ({where})" if name else where
     there = f"on {name}" if name else "on that machine"

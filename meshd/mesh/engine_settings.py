@@ -1,4 +1,4 @@
-"""What kubo and the cluster are to run with, as the configuration, the roster and the secrets have it now."""
+"""The desired settings of kubo and the cluster, from the configuration, the roster and the secrets."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from meshd.wire import Member
 
 
 class EngineSettings:
-    """Where each of them listens, and with whom it speaks."""
+    """Where each engine listens, and its peers."""
 
     def __init__(
         self, config: Config, store: MeshStore, secret_store: SecretStore, cluster_program: ClusterProgram
     ) -> None:
-        """cluster_program: tells how often it was restarted to dial members at new addresses."""
+        """cluster_program: counts its restarts that dial members at new addresses."""
         self._config = config
         self._store = store
         self._secret_store = secret_store
@@ -31,21 +31,21 @@ class EngineSettings:
 
     @property
     def ports(self) -> dict[str, int]:
-        """Service -> the TCP port where it listens on the overlay address."""
+        """Service -> its TCP port on the overlay address."""
         return {"kubo": self._config.ports.swarm, "cluster": self._config.ports.cluster}
 
     def kubo_endpoint(self, address: str) -> policy.KuboEndpoint:
-        """address: this node's on the overlay."""
+        """Where kubo listens. address: this node's on the overlay."""
         return policy.KuboEndpoint(
             address, self._config.ports.swarm, self._config.private_sockets / "kubo.sock"
         )
 
     def cluster_settings(self, address: str) -> cluster_config.ClusterSettings:
-        """Where and with whom the cluster runs. Blocks on the first call (reads the secrets)."""
+        """Where the cluster listens, and its peers. Blocks on the first call (reads the secrets)."""
         if self._secrets is None:
             self._secrets = self._secret_store.load()
         mesh = self._store.mesh
-        assert mesh is not None  # noqa: S101 - only asked inside a mesh
+        assert mesh is not None  # noqa: S101 - only called inside a mesh
         others = sorted(self._store.peers(), key=lambda m: m.cluster_id)
         private = self._config.private_sockets
         return cluster_config.ClusterSettings(
@@ -62,7 +62,7 @@ class EngineSettings:
         )
 
     def fingerprints(self, address: str) -> dict[str, str]:
-        """Service -> fingerprint of the settings that it should have. Blocks on the first call (reads the secrets)."""
+        """Service -> fingerprint of its desired settings. Blocks on the first call (reads the secrets)."""
         return {
             "kubo": fingerprint(self.kubo_endpoint(address)),
             "cluster": fingerprint(self.cluster_settings(address)),
@@ -76,21 +76,21 @@ class EngineSettings:
         }
 
     def links(self) -> frozenset[str]:
-        """The multiaddrs, with /p2p/, of the connections that kubo should hold."""
+        """The multiaddrs, with /p2p/, of kubo's desired peerings."""
         return frozenset(
             f"{policy.multiaddr(m.address, m.swarm_port)}/p2p/{m.kubo_id}" for m in self._dialled()
         )
 
     def kubo_ids(self) -> set[str]:
-        """Whom kubo may be connected to: the peer ids of the members."""
+        """The peer ids that kubo may be connected to: the members'."""
         return {m.kubo_id for m in self._store.members()}
 
     def _dialled(self) -> list[Member]:
-        """The others whose address is known, and private: what the engines may be told to dial."""
+        """The other members with a known, private address: those that the engines may dial."""
         return [m for m in self._store.peers() if m.address and is_private(m.address)]
 
 
 def fingerprint(place: policy.KuboEndpoint | cluster_config.ClusterSettings) -> str:
-    """Equal where a program need not be started anew. Holds every field but `peers`, the secret among them."""
+    """A hash of all fields but `peers`, the secret included: a change of it means a restart."""
     fields = [getattr(place, f.name) for f in dataclasses.fields(place) if f.name != "peers"]
     return hashlib.sha256(repr(fields).encode()).hexdigest()

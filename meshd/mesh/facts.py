@@ -1,4 +1,4 @@
-"""What this room says of itself to the health checks."""
+"""The facts of this room for the health checks."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from meshd.model import PeerState
 
 @dataclass(frozen=True, slots=True)
 class MeshFacts:
-    """forgotten_by: a name; empty while this node is a member. moved_from: this node's address before the one that it has
-    got since meshd started. deauthorized: fingerprint -> ZeroTier address of members that are not authorized on the
-    network, as far as this node can know.
+    """The state of the membership.
+
+    forgotten_by: a name; empty while this node is a member. moved_from: this node's previous address, where it has got
+    another one since meshd started. deauthorized: fingerprint -> ZeroTier address of members that are not authorized
+    on the network, as far as this node can know.
     """
 
     in_mesh: bool = False

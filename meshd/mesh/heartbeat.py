@@ -1,5 +1,7 @@
-"""Failure detector by heartbeat, with an anti-entropy exchange of rosters and removals. One task a peer: a frozen one
-delays no other."""
+"""Failure detector by heartbeat, with an anti-entropy exchange of rosters and removals.
+
+One task a peer, so that a frozen one delays no other.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,7 @@ from meshd.wire import Heartbeat, Member
 _MISSED = 3  # beats until a peer counts as not reachable
 _WRITE_SEEN_EVERY_S = 600.0
 _JITTER = 0.2  # of the interval, so that the nodes of a mesh do not beat in step
-# So long two rosters are left that stay apart although they were exchanged (a newer node's).
+# How long to leave two rosters alone that differ even after an exchange (a newer node's).
 _EXCHANGE_AGAIN_S = 60.0
 _LOG = structlog.get_logger(part="heartbeat")
 
@@ -36,7 +38,7 @@ BeforeBeat = Callable[[], Awaitable[None]]
 
 @dataclass(slots=True)
 class _Monitored:
-    """What is known of one peer. since (looked for), seen_at, exchanged_at: monotonic seconds."""
+    """The state of one peer. since (when monitoring began), seen_at, exchanged_at: monotonic seconds."""
 
     member: Member
     since: float = 0.0
@@ -54,7 +56,7 @@ class _Monitored:
 
 
 class Heartbeats:
-    """Beats every live member, merges rosters, and says who has news."""
+    """Sends a heartbeat to every live member, merges rosters, and reports changes of peers."""
 
     def __init__(
         self,
@@ -67,9 +69,7 @@ class Heartbeats:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """interval: seconds."""
-        self.own: Heartbeat | None = (
-            None  # this node's own facts: what keeps content says them here before each beat
-        )
+        self.own: Heartbeat | None = None  # this node's own facts: the pins room sets them before each beat
         self._store = store
         self._peers = peers
         self._before_beat: list[BeforeBeat] = []
@@ -78,8 +78,8 @@ class Heartbeats:
         self._now = now
         self._monotonic = monotonic
         self._monitored: dict[str, _Monitored] = {}
-        self._states: tuple[PeerState, ...] | None = None  # until something is new
-        # Monotonic: when the first of them counts as away, unless it is heard again.
+        self._states: tuple[PeerState, ...] | None = None  # a cache, dropped when something changes
+        # Monotonic: when the first peer counts as away, unless it is heard again.
         self._states_until = math.inf
         self._seen_file = seen_file
         self._seen = _read_seen(seen_file)
@@ -88,11 +88,13 @@ class Heartbeats:
         self._subscribers: list[Callable[[], None]] = []
         store.subscribe(self._roster_changed)
 
-    # -- what others see -------------------------------------------------------------------------------------------
+    # -- what other rooms use --------------------------------------------------------------------------------------
 
     def states(self) -> tuple[PeerState, ...]:
-        """Each live member but this node, in the order in which they came. Cheap where nothing is new: each copy that is
-        waited for asks for it again and again."""
+        """Each live member but this node, in the order of admission.
+
+        Cached, as each outstanding copy polls it.
+        """
         if self._states is None or self._monotonic() >= self._states_until:
             self._states = tuple(self._state(member) for member in self._store.peers())
             reached = [
@@ -102,34 +104,36 @@ class Heartbeats:
         return self._states
 
     def subscribe(self, callback: Callable[[], None]) -> None:
-        """`callback` is called in the loop when a peer comes or goes. It must not block nor raise."""
+        """Call `callback` in the event loop when a peer comes or goes. It must neither block nor raise."""
         self._subscribers.append(callback)
 
     def subscribe_beats(self, callback: BeforeBeat) -> None:
-        """`callback` is called before each beat, so that what `own` says is of the moment."""
+        """Call `callback` before each beat, so that `own` is up to date."""
         self._before_beat.append(callback)
 
     def subscribe_removals(self, callback: OnRemovals) -> None:
-        """`callback(member, count)`: the peer has recorded `count` removals, another number than when it last returned
-        (fewer: it was set up anew). It is called again at a later beat where it raises."""
+        """Call `callback(member, count)` when a peer has recorded another number of removals than at its last success.
+
+        Fewer means that the peer was set up anew. Where the callback raises, a later beat calls it again.
+        """
         self._on_removals = callback
 
     def poke(self, fingerprint: str | None = None) -> None:
-        """Beat that peer (default: all) now."""
+        """Send a heartbeat to that peer (default: all) now."""
         self._states = None  # it may be at another address
         for key, watched in self._monitored.items():
             if fingerprint in (None, key):
                 watched.wake.set()
 
     def heard(self, fingerprint: str, beat: Heartbeat) -> None:
-        """That peer has just beaten us: look at it at once where that is news."""
+        """Take in a heartbeat that a peer has sent; answer it at once where it has news."""
         watched = self._monitored.get(fingerprint)
         if watched is None:
             return
         before, watched.beat = watched.beat, beat
         self._states = None
-        # Only what is new with it since its last beat: two that cannot agree (an older meshd, a full disk) would else
-        # answer each other without a pause. What was not taken is taken at the next beat of our own.
+        # Only for news since its last beat: two nodes that cannot agree (an older meshd, a full disk) would answer each
+        # other without a pause. Our own next beat takes what was not taken now.
         told = before is not None and (before.roster_digest, before.removals) == (
             beat.roster_digest,
             beat.removals,
@@ -179,7 +183,7 @@ class Heartbeats:
     # -- the loop --------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Until it is cancelled. Follows the roster: new members are beaten at once, forgotten ones no more."""
+        """Run until cancelled. Follows the roster: monitors new members at once, and forgotten ones no more."""
         tasks: dict[str, asyncio.Task[None]] = {}
         async with asyncio.TaskGroup() as group:
             while True:
@@ -223,7 +227,7 @@ class Heartbeats:
                     pass
 
     async def _once(self, watched: _Monitored) -> None:
-        """One beat and what follows from it. Every failure becomes the peer's problem text."""
+        """Send one heartbeat and act on the response. Every failure becomes the peer's problem text."""
         try:
             try:
                 await self._exchange_beats(watched)
@@ -231,7 +235,7 @@ class Heartbeats:
                 watched.problem = str(exc)
                 if exc.code is Code.FORGOTTEN:
                     await self._forgotten_by(watched.member, exc.by)
-        except Exception as exc:  # noqa: BLE001 -- a mistake in one beat must not end all of them; it is logged
+        except Exception as exc:  # noqa: BLE001 -- a bug in one beat must not end all of them; it is logged
             watched.problem = f"cannot beat it: {type(exc).__name__}"
             _LOG.exception("a beat failed", peer=watched.member.name)
         finally:
@@ -269,7 +273,7 @@ class Heartbeats:
         )
 
     async def _remember(self) -> None:
-        """Write down who was seen when, so that a restart does not forget who has been away for weeks."""
+        """Store when each peer was last seen, so that a restart knows which ones have been away for weeks."""
         if self._seen_file is None or self._now() - self._seen_written < _WRITE_SEEN_EVERY_S:
             return
         self._seen_written = self._now()
@@ -277,7 +281,7 @@ class Heartbeats:
         text = json.dumps(self._seen)
         try:
             await asyncio.to_thread(files.write_atomically, self._seen_file, text)
-        except OSError as exc:  # a full disk: it is told elsewhere, and the beat goes on
+        except OSError as exc:  # a full disk, which another check reports; the beat goes on
             _LOG.warning("cannot remember who was seen", error=str(exc))
 
     async def _exchange_rosters(self, watched: _Monitored, theirs: Heartbeat) -> None:
@@ -307,14 +311,17 @@ class Heartbeats:
             await self._on_removals(watched.member, count)
         except MeshError as exc:
             _LOG.warning("removals were not taken", peer=watched.member.name, cause=str(exc))
-        except Exception:  # noqa: BLE001 -- the hook is another room's; its mistake is logged
+        except Exception:  # noqa: BLE001 -- the hook is another room's; log its bug
             _LOG.exception("taking removals failed", peer=watched.member.name)
         else:
             watched.removals_taken = count
 
     async def _forgotten_by(self, member: Member, by: str) -> None:
-        """A member says that the mesh has forgotten this node, which is for good: keep it. by: fingerprint of who had it
-        forgotten, as the roster there says; an older meshd does not tell, and whoever tells it first need not be the one."""
+        """Store that the mesh has forgotten this node, as a member says: it is for good.
+
+        by: fingerprint of the node that forgot it, from the roster there. An older meshd does not send it, and the
+        member that reports it first need not be that node.
+        """
         known = by if self._store.by_fingerprint(by) is not None else ""
         _LOG.warning("the mesh has forgotten this node", told_by=member.name, by=self._store.name_of(known))
         await self._store.forget(self._store.fingerprint, by=known)
@@ -332,11 +339,11 @@ class Heartbeats:
 
 
 def _read_seen(file: Path | None) -> dict[str, float]:
-    """Fingerprint -> wall clock seconds. What cannot be read is not known, which does no harm."""
+    """Fingerprint -> wall clock seconds when last seen. A file that cannot be read counts as empty, without harm."""
     return {k: float(v) for k, v in files.read_known(file).items() if isinstance(v, int | float)}
 
 
 def _other_protocol(theirs: int) -> str:
-    """Which of the two is behind; the words for a person who looks at this node."""
+    """Which of the two nodes has the older protocol, as text for a person at this node."""
     behind = "this node" if theirs > PROTOCOL else "that node"
     return f"it speaks protocol {theirs} and this node {PROTOCOL}: update meshd on {behind}"

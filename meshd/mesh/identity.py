@@ -1,4 +1,4 @@
-"""Who this node is: an Ed25519 key and the certificate made from it, in `node.key` and `node.crt`."""
+"""This node's identity: an Ed25519 key and the certificate made from it, in `node.key` and `node.crt`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CERTIFICATE = "node.crt"
 
 
 class Identity:
-    """certificate: PEM. fingerprint: sha256 hex of its DER. key_file, certificate_file: for TLS. The key stays inside."""
+    """certificate: PEM. fingerprint: sha256 hex of its DER. key_file, certificate_file: for TLS. The key is private."""
 
     def __init__(self, key: Ed25519PrivateKey, pem: str, state: Path) -> None:
         self._key = key
@@ -35,15 +35,15 @@ class Identity:
         return f"Identity({self.fingerprint})"
 
     def sign(self, message: bytes) -> bytes:
-        """Ed25519 over `message`, 64 bytes."""
+        """Sign with Ed25519: 64 bytes."""
         return self._key.sign(message)
 
     @classmethod
     def load_or_create(cls, state: Path) -> Identity:
-        """The identity in the folder `state`; a new one only where there is neither an old one nor a mesh.
+        """Load the identity in the folder `state`; make a new one only where there is neither an old one nor a mesh.
 
-        Blocks (fsync). Raises MeshError BAD_STATE that names the file: a lost or damaged identity is never replaced,
-        for the mesh knows this node by it. OSError where the folder cannot be read or written.
+        A lost or damaged identity is never replaced, as the mesh knows this node by it: raises MeshError BAD_STATE
+        that names the file. Raises OSError where the folder cannot be read or written. Blocks (fsync).
         """
         key_file, certificate_file = state / _KEY, state / _CERTIFICATE
         has_mesh = any(os.path.lexists(state / name) for name in OF_A_MESH)
@@ -59,17 +59,17 @@ class Identity:
                 raise _unusable(certificate_file, "the file is missing")
             files.write_durably(
                 certificate_file, certificate.make(key)
-            )  # also when a first start was cut off here
+            )  # also where a first start was interrupted here
         _close_to_others(key_file, certificate_file)
         return cls(key, _read_certificate(certificate_file, key), state)
 
 
 def discard(state: Path) -> None:
-    """Remove the identity of a node that left its mesh; the mesh has forgotten it for good. Blocks.
+    """Remove the identity of a node that has left its mesh, which has forgotten it for good. Blocks.
 
     Call it after mesh.json and the secrets are gone. Raises OSError.
     """
-    for name in (_CERTIFICATE, _KEY):  # cut off between the two, the next start makes the same identity whole
+    for name in (_CERTIFICATE, _KEY):  # interrupted in between, the next start restores the same identity
         (state / name).unlink(missing_ok=True)
         files.sync_directory(state)
 

@@ -1,7 +1,7 @@
-"""The invite line, `meshd1.<base64url>`, and what a joiner signs.
+"""The invite line, `meshd1.<base64url>`, and the statement that a joiner signs.
 
-Inside the base64url: two bytes of length, the body (JSON), six bytes of its sha256. So a line that was cut off, and one
-with a wrong letter, are told apart from one that is whole.
+Inside the base64url: two bytes of length, the body (JSON), six bytes of its sha256. So a truncated line and one with a
+wrong letter are detected, each as what it is.
 """
 
 from __future__ import annotations
@@ -33,10 +33,11 @@ _COPY_AGAIN = "copy the whole line that meshctl invite printed, from meshd1. to 
 
 @dataclass(frozen=True, slots=True)
 class Invitation:
-    """What an invite line says.
+    """The content of an invite line.
 
-    overlay: "static" or "zerotier", then with the network's id in `network`. addresses: "ip:port" of the issuer's peer API. fingerprint: the issuer's.
-    token: 64 hex digits, single use, secret until it is used. expires: seconds since 1970, by the issuer's clock.
+    overlay: "static" or "zerotier", then with the network's id in `network`. addresses: "ip:port" of the issuer's peer
+    API. fingerprint: the issuer's. token: 64 hex digits, single use, secret until it is used. expires: seconds since
+    1970, by the issuer's clock.
     """
 
     mesh_name: str
@@ -69,7 +70,7 @@ class _Body(BaseModel):
 
 
 def encode(invitation: Invitation) -> str:
-    """The line that a person sends. Holds the token: never to be logged."""
+    """Encode an invite as the line that a person sends. It holds the token: never log it."""
     body: dict[str, object] = {
         "m": invitation.mesh_name,
         "i": invitation.mesh_id,
@@ -88,9 +89,10 @@ def encode(invitation: Invitation) -> str:
 
 
 def decode(text: str, now: float | None) -> Invitation:
-    """What the line says. Spaces and line breaks inside it, and quotes around it, do not matter.
+    """Decode an invite line. Ignores spaces and line breaks inside it, and quotes around it.
 
-    now: seconds since 1970; None reads also a line whose time is over. Raises MeshError BAD_INVITE (what is wrong with the line) or INVITE_EXPIRED.
+    now: seconds since 1970; None accepts an expired invite, too. Raises MeshError BAD_INVITE (what is wrong with the
+    line) or INVITE_EXPIRED.
     """
     line = "".join(text.split()).strip("\"'`<>")
     version = _ANY_PREFIX.match(line)
@@ -117,7 +119,7 @@ def _unframe(letters: str) -> bytes:
     except (
         binascii.Error,
         ValueError,
-    ):  # pragma: no cover -- the letters were checked; here for whatever comes
+    ):  # pragma: no cover -- the letters were checked; this catches what remains
         raise _bad("it is not base64url", _COPY_AGAIN) from None
     expected = 2 + int.from_bytes(framed[:2]) + _CHECK
     if len(framed) < max(expected, 2 + _CHECK):
@@ -133,18 +135,18 @@ def _unframe(letters: str) -> bytes:
 def _parse(raw: bytes) -> Invitation:
     try:
         body = _Body.model_validate_json(raw)
-    except ValidationError:  # the checksum was right, so it was made this way
+    except ValidationError:  # the checksum is right, so the issuer made it this way
         raise _bad("what is in it is not an invite", _ASK_AGAIN) from None
     return Invitation(body.m, body.i, body.o, tuple(body.a), body.f, body.n, body.t, body.e, body.z)
 
 
 def token_hash(token: str) -> str:
-    """All that the issuer keeps of a token: sha256, hex."""
+    """The hash of a token, all that the issuer stores of it: sha256, hex."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 
 def statement(nonce: str, server: str, invite_id: str, token: str, joiner: Joiner) -> bytes:
-    """What a joiner signs. nonce: as the server gave it. server: the fingerprint that was dialled."""
+    """The bytes that a joiner signs. nonce: the server's. server: the fingerprint that was dialled."""
     return framed(_DOMAIN, nonce, server, invite_id, token, document(joiner))
 
 
@@ -158,7 +160,7 @@ def host_port(address: str, port: int) -> str:
 
 
 def split_host_port(text: str) -> tuple[str, int]:
-    """The two parts of what `host_port` made. Raises ValueError."""
+    """Split what `host_port` made. Raises ValueError."""
     host, _, port = text.rpartition(":")
     address = str(ipaddress.ip_address(host.removeprefix("[").removesuffix("]")))
     if not 0 < int(port) < 65536:

@@ -14,7 +14,7 @@ from meshd.mesh.peer_client import PeerClient
 from meshd.mesh.protocol import PROTOCOL
 from meshd.wire import Admitted, Joiner, PeerJoinRequest
 
-_TRIES = 2  # an answer that is lost on the way leaves the token spent, and the same node is answered again
+_TRIES = 2  # a lost response leaves the token spent, and a repeated request is answered again
 
 
 async def join(
@@ -25,10 +25,10 @@ async def join(
     *,
     now: Callable[[], float] = time.time,
 ) -> Admitted:
-    """Ask the issuer of the invite, at each of its addresses in turn, to admit this node. Nothing is written.
+    """Ask the issuer of the invite, at each of its addresses in turn, to admit this node. Writes nothing.
 
-    Raises MeshError BAD_INVITE, INVITE_EXPIRED, INVITE_USED, NAME_TAKEN, FORGOTTEN and what else the issuer answers;
-    PEER_UNREACHABLE (which addresses, and why); DENIED where only others than the issuer answer.
+    Raises MeshError BAD_INVITE, INVITE_EXPIRED, INVITE_USED, NAME_TAKEN, FORGOTTEN and any other error of the issuer;
+    PEER_UNREACHABLE (which addresses, and why); DENIED where only other nodes than the issuer answer.
     """
     invitation = invites.decode(invite_text, now())
     if invitation.fingerprint == identity.fingerprint:
@@ -81,7 +81,7 @@ async def _ask(
 
 
 def _check(admitted: Admitted, invitation: Invitation, identity: Identity) -> None:
-    """The issuer is who it should be; that it answered sense is still to be seen."""
+    """Validate the response of the issuer, whose identity is proven already."""
     why = admission.why_unusable(admitted, identity.fingerprint, invitation.fingerprint)
     if not why and admitted.mesh_id != invitation.mesh_id:
         why = "it is about another mesh"

@@ -1,4 +1,4 @@
-"""Joins a ZeroTier network and discovers members on it. Tells the person who waits each step."""
+"""Joins a ZeroTier network and discovers members on it, and reports each step to the person who waits."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from meshd.overlay.monitor import Overlay
 from meshd.overlay.zerotier_admin import Controller, admin_of, by_hand
 
 WAIT_S = 1800.0  # for a person to authorize this machine
-ALONE_S = 10.0  # members are found, and answer, within a few seconds
-RENEW_S = 10.0  # how often a person is told that nothing has changed, and for how long it lasts
-_LET_IN_S = 10.0  # from authorizing itself: within that ZeroTier's service hears of it from the controller
-_HOPELESS = {  # seconds; what waiting does not mend is waited for a while, as it may be of the moment
+ALONE_S = 10.0  # discovery finds members, and they answer, within a few seconds
+RENEW_S = 10.0  # how often to report that nothing has changed, and for how long
+_LET_IN_S = 10.0  # after it authorizes itself: within that the controller informs ZeroTier's service
+_HOPELESS = {  # seconds to wait for what waiting does not mend, as it may be transient
     "zerotier-not-found": 6.0,  # ZeroTier asks the controller each 5 s: it has said it twice by then
     "zerotier-port-error": 15.0,
     "zerotier-too-old": 15.0,
@@ -32,7 +32,7 @@ _LOG = structlog.get_logger(part="mesh")
 
 
 class JoinByNetwork:
-    """What `init --network`, `join NETWORK` and an invite that carries a network do before anything else."""
+    """The first step of `init --network`, `join NETWORK`, and an invite that carries a network."""
 
     def __init__(self, config: Config, overlay: Overlay) -> None:
         self._config = config
@@ -42,12 +42,12 @@ class JoinByNetwork:
     async def on(
         self, network: str, emit: wire.Emit, *, again: str, founding: bool = False
     ) -> AsyncIterator[None]:
-        """This machine is on that network, with an address; "" asks for none. again: what to type to go on later.
-        founding: there is no member yet who could let it in.
+        """Put this machine on that network, and wait for its address; "" for no network.
 
-        Where this machine itself has the right to, it authorizes itself. A network that turns out not to be there is left
-        again; else the machine stays on it, so that who authorizes it later does not do it in vain.
-        Raises MeshError BAD_CONFIG, NO_OVERLAY (a ZeroTierError among them), NOT_FOUND, NOT_READY.
+        again: what to type to go on later. founding: no member exists yet that could authorize it. A machine with
+        access to the network's admin API authorizes itself. Leaves a network that does not exist; else stays on it, so
+        that a later authorization is not in vain. Raises MeshError BAD_CONFIG, NO_OVERLAY (a ZeroTierError among
+        them), NOT_FOUND, NOT_READY.
         """
         if not network:
             yield
@@ -109,7 +109,7 @@ class JoinByNetwork:
             await self._overlay.next_look()
 
     async def _let_itself_in(self, state: OverlayState, telling: _Telling) -> bool:
-        """Whether it did: a machine that may authorize others needs nobody who authorizes it."""
+        """Authorize this machine by its own access to the admin API; whether it could."""
         network, zerotier = telling.network, self._overlay.zerotier
         admin = admin_of(self._config.overlay.zerotier.network(network), zerotier, state.node)
         if admin is None:
@@ -128,7 +128,7 @@ class JoinByNetwork:
         return True
 
     def seeker(self, network: str) -> Discovery:
-        """Looks for members there while it is entered."""
+        """A discovery of members on that network; it runs while its context is entered."""
         return Discovery(
             self._config.overlay.zerotier.network(network),
             self._overlay.zerotier,
@@ -138,15 +138,15 @@ class JoinByNetwork:
 
 
 class _Telling:
-    """What one person is told who waits: a trouble when it comes, and now and then how long it lasts."""
+    """Progress events for the person who waits: each trouble when it comes, and periodically how long it lasts."""
 
     def __init__(self, network: str, emit: wire.Emit, *, founding: bool) -> None:
         self.network = network
         self._emit = emit
         self.hint = "authorize that address in the network's admin page" if founding else ""
-        """What to type, or do, where this machine is not authorized; "" for what the problem says itself."""
+        """What to do where this machine is not authorized; "" for the problem's own hint."""
         self._loop = asyncio.get_running_loop()
-        self._said = ("", "", "")  # what it is, whatever the figures in its words
+        self._said = ("", "", "")  # the trouble's identity, without the figures in its text
         self._last = ""
         self._since = self._told = self._loop.time()
 
@@ -165,7 +165,7 @@ class _Telling:
 
     @property
     def lasts_s(self) -> float:
-        """For how long the present trouble has been the same."""
+        """Seconds for which the present trouble has lasted."""
         return self._loop.time() - self._since
 
     def _words(self, problem: Condition) -> str:
@@ -175,7 +175,7 @@ class _Telling:
 
 @contextlib.asynccontextmanager
 async def unless_answered(network: str, emit: wire.Emit) -> AsyncIterator[wire.Emit]:
-    """Passes events on; where none comes for a while, says that nobody has answered."""
+    """Pass events on; where none comes for a while, emit one that says that nobody has answered."""
     answered = asyncio.Event()
 
     async def pass_on(event: wire.Wire) -> None:

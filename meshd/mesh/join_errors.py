@@ -1,5 +1,4 @@
-"""What a node that asked to be let in tells its person when it was not: always in its own words, as a stranger's are not
-shown. Pure."""
+"""The errors of a refused joiner for its person, in this node's own words, as a stranger's are never shown. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from meshd.errors import Code, MeshError
 
-# What ends the conversation with a member: the cause, and what to type.
+# Codes that end the conversation with a member: cause and hint.
 FINAL = {
     Code.DENIED: (
         "a member denied this node",
@@ -30,7 +29,7 @@ FINAL = {
         "update meshd on the older of the two machines (meshctl version), then again: {again}",
     ),
 }
-# What does not, and why: it is asked again.
+# Codes that do not, and why: the joiner asks again.
 RETRIED = {
     Code.BUSY: "too many nodes ask it at this moment",
     Code.NO_MESH: "it is in no mesh",
@@ -38,7 +37,7 @@ RETRIED = {
 
 
 def refused(code: Code, again: str) -> MeshError:
-    """A member's last word. again: what a person types to join again."""
+    """The error for a member's final refusal. again: what a person types to join again."""
     detail, hint = FINAL[code]
     return MeshError(code, "cannot join", detail, hint.format(again=again))
 
@@ -46,7 +45,10 @@ def refused(code: Code, again: str) -> MeshError:
 def not_approved(
     total_s: float, name: str, again: str, *, asked: Iterable[str], failed: Mapping[str, str]
 ) -> MeshError:
-    """That nobody said yes in that time. name: of this node. asked: addresses that showed a code. failed: address -> why."""
+    """The error for no approval in time.
+
+    name: this node's. asked: addresses that showed a code. failed: address -> why.
+    """
     minutes = f"{total_s / 60:.0f} minutes" if total_s >= 120 else f"{total_s:.0f} seconds"
     if shown := ", ".join(asked):
         return MeshError(
@@ -66,7 +68,7 @@ def not_approved(
 
 
 def wrong_member(name: str, again: str) -> MeshError:
-    """The person here says that it was another member."""
+    """The error for a member that the person here has rejected as the wrong one."""
     return MeshError(
         Code.DENIED,
         "cannot join",
@@ -76,7 +78,7 @@ def wrong_member(name: str, again: str) -> MeshError:
 
 
 def bad_answer(why: str) -> MeshError:
-    """A member said yes, and what it sent makes no sense."""
+    """The error for an approval whose content is invalid."""
     return MeshError(
         Code.INTERNAL,
         "cannot join",
@@ -86,5 +88,5 @@ def bad_answer(why: str) -> MeshError:
 
 
 def printable(text: str) -> str:
-    """A stranger's words, where there are no others, cut and without what would drive a terminal."""
+    """A stranger's text, where there is no other, truncated and without terminal control characters."""
     return "".join(letter if letter.isprintable() else "?" for letter in text[:200])

@@ -1,11 +1,11 @@
-"""Pending join requests, as one member keeps them: in memory, bounded in number and in time.
+"""Pending join requests of one member: in memory, bounded in number and in time.
 
-What is here costs a stranger nothing to make, so each kind has a bound and an end. A request is
+A request costs a stranger nothing, so each state has a bound and a time-out:
 
-- committed: it has said its commitment; no person sees it. A minute.
-- waiting: it has proved its key, and has a code. While its node looks for the answer, and an hour at most.
-- admitting: a person said yes and that is being written. Nothing else happens to it meanwhile.
-- admitted, denied: the answer, for ten minutes, so that one that was lost on the way can be asked for again.
+- committed: the node has sent its commitment; no person sees it. For a minute.
+- waiting: the node has proved its key, and has a code. While it polls for the answer, and an hour at most.
+- admitting: a person has approved it, and the write is under way. Nothing else happens to it meanwhile.
+- admitted, denied: the answer, for ten minutes, so that a lost response can be requested again.
 """
 
 from __future__ import annotations
@@ -42,9 +42,10 @@ _DECIDED: tuple[State, ...] = ("admitted", "denied")
 
 @dataclass(slots=True)
 class JoinRequest:
-    """id: 64 hex digits, known to the asking node alone. handle: 6 hex digits, for people. source: its IP address.
+    """One request. id: 64 hex digits, known to the asking node alone. handle: 6 hex digits, for people.
 
-    here: whether a person at this member said yes. mesh: id of the mesh that it asks to join. nonce: the member's. made, revealed, looked, decided: monotonic seconds.
+    source: its IP address. here: whether a person at this member approved it. mesh: id of the mesh that it asks to
+    join. nonce: the member's. made, revealed, looked, decided: monotonic seconds.
     """
 
     id: str
@@ -65,10 +66,10 @@ class JoinRequest:
     here: bool = False
 
     def __repr__(self) -> str:
-        return f"JoinRequest({self.handle}, {self.state})"  # whoever has the id gets the answer
+        return f"JoinRequest({self.handle}, {self.state})"  # without the id: it is the key to the answer
 
     def ends(self) -> float:
-        """The moment from which on it is not there any more."""
+        """When it expires, in monotonic seconds."""
         if self.state == "committed":
             return self.made + COMMITTED_S
         if self.state == "waiting":
@@ -77,7 +78,7 @@ class JoinRequest:
 
 
 class PendingRequests:
-    """The rules, and what they are about. No I/O; time comes from the clock that is passed in."""
+    """The requests and the rules for them. No I/O; time comes from an injected clock."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
@@ -89,7 +90,7 @@ class PendingRequests:
     def commit(
         self, *, source: str, fingerprint: str, joiner: Joiner, mesh: str, commitment: str, nonce: str
     ) -> JoinRequest:
-        """A new one that nobody sees yet. Raises MeshError DENIED (a person denied that key), BUSY."""
+        """Add a request in state committed. Raises MeshError DENIED (a person denied that key), BUSY."""
         now = self._now()
         if fingerprint in self._refused:
             raise MeshError(
@@ -118,7 +119,7 @@ class PendingRequests:
         return request
 
     def find(self, request_id: str) -> JoinRequest:
-        """The one of that id, which counts as looked at now. Raises MeshError NOT_FOUND."""
+        """The request with that id; counts as a poll of it. Raises MeshError NOT_FOUND."""
         now = self._now()
         request = self._requests.get(request_id)
         if request is None:
@@ -132,7 +133,7 @@ class PendingRequests:
         return request
 
     def show(self, request: JoinRequest, code: str) -> None:
-        """It has proved its key: people see it, in place of an older one of that key. Raises MeshError BUSY."""
+        """Show people a request that has proved its key, in place of an older one of it. Raises MeshError BUSY."""
         now = self._now()
         older = self._of(_WAITING, fingerprint=request.fingerprint)
         if len(self._of(_VISIBLE)) - len(older) >= MOST_VISIBLE:
@@ -143,30 +144,30 @@ class PendingRequests:
         request.revealed = request.looked = now
 
     def drop(self, request: JoinRequest) -> None:
-        """It is over. One that is being admitted stays."""
+        """Remove a request, unless it is in state admitting."""
         if request.state != "admitting":
             self._requests.pop(request.id, None)
 
     def withdraw(self, request_id: str) -> None:
-        """Its node does not ask any more. Does nothing where there is none of that id."""
+        """Drop a request that its node has taken back. Does nothing where there is none with that id."""
         request = self._requests.get(request_id)
         if request is not None:
             self.drop(request)
 
     def keep_only(self, mesh: str) -> None:
-        """Drop those who asked for another mesh: this node is in that one no more. mesh: id, "" for none."""
+        """Drop requests for any other mesh, as this node has left it. mesh: id, "" for none."""
         for request in [request for request in self._requests.values() if request.mesh != mesh]:
             del self._requests[request.id]
 
     # -- the person who decides ------------------------------------------------------------------------------------
 
     def waiting(self) -> list[JoinRequest]:
-        """Those who wait for a person, the oldest first."""
+        """The requests in state waiting, the oldest first."""
         self._now()
         return sorted(self._of(_WAITING), key=lambda request: request.revealed)
 
     def pick(self, ref: str, *, answered: bool = False) -> JoinRequest:
-        """The waiting one of that handle or node name. answered: or one that was admitted and can be answered again.
+        """The waiting request with that handle or node name. answered: include admitted ones.
 
         Raises MeshError NOT_FOUND, BAD_REQUEST (several have that name).
         """
@@ -195,7 +196,7 @@ class PendingRequests:
         )
 
     def check_code(self, request: JoinRequest, typed: str) -> None:
-        """Raises MeshError DENIED where it is not the request's code; the third time, the request ends."""
+        """Check the code that a person typed. Raises MeshError DENIED for another one; the third ends the request."""
         if sas.same(request.code, typed):
             return
         request.wrong_codes += 1
@@ -213,7 +214,7 @@ class PendingRequests:
         )
 
     def decide(self, request: JoinRequest, state: Literal["admitted", "denied"]) -> None:
-        """That is the answer. Denied: nor may that key ask again soon."""
+        """Set the answer. After a denial that key may not ask again for REFUSED_S."""
         request.state, request.decided = state, self._now()
         if state == "denied":
             self._refused[request.fingerprint] = request.decided + REFUSED_S
@@ -223,7 +224,7 @@ class PendingRequests:
     # -- inside ----------------------------------------------------------------------------------------------------
 
     def _now(self) -> float:
-        """The time, after everything whose end has come was dropped."""
+        """The current time, after dropping all that has expired."""
         now = self._monotonic()
         self._requests = {key: request for key, request in self._requests.items() if now < request.ends()}
         self._refused = {key: until for key, until in self._refused.items() if now < until}

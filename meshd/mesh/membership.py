@@ -1,4 +1,4 @@
-"""Becoming a member and ceasing to be one: init, join, forget, leave, as steps that a person can follow."""
+"""Membership changes: init, join, forget and leave, as steps that a person can follow."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _HINT = "mend that, then try again; what this machine has is shown by: meshctl s
 
 
 class Membership:
-    """The steps of one who becomes a member, or is one no more. `alone` first: one init or join at a time."""
+    """The steps of a membership change. Enter `alone` first: one init or join at a time."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class Membership:
         self._overlay = overlay
         self._engines = engines
         self._by_network = JoinByNetwork(config, overlay)
-        self.moved_from = ""  # the address before the one that was got since meshd started
+        self.moved_from = ""  # the previous address, where this node has got another one since meshd started
         self._one_at_a_time = asyncio.Lock()
         self._questions: dict[str, asyncio.Future[bool]] = {}  # fingerprint -> whether it is the right member
 
@@ -73,7 +73,7 @@ class Membership:
 
     @contextlib.asynccontextmanager
     async def alone(self) -> AsyncIterator[None]:
-        """Nobody else begins or joins a mesh here meanwhile. Raises MeshError BUSY where somebody does."""
+        """Exclude any other init or join here meanwhile. Raises MeshError BUSY where one is under way."""
         if self._one_at_a_time.locked():
             raise MeshError(
                 Code.BUSY,
@@ -85,10 +85,10 @@ class Membership:
             yield
 
     async def init(self, name: str, network: str, emit: wire.Emit) -> int | None:
-        """Found a mesh, on that ZeroTier network if one is given. How many entries it keeps: none; and None where this node
-        is in a mesh of that name already.
+        """Found a mesh, on that ZeroTier network if one is given.
 
-        Raises MeshError IN_OTHER_MESH, NO_OVERLAY, BAD_CONFIG.
+        Returns its number of entries, 0; None where this node is in a mesh of that name already. Raises MeshError
+        IN_OTHER_MESH, NO_OVERLAY, BAD_CONFIG.
         """
         current = self._store.mesh
         if current is not None:
@@ -107,17 +107,17 @@ class Membership:
         return 0
 
     async def join(self, invite_text: str, node_name: str | None, emit: wire.Emit) -> int | None:
-        """Join by invite. How many entries the mesh keeps; None where this node is in it already.
+        """Join by invite; the mesh's number of entries, or None where this node is in it already.
 
         Raises MeshError BAD_INVITE, INVITE_*, NAME_TAKEN, ...
         """
-        invitation = invites.decode(invite_text, 0.0)  # an old invite to this very mesh is no mistake
+        invitation = invites.decode(invite_text, 0.0)  # an expired invite to this very mesh is no error
         current = self._store.mesh
         if current is not None:
             if current.id != invitation.mesh_id:
                 raise _in_other_mesh(current.name, f"join {invitation.mesh_name}")
             return None
-        invites.decode(invite_text, time.time())  # nothing is begun for one whose time is over
+        invites.decode(invite_text, time.time())  # begin nothing for an expired one
         name = self._config.node.name if node_name is None else _checked(node_name)
         async with (
             self._attempt(f"cannot join {invitation.mesh_name}"),
@@ -133,10 +133,11 @@ class Membership:
     async def join_network(
         self, network: str, node_name: str | None, emit: wire.Emit, *, confirm: bool = True
     ) -> int | None:
-        """Join the mesh on a ZeroTier network: find its members, ask them, and wait until a person there says yes, and one
-        here (`confirm`) that it was the right member.
+        """Join the mesh on a ZeroTier network: find its members, ask them, and wait until a person there approves.
 
-        How many entries the mesh keeps; None where this node is in a mesh on it already. Raises MeshError IN_OTHER_MESH, NO_OVERLAY, BAD_CONFIG, and what `ask` raises.
+        confirm: wait, too, until a person here says that it was the right member. Returns the mesh's number of
+        entries; None where this node is in a mesh on that network already. Raises MeshError IN_OTHER_MESH, NO_OVERLAY,
+        BAD_CONFIG, and what `ask` raises.
         """
         current = self._store.mesh
         if current is not None:
@@ -166,7 +167,7 @@ class Membership:
         return admitted.entries
 
     def confirm(self, answer: wire.ConfirmAdmission) -> None:
-        """A person here says whether a member that admits this node is the right one. Raises MeshError NOT_FOUND."""
+        """Take a person's answer whether an admitting member is the right one. Raises MeshError NOT_FOUND."""
         question = self._questions.get(answer.fingerprint)
         if question is None or question.done():
             raise MeshError(
@@ -186,22 +187,22 @@ class Membership:
             del self._questions[event.fingerprint]
 
     async def _become(self, admitted: wire.Admitted, name: str) -> None:
-        """A member of the mesh that said yes: the secrets first, then the state that makes it one."""
+        """Become a member of the mesh that admitted this node: save the secrets first, then the state."""
         secrets = Secrets(admitted.swarm_key, admitted.cluster_secret)
         try:
             await asyncio.to_thread(self._secret_store.save, secrets)
-        except MeshError as exc:  # the mesh's are known only now that it has admitted this node
+        except MeshError as exc:  # the mesh's secrets are known only after the admission
             hint = f"{exc.hint}; then on a member: meshctl forget {name}; and join again"
             raise MeshError(exc.code, exc.title, exc.detail, hint) from None
         await self._store.adopt(admitted, secrets.digest(), self._network())
         _LOG.info("mesh joined", mesh=admitted.mesh_name)
 
     def _network(self) -> str:
-        """The ZeroTier network that this node is on now, "" for another overlay."""
+        """Id of the ZeroTier network that this node is on now, "" for another overlay."""
         return self._overlay.state.network
 
     async def follow_address(self) -> None:
-        """Say in the roster where this node is now, if that has changed."""
+        """Update this node's address in the roster, if it has changed."""
         state = self._overlay.state
         if self._store.mesh is None or self._store.forgotten or state.address is None:
             return
@@ -213,7 +214,7 @@ class Membership:
             _LOG.info("the roster says where this node is", address=state.address)
 
     def other(self, name: str) -> wire.Member:
-        """The member of that name, which is not this node. Raises MeshError NOT_FOUND, BAD_REQUEST."""
+        """The member of that name, other than this node. Raises MeshError NOT_FOUND, BAD_REQUEST."""
         member = self._store.by_name(name)
         if member is None:
             raise MeshError(
@@ -224,26 +225,26 @@ class Membership:
         return member
 
     async def forget(self, member: wire.Member, relying_on: Collection[str] = ()) -> wire.Forgotten:
-        """Have the mesh forget a member for good. relying_on: as `MeshStore.forget` takes it. Raises MeshError BUSY."""
+        """Remove a member from the mesh for good. relying_on: see `MeshStore.forget`. Raises MeshError BUSY."""
         name = self._store.name_of(member.fingerprint)
         await self._store.forget(member.fingerprint, by=self._store.fingerprint, relying_on=relying_on)
         await self.exchange(self._store.peers())
         return wire.Forgotten(name=name)
 
     async def resign(self, relying_on: Collection[str] = ()) -> None:
-        """State that this node is no member any more. relying_on: as `MeshStore.forget` takes it. Raises MeshError BUSY."""
+        """State that this node is no member any more. relying_on: see `MeshStore.forget`. Raises MeshError BUSY."""
         me = self._store.fingerprint
         await self._store.forget(me, by=me, relying_on=relying_on)
 
     async def exchange(self, members: Iterable[wire.Member]) -> set[str]:
-        """Give those members this node's roster at once and take theirs; the fingerprints of those that have it now."""
+        """Exchange rosters with those members at once; the fingerprints of those that have this node's now."""
         roster = self._store.roster()
 
         async def one(member: wire.Member) -> str:
             try:
                 theirs = await self._peers.push_roster(member, roster)
             except MeshError:
-                return ""  # it is away, and gets it when it is back
+                return ""  # it is away; a later beat brings it the roster
             if self._store.mesh is not None:
                 await self._store.merge(theirs)
             return member.fingerprint
@@ -251,7 +252,7 @@ class Membership:
         return set(await asyncio.gather(*(one(m) for m in members))) - {""}
 
     async def say_goodbye(self, emit: wire.Emit) -> None:
-        """Tell the members that this node has left. emit must not raise: there is no way back."""
+        """Send the members the roster in which this node has left. emit must not raise: there is no way back."""
         everyone = self._store.peers()
         told = len(await self.exchange(everyone))
         if everyone:
@@ -262,9 +263,9 @@ class Membership:
 
     @contextlib.asynccontextmanager
     async def _attempt(self, title: str) -> AsyncIterator[None]:
-        """What becomes of it is a member, or a folder as it was before. Raises MeshError also for an OSError.
+        """A transaction around a join: a failure rolls the state folder back. Raises MeshError, also for an OSError.
 
-        First of all the engines are looked for: nobody is to authorize and approve a machine that cannot run them.
+        Looks for the engines first, so that nobody authorizes and approves a machine that cannot run them.
         """
         try:
             attempt = await asyncio.to_thread(JoinTransaction, self._config.state)
@@ -281,7 +282,7 @@ class Membership:
                 raise files.unusable(exc, title) from exc
             if (
                 isinstance(exc, MeshError) and not exc.hint
-            ):  # an engine's own words, the last of which say why
+            ):  # an engine's own output, whose last lines say why
                 why = exc.detail.splitlines()[-1] if exc.detail else ""
                 full = "no space left" in why or "disk quota exceeded" in why
                 room = f"make room, then try again: df -h {self._config.state}; df -i {self._config.state}"
@@ -291,11 +292,11 @@ class Membership:
     async def _undo(self, attempt: JoinTransaction) -> None:
         try:
             await asyncio.to_thread(attempt.undo)
-        except OSError as exc:  # what it failed for is told; the next attempt takes this up
+        except OSError as exc:  # the first failure is reported; the next attempt cleans up
             _LOG.warning("cannot clear away what was begun", error=str(exc))
 
     async def _own(self, name: str, emit: wire.Emit) -> wire.Joiner:
-        """What this node says of itself; makes the engines' folders first, for their ids."""
+        """This node's document for its admission. Makes the engines' folders first, for their ids."""
         state = self._overlay.state
         if state.address is None:
             problem = state.problem

@@ -1,4 +1,4 @@
-"""Who may be on the mesh's ZeroTier network, as far as this node can see and change it."""
+"""Authorization on the mesh's ZeroTier network, as far as this node can see and change it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from meshd.model import PeerState
 from meshd.overlay.monitor import MeshOnOverlay, Overlay
 from meshd.overlay.zerotier_admin import Admin, Controller, Member, admin_of
 
-_ANSWER_S = 1.0  # what is wrong is told without it where the service does not answer so soon
+_ANSWER_S = 1.0  # diagnosis goes without the controller's answer after that
 _LOG = structlog.get_logger(part="mesh")
 
 
 class NetworkAdmin:
-    """The mesh's network and the right to it, which both may come and go while the node runs."""
+    """The mesh's network and this node's access to its admin API. Both may change while the node runs."""
 
     def __init__(self, config: Config, store: MeshStore, overlay: Overlay) -> None:
         self._config = config
@@ -40,8 +40,10 @@ class NetworkAdmin:
         return mesh.network if mesh is not None else ""
 
     def where_to_authorize(self, command: str) -> str:
-        """Where a person does it, as this node may not. command: what to type on the member that may, where there is one;
-        a network's controller is in its id."""
+        """Where a person can authorize a node, as this node cannot. A network's id names its controller.
+
+        command: what to type on the member that is the controller, where one is.
+        """
         controller = self.member(self.network[:10])
         if controller:
             return f"on {controller}, the network's controller, type: {command}"
@@ -52,18 +54,18 @@ class NetworkAdmin:
 
     @property
     def has_right(self) -> bool:
-        """Whether this node may authorize others there."""
+        """Whether this node can authorize others on the network."""
         return self._admin() is not None
 
     def member(self, node: str) -> str:
-        """The name of the member with that ZeroTier address, "" for none."""
+        """The name of the member with that ZeroTier address; "" for none."""
         for member in self._store.members():
             if member.zerotier == node:
                 return self._store.name_of(member.fingerprint)
         return ""
 
     async def waiting(self) -> list[Member]:
-        """Nodes that asked to be on the network and may not yet. Raises MeshError DENIED where that cannot be seen."""
+        """Nodes that asked for access and are not authorized. Raises MeshError DENIED without access to them."""
         if not self.network:
             return []
         return [m for m in await self._need().members() if not m.authorized]
@@ -74,12 +76,15 @@ class NetworkAdmin:
 
     @property
     def deauthorized(self) -> Mapping[str, str]:
-        """Fingerprint -> ZeroTier address: what `look_for_deauthorized` found the last time."""
+        """Fingerprint -> ZeroTier address: the last result of `look_for_deauthorized`."""
         return self._deauthorized
 
     async def look_for_deauthorized(self, peers: Iterable[PeerState]) -> None:
-        """Ask the controller of this machine which of those out of reach it does not let onto the network. Nobody, where it
-        is not the controller or does not know them; as before where it does not answer at once."""
+        """Ask this machine's controller which of the unreachable peers it does not authorize.
+
+        None, where it does not control this network or does not know them; as before, where it does not answer at
+        once.
+        """
         admin = self._admin()
         if not isinstance(admin, Controller) or self._overlay.state.address is None:
             self._deauthorized = {}
@@ -94,7 +99,7 @@ class NetworkAdmin:
         self._deauthorized = {f: m.address for f, m in found.items() if m is not None and not m.authorized}
 
     async def authorize(self, node: str) -> None:
-        """Let a node (its ZeroTier address) onto the network; read back. Raises MeshError DENIED."""
+        """Authorize a node (its ZeroTier address) on the network, and read that back. Raises MeshError DENIED."""
         await self._need(f"meshctl approve {node}").authorize(node)
         _LOG.info("authorized on the network", node=node, network=self.network)
 
@@ -102,7 +107,7 @@ class NetworkAdmin:
         if not self.network:
             return None
         config = self._config.overlay.zerotier.network(self.network)
-        # While the service is down it does not say who it is.
+        # While the service is down this machine's ZeroTier address is unknown.
         node = self._overlay.state.node or self._store.me().zerotier
         return admin_of(config, self._overlay.zerotier, node)
 

@@ -1,7 +1,7 @@
 """Pairing, from the joiner's side: joining without an invite. Asks every member that is found until a person admits it.
 
-Whoever answers is a stranger, and may be anybody on the network. So nothing that it says is shown to a person as it came,
-and what admits it to trust is the code that people compare (see sas.py).
+Every node that answers is a stranger, and may be anybody on the network. So no text of it is shown as it came, and
+trust comes only from the code that people compare (see sas.py).
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ Address = tuple[str, int]
 Confirm = Callable[[ConfirmEvent], Awaitable[bool]]
 
 TOTAL_S = 1800.0
-_MOST = 8  # members asked at one time
+_MOST = 8  # members asked at a time
 _RETRY_MOST_S = 30.0
-_PATIENCE_S = 25.0  # a member keeps a request for 30 s after the last look
-_LASTED_S = 60.0  # a conversation that lasted so long was a good one: the next begins without delay
+_PATIENCE_S = 25.0  # a member keeps a request for 30 s after the last poll
+_LASTED_S = 60.0  # a conversation that lasted so long was a good one: retry without back-off
 _SETTLE_S = 3.0  # after a refusal, for others to be found
 _WITHDRAW_S = 3.0
 
@@ -64,14 +64,15 @@ async def ask(
     look_s: float = 1.0,
     settle_s: float = _SETTLE_S,
 ) -> Admitted:
-    """Ask to be admitted at each address, and wait for the first member where a person says yes. Nothing is written.
+    """Ask for admission at each address, and wait for the first member where a person approves. Writes nothing.
 
-    found: the peer API addresses known by now; asked every `look_s` seconds, and it may grow. again: what a person types
-    to join again, as "meshctl join 8056c2e21c000001". confirm: whether a member that says yes is the right one, which its
-    person here knows by the code; anybody on the network could say yes, for a mesh of its own. Emits StepEvent, and CodeEvent for each member that
-    has heard this node. Cancelled, it takes its requests back.
-    Raises MeshError DENIED, NAME_TAKEN, FORGOTTEN, BAD_NAME, BAD_REQUEST where every member that was found refuses; NOT_READY
-    where nobody said yes in `total_s` seconds.
+    found: returns the peer API addresses known by now; called every `look_s` seconds, as it may grow. again: what a
+    person types to join again, as "meshctl join 8056c2e21c000001". confirm: whether the admitting member is the right
+    one, which a person here knows by the code; anybody on the network could admit this node, to a mesh of its own.
+
+    Emits StepEvent, and CodeEvent for each member that has heard this node. Cancelled, it takes its requests back.
+    Raises MeshError DENIED, NAME_TAKEN, FORGOTTEN, BAD_NAME, BAD_REQUEST where every member that was found refuses;
+    NOT_READY where nobody approves within `total_s` seconds.
     """
     asking = _Pairing(
         found=found,
@@ -97,7 +98,7 @@ async def ask(
 
 
 class _RefusedError(Exception):
-    """A member's last word."""
+    """A member's final refusal."""
 
     def __init__(self, error: MeshError) -> None:
         super().__init__(str(error))
@@ -142,7 +143,7 @@ class _Pairing:
         self._settle_s = settle_s
         self._loop = asyncio.get_running_loop()
         self._tasks: dict[Address, asyncio.Task[None]] = {}
-        self._failed: dict[Address, str] = {}  # where the last attempt came to nothing, and why
+        self._failed: dict[Address, str] = {}  # address -> why the last attempt failed
         self._asked: dict[str, None] = {}  # addresses that have shown a code, in that order
         self._busy_with: set[str] = set()  # fingerprints
         self._heard: dict[str, _Heard] = {}  # by fingerprint
@@ -153,7 +154,7 @@ class _Pairing:
         self._emitting = asyncio.Lock()
         self._admitted: asyncio.Future[tuple[Admitted, str]] = self._loop.create_future()
 
-    # -- the whole -------------------------------------------------------------------------------------------------
+    # -- all addresses ---------------------------------------------------------------------------------------------
 
     async def run(self) -> Admitted:
         while not self._admitted.done():
@@ -168,7 +169,7 @@ class _Pairing:
         return admitted
 
     async def close(self) -> None:
-        """Stop, and take back what other members still keep. Whoever cannot be reached forgets it by itself."""
+        """Stop, and take back the requests at other members. Where one cannot be reached, its request expires there."""
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
@@ -179,12 +180,12 @@ class _Pairing:
             self._admitted.exception()  # seen
 
     def not_approved(self, total_s: float) -> MeshError:
-        """That nobody said yes in that time."""
+        """The error for no approval within that time."""
         failed = {host_port(*address): why for address, why in self._failed.items()}
         return not_approved(total_s, self._own.name, self._again, asked=self._asked, failed=failed)
 
     def _all_refused(self) -> bool:
-        """Whether nobody is left who may still say yes, and there was time to find others."""
+        """Whether all found members have refused, and there was time to find others."""
         settled = all(task.done() or address in self._failed for address, task in self._tasks.items())
         return bool(self._refused) and settled and self._loop.time() >= self._refused_at + self._settle_s
 
@@ -204,12 +205,12 @@ class _Pairing:
     async def _follow(self, address: Address) -> None:
         try:
             await self._keep_asking(address)
-        except Exception as exc:  # noqa: BLE001 -- whatever it is ends the whole, and is raised there
+        except Exception as exc:  # noqa: BLE001 -- whatever it is ends the pairing, which raises it
             if not self._admitted.done():
                 self._admitted.set_exception(exc)
 
     async def _keep_asking(self, address: Address) -> None:
-        """Until somebody admits this node, or the member there has said its last word."""
+        """Ask one address again and again, until a member admits this node or the one there refuses for good."""
         delay = self._look_s
         while not self._admitted.done():
             began = self._loop.time()
@@ -245,7 +246,7 @@ class _Pairing:
 
     @contextlib.asynccontextmanager
     async def _alone_with(self, fingerprint: str) -> AsyncIterator[bool]:
-        """Whether this member is free to be asked: one that has two addresses is asked once."""
+        """Reserve a member, so that one with two addresses is asked once; whether it was free."""
         if fingerprint in self._busy_with:
             yield False
             return
@@ -266,12 +267,12 @@ class _Pairing:
     # -- one member ------------------------------------------------------------------------------------------------
 
     async def _converse(self, address: str, port: int, fingerprint: str) -> None:
-        """From the question to the answer; returns also where the member has forgotten the question.
+        """One conversation with a member, from commitment to answer. Returns, too, where it has lost the request.
 
-        Raises MeshError where it is to be tried again.
+        Raises MeshError where the caller should retry.
         """
         where = host_port(address, port)
-        if not self._asked:  # then codes are on the screen, and another one says the same
+        if not self._asked:  # else codes are on the screen already, and say enough
             await self._say(f"asking {where} to admit this node")
         try:
             await self._to_the_end(address, port, fingerprint)
@@ -320,7 +321,7 @@ class _Pairing:
             code = ""  # nobody has compared it
             await asyncio.wait(
                 [self._admitted], timeout=self._settle_s
-            )  # the one where a person said yes goes first
+            )  # the member whose person approved goes first
         event = ConfirmEvent(address=host_port(address, port), code=code, fingerprint=fingerprint)
         async with self._confirming:
             if self._admitted.done():
@@ -344,7 +345,7 @@ class _Pairing:
         await self._tell(StepEvent(message=f"{one}: meshctl approve {self._own.name}", key="asking"))
 
     async def _wait(self, heard: _Heard) -> AskAnswer:
-        """The decision. A member that is away for a moment still knows the question when it comes back."""
+        """Poll for the decision. A member that is away for a moment still has the request when it is back."""
         answered = self._loop.time()
         while True:
             await asyncio.sleep(self._look_s)

@@ -1,4 +1,4 @@
-"""The version of what two nodes say to each other. Protocol N speaks with N-1."""
+"""The version of the protocol between nodes. Version N is compatible with N-1."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ OLDEST = 1
 
 
 def speaks(protocol: int) -> bool:
-    """Whether this node understands a node of that protocol. The next version still understands this one."""
+    """Whether this node is compatible with that version. The next one must still be compatible with ours."""
     return OLDEST <= protocol <= PROTOCOL + 1

@@ -1,7 +1,7 @@
-"""Who is a member: rules over the statements of the roster. Pure.
+"""The roster: the replicated membership list, and the rules of its statements. Pure.
 
-A roster is a mapping of fingerprint to the winning statement. Merging is commutative, associative and idempotent, so all
-nodes agree in the end whatever the order in which they meet.
+A roster maps each fingerprint to the winning statement: a last-writer-wins register. Merging is commutative,
+associative and idempotent, so all nodes converge in whatever order they exchange.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ Entries = Mapping[str, Member]
 
 _ENGINE_ID = re.compile(r"[A-Za-z0-9]{0,128}")
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
-_LATEST = 1e12  # seconds; later stamps are no times, and floats lose the fractions that tell statements apart
+_LATEST = 1e12  # seconds; later stamps are no times, and floats lose the fractions that order statements
 _MARK = ("leaving_since", "leaving_stamp")
 _AHEAD_MOST_S = 86400.0  # of this node's clock
 _TICK = 0.001  # seconds between two statements of a node whose clock stands still or went back
 
 
 def canonical(member: Member) -> str:
-    """The statement as JSON with one spelling. Defaults are left out, so a newer node can add a field."""
+    """A statement as JSON with one spelling. Leaves out defaults, so that a newer node can add a field."""
     return _spelled(member.model_dump(exclude_defaults=True))
 
 
@@ -49,9 +49,9 @@ def _mark(member: Member) -> tuple[float, float]:
 
 
 def merge(mine: Entries, theirs: Iterable[Member]) -> dict[str, Member]:
-    """By fingerprint the newest statement; content breaks ties; forgotten wins over all.
+    """Merge two rosters: for each node the newest statement wins; content breaks ties; forgotten wins over all.
 
-    Whether a node leaves is a last-writer-wins register of its own, so it is merged by itself.
+    The mark that a node leaves is a last-writer-wins register of its own, so it is merged by itself.
     """
     merged = dict(mine)
     for member in theirs:
@@ -75,15 +75,15 @@ def digest(entries: Entries) -> str:
 
 
 def live(entries: Entries) -> list[Member]:
-    """Those who are members now, in the order in which they came."""
+    """The live members, in the order of admission."""
     members = [member for member in entries.values() if not member.forgotten]
     return sorted(members, key=lambda member: (member.admitted, member.fingerprint))
 
 
 def names(entries: Entries) -> dict[str, str]:
-    """What each live member is called, by fingerprint.
+    """Fingerprint -> unique name of each live member.
 
-    Two sides that were apart can admit the same name: the one who came first has it, the others get `name~1a2b`.
+    Two sides of a partition can admit the same name: the one admitted first keeps it, the others get `name~1a2b`.
     """
     taken: set[str] = set()
     called: dict[str, str] = {}
@@ -97,12 +97,12 @@ def names(entries: Entries) -> dict[str, str]:
 
 
 def next_stamp(now: float, previous: float = 0.0) -> float:
-    """The stamp of a new statement: the time, or just after the previous one where the clock is behind that."""
+    """The stamp of a new statement: the time, or just after the previous stamp where the clock is behind that."""
     return min(max(now, previous + _TICK), _LATEST)
 
 
 def check_member(member: Member) -> None:
-    """Raises ValueError that says why a statement cannot be used. Other nodes' words end in files and terminals here."""
+    """Validate a statement: other nodes' text reaches files and terminals here. Raises ValueError that says why."""
     if not _FINGERPRINT.fullmatch(member.fingerprint):
         raise ValueError("its fingerprint is not 64 hex digits")
     if certificate.check(member.certificate) != member.fingerprint:
@@ -117,7 +117,7 @@ def check_member(member: Member) -> None:
 
 
 def check_joiner(joiner: Joiner) -> str:
-    """The fingerprint of who asks to join. Raises MeshError BAD_NAME or BAD_REQUEST that says what is wrong."""
+    """Validate a joiner's document; its fingerprint. Raises MeshError BAD_NAME or BAD_REQUEST that says why."""
     if not NODE_NAME.fullmatch(joiner.name):
         raise MeshError(
             Code.BAD_NAME,
@@ -171,14 +171,14 @@ def member_of(joiner: Joiner, fingerprint: str, *, admitted_by: str, admitted: f
 
 
 def restated(member: Member, joiner: Joiner, now: float) -> Member:
-    """`member` with what it now says of itself; the same object where nothing is new."""
+    """`member` updated with its current document; the same object where nothing is new."""
     if all(getattr(member, key) == value for key, value in joiner):
         return member
     return member.model_copy(update={**joiner.model_dump(), "stamp": next_stamp(now, member.stamp)})
 
 
 def with_leaving_mark(member: Member, since: float, now: float) -> Member:
-    """`member` with the mark that it leaves since then, 0 that it stays; the same object where that is nothing new."""
+    """`member` with the mark that it leaves since then (0: it stays); the same object where nothing is new."""
     if member.leaving_since == since:
         return member
     stamp = next_stamp(now, member.leaving_stamp)
@@ -186,17 +186,16 @@ def with_leaving_mark(member: Member, since: float, now: float) -> Member:
 
 
 def without_future_mark(member: Member, now: float) -> Member:
-    """`member` as it is believed here: a mark from more than a day ahead is none, for nothing that its node says later could
-    take it back."""
+    """`member` without a leaving mark that is more than a day ahead of this clock: no later one could take it back."""
     if member.leaving_stamp <= now + _AHEAD_MOST_S:
         return member
     return member.model_copy(update=dict.fromkeys(_MARK, 0.0))
 
 
 def staying(entries: Entries, without: str) -> list[Member]:
-    """The members on whose copies one can count where the node of that fingerprint goes: those that do not leave.
+    """The members whose copies count when the node of that fingerprint goes: those that do not leave.
 
-    Where all leave, the one that was the last to begin stays, so that of several the order is the same for all.
+    Where all leave, the one that began last stays, so that all nodes agree on which one that is.
     """
     members = live(entries)
     others = [member for member in members if member.fingerprint != without]

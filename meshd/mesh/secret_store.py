@@ -1,9 +1,10 @@
-"""Where the mesh's secrets are kept: in plain files of this node, or handed over and in no file of its own.
+"""The store of the mesh's secrets: plain files of this node, or credentials that are handed over, and in no file.
 
-By systemd, or by whoever else fills a folder and names it, such as a container with a Secret mounted into it.
-A unit's credentials lie in memory that is never swapped, in $CREDENTIALS_DIRECTORY, for that unit alone (systemd.exec(5)).
-Two pairs are taken: `swarm.key` and `cluster.secret`, from whatever the machine's owner has systemd load; and the same
-names after `encrypted.`, which systemd decrypts from two files that `meshd encrypt-secrets` made in the state folder.
+systemd hands them over, or anything else that fills a folder and names it, such as a container with a mounted Secret.
+A unit's credentials are in memory that is never swapped, in $CREDENTIALS_DIRECTORY, for that unit alone
+(systemd.exec(5)). Two pairs are used: `swarm.key` and `cluster.secret`, from whatever the machine's owner has systemd
+load; and the same names after `encrypted.`, which systemd decrypts from two files that `meshd encrypt-secrets` made in
+the state folder.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from meshd.mesh.secrets import CLUSTER_SECRET, NAMES, SWARM_KEY, Secrets, unusab
 
 PREFIX = "encrypted."
 SUFFIX = ".encrypted"
-_RUN = "/run"  # where the system's services have theirs
-# The first 16 bytes of an encrypted credential say which keys it takes (systemd's src/shared/creds-util.h; the first of
-# each kind was seen of systemd-creds 252). What is not here, as a key of no length, counts for nothing.
+_RUN = "/run"  # credentials of the system's services are below it
+# The first 16 bytes of an encrypted credential identify its keys (systemd's src/shared/creds-util.h; the first of each
+# kind was seen of systemd-creds 252). What is not here, as a key of no length, counts as unencrypted.
 _KEYS = {
     "5a1c6a86df9d4096b1d5a65e0862f19a": "host",
     "55b9ed1d38594d43a8319d2ebb332ac6": "host",
@@ -40,7 +41,7 @@ _LOG = structlog.get_logger(part="secrets")
 
 
 def encrypted_file(state: Path, name: str) -> Path:
-    """Where the encrypted copy of that secret is. name: one of NAMES."""
+    """The path of a secret's encrypted copy. name: one of NAMES."""
     return state / "secrets" / f"{name}{SUFFIX}"
 
 
@@ -50,7 +51,7 @@ def all_encrypted(state: Path) -> bool:
 
 
 def remove_encrypted(state: Path) -> None:
-    """Durable when it returns. Blocks. Raises OSError."""
+    """Remove the encrypted copies, durably. Blocks. Raises OSError."""
     for name in NAMES:
         encrypted_file(state, name).unlink(missing_ok=True)
     if (state / "secrets").is_dir():
@@ -58,7 +59,7 @@ def remove_encrypted(state: Path) -> None:
 
 
 def key_of(raw: bytes) -> str:
-    """Which key an encrypted credential takes: "host", "tpm2", "host+tpm2"; "" for one that is not known."""
+    """The key that an encrypted credential needs: "host", "tpm2", "host+tpm2"; "" for an unknown one."""
     try:
         return _KEYS.get(base64.b64decode(raw, validate=False)[:16].hex(), "")
     except ValueError:
@@ -66,9 +67,10 @@ def key_of(raw: bytes) -> str:
 
 
 class SecretStore:
-    """The secrets of one node. Everything here blocks.
+    """The secrets of one node. Every method blocks.
 
-    state: its folder. private: where the cluster's settings go that may be on no disk. environment: as os.environ.get.
+    state: its folder. private: the folder for the cluster's settings where no disk may have them. environment: as
+    os.environ.get.
     """
 
     def __init__(
@@ -81,39 +83,39 @@ class SecretStore:
         self._by_systemd = bool(folder) and _is_systemds(Path(folder or ""), environment)
 
     def load(self) -> Secrets:
-        """Those of the mesh. Raises MeshError BAD_STATE that names what cannot be used."""
+        """Load the mesh's secrets. Raises MeshError BAD_STATE that names what cannot be used."""
         if self._plain():
             return Secrets.load(self._state)
         if handed := self._handed():
             return self._read(handed)
         if all_encrypted(self._state):
             raise _not_decrypted(self._state)
-        return Secrets.load(self._state)  # which says what is missing
+        return Secrets.load(self._state)  # its error says what is missing
 
     def founding(self) -> Secrets:
-        """For a new mesh: those that the machine's owner hands over, else new ones. Raises MeshError BAD_STATE."""
+        """Secrets for a new mesh: those that the owner hands over, else new ones. Raises MeshError BAD_STATE."""
         return self._read(SWARM_KEY) if self._has(SWARM_KEY) else Secrets.generate()
 
     def save(self, secrets: Secrets) -> None:
-        """Those of a mesh that this node joins or founds. Where the owner hands them over they are written nowhere.
+        """Save the secrets of a mesh that this node joins or founds. Writes nothing where the owner hands them over.
 
-        Raises MeshError BAD_STATE where those that are handed over are another mesh's, and OSError.
+        Raises MeshError BAD_STATE where the owner hands over another mesh's, and OSError.
         """
         if not self._has(SWARM_KEY):
-            remove_encrypted(self._state)  # of a mesh that was left, where that was cut off
+            remove_encrypted(self._state)  # of a mesh that was left, where the leave was interrupted
             secrets.save(self._state)
         elif not _same(self._read(SWARM_KEY), secrets):
             raise self._another_mesh(SWARM_KEY)
-        else:  # what a leave or a join that was cut off has left would be taken before what is handed over
+        else:  # files of an interrupted leave or join would take precedence over what is handed over
             Secrets.erase(self._state)
             remove_encrypted(self._state)
 
     def settle(self, digest: str, engines: Callable[[], None]) -> None:
-        """See that what is handed over belongs to the mesh, and remove the plain files then.
+        """Check that what is handed over belongs to the mesh, and then remove the plain files.
 
-        digest: of the mesh's secrets, "" where that is not known. engines: does the same for kubo's and the cluster's
-        files; first, so that one that was cut off is done again. Raises MeshError BAD_STATE for another mesh's secrets,
-        and OSError.
+        digest: of the mesh's secrets, "" where unknown. engines: does the same for kubo's and the cluster's files; it
+        runs first, so that an interrupted one is repeated. Raises MeshError BAD_STATE for another mesh's secrets, and
+        OSError.
         """
         handed = self._handed()
         if not handed:
@@ -128,7 +130,7 @@ class SecretStore:
         Secrets.erase(self._state)
 
     def another_mesh(self) -> MeshError:
-        """The error for those that `load` gives, where they are not this mesh's."""
+        """The error for secrets of `load` that are not this mesh's."""
         handed = self._handed()
         if handed and not self._plain():
             return self._another_mesh(handed)
@@ -136,28 +138,28 @@ class SecretStore:
         return unusable(path, "it, or cluster.secret beside it, is another mesh's")
 
     def erase(self) -> None:
-        """Remove them, for a node that leaves. What the machine's owner hands over stays the owner's."""
+        """Remove the secrets of a node that leaves. What the machine's owner hands over stays."""
         Secrets.erase(self._state)
         remove_encrypted(self._state)
         (self._private / "service.json").unlink(missing_ok=True)
 
     def in_memory(self) -> bool:
-        """Nothing with a secret in it may be written to the disk."""
+        """Whether no disk may have the secrets, as they are handed over."""
         return not self._plain() and bool(self._handed())
 
     def handed_over(self) -> Path:
-        """The swarm key's file, where one is handed over. Raises MeshError BAD_STATE elsewhere."""
+        """The file of the swarm key that is handed over. Raises MeshError BAD_STATE where none is."""
         handed = self._handed()
         if self._credentials is None or not handed:
             raise _not_decrypted(self._state)
         return self._credentials / handed
 
     def swarm_key(self) -> str | Path:
-        """What kubo's swarm.key is to be: its text, or the file in memory to link to."""
+        """The content of kubo's swarm.key: its text, or the file in memory to link to."""
         return self.handed_over() if self.in_memory() else self.load().swarm_key
 
     def at_rest(self) -> wire.SecretsAtRest:
-        """How they lie on the disk. Only with a key that is in a TPM do they count as encrypted."""
+        """The state of the secrets at rest. Only with a key in a TPM do they count as encrypted."""
         if not self._off_the_disk():
             return wire.SecretsAtRest(kept="files", key="", encrypted=False)
         if self._handed() == SWARM_KEY:
@@ -170,7 +172,7 @@ class SecretStore:
     # -- what is there ---------------------------------------------------------------------------------------------
 
     def _plain(self) -> bool:
-        """One of two is what was left where the making or the removal of them was cut off."""
+        """Whether plain files count. A single one is the rest of an interrupted save or removal."""
         return all((self._state / "secrets" / name).exists() for name in NAMES)
 
     def _off_the_disk(self) -> bool:
@@ -189,7 +191,7 @@ class SecretStore:
         return SWARM_KEY if self._has(SWARM_KEY) else ""
 
     def _has(self, name: str) -> bool:
-        """An empty one is what the unit hands over where there is none."""
+        """Whether that credential is handed over. The unit hands over an empty one where there is none."""
         if self._credentials is None:
             return False
         try:
@@ -198,7 +200,7 @@ class SecretStore:
             return False
 
     def _read(self, swarm_key: str) -> Secrets:
-        assert self._credentials is not None  # noqa: S101 - whoever calls found something there
+        assert self._credentials is not None  # noqa: S101 - the caller has found something there
         cluster_secret = swarm_key.replace(SWARM_KEY, CLUSTER_SECRET)
         try:
             return Secrets.read(self._credentials / swarm_key, self._credentials / cluster_secret)
@@ -229,8 +231,10 @@ def _same(one: Secrets, other: Secrets) -> bool:
 
 
 def _is_systemds(folder: Path, environment: Callable[[str], str | None]) -> bool:
-    """Whether it is the folder that a systemd made for this unit: systemd.exec(5). One of a container may be
-    called the same, but nobody invoked a unit there."""
+    """Whether systemd made that folder for this unit: systemd.exec(5).
+
+    A container's may have the same path, but there is no invocation of a unit in it.
+    """
     runtime = (_RUN, environment("XDG_RUNTIME_DIR") or _RUN)
     return bool(environment("INVOCATION_ID")) and folder.parent in {Path(at, "credentials") for at in runtime}
 

@@ -1,4 +1,4 @@
-"""What all members share and nobody else may know: kubo's swarm key and the cluster's secret."""
+"""The shared secrets of all members: kubo's swarm key and the cluster's secret."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Secrets:
     cluster_secret: str = field(repr=False)
 
     def __post_init__(self) -> None:
-        """Raises ValueError, which does not quote what is wrong."""
+        """Raises ValueError, which never quotes the value."""
         head, tail = self.swarm_key[: len(_SWARM_HEAD)], self.swarm_key[len(_SWARM_HEAD) :]
         if head != _SWARM_HEAD or not tail.endswith("\n") or not _HEX.fullmatch(tail.removesuffix("\n")):
             raise ValueError("the swarm key is not in kubo's format")
@@ -34,22 +34,22 @@ class Secrets:
             raise ValueError("the cluster secret is not 64 hex digits")
 
     def digest(self) -> str:
-        """sha256 (hex), to tell another mesh's by. 512 random bits cannot be guessed from it."""
+        """sha256 (hex), to detect another mesh's secrets. It reveals nothing of 512 random bits."""
         return hashlib.sha256(f"{self.swarm_key}{self.cluster_secret}".encode()).hexdigest()
 
     @classmethod
     def generate(cls) -> Secrets:
-        """New ones, for a new mesh."""
+        """New secrets for a new mesh."""
         return cls(f"{_SWARM_HEAD}{secrets.token_hex(32)}\n", secrets.token_hex(32))
 
     @classmethod
     def load(cls, state: Path) -> Secrets:
-        """Those in `state`/secrets. Blocks. Raises MeshError BAD_STATE that names the file."""
+        """Load from `state`/secrets. Blocks. Raises MeshError BAD_STATE that names the file."""
         return cls.read(state / "secrets" / SWARM_KEY, state / "secrets" / CLUSTER_SECRET)
 
     @classmethod
     def read(cls, swarm_key: Path, cluster_secret: Path) -> Secrets:
-        """Those in the two files. Blocks. Raises MeshError BAD_STATE that names the file."""
+        """Load from two files. Blocks. Raises MeshError BAD_STATE that names the file."""
         key, secret = _text(swarm_key).rstrip("\n") + "\n", _text(cluster_secret).strip()
         if not _HEX.fullmatch(secret):
             raise unusable(cluster_secret, "the file is damaged (it is not 64 hex digits)")
@@ -59,7 +59,7 @@ class Secrets:
             raise unusable(swarm_key, f"the file is damaged ({exc})") from None
 
     def save(self, state: Path) -> None:
-        """Write them to `state`/secrets (0700), files 0600. Blocks (fsync). Raises OSError."""
+        """Save to `state`/secrets (0700), files 0600. Blocks (fsync). Raises OSError."""
         files.private_directory(state)
         folder = files.private_directory(state / "secrets")
         files.sync_directory(state)
@@ -68,7 +68,7 @@ class Secrets:
 
     @staticmethod
     def erase(state: Path) -> None:
-        """Remove them, for a node that leaves. Blocks. Raises OSError."""
+        """Remove the files, when a node leaves. Blocks. Raises OSError."""
         folder = state / "secrets"
         if folder.is_dir():
             for name in NAMES:
@@ -78,7 +78,7 @@ class Secrets:
 
     @staticmethod
     def swarm_key_file(state: Path) -> Path:
-        """Where the swarm key is, for whoever hands it to kubo."""
+        """The path of the swarm key's file."""
         return state / "secrets" / SWARM_KEY
 
 
@@ -98,7 +98,7 @@ def _text(path: Path) -> str:
 
 
 def unusable(path: Path, cause: str) -> MeshError:
-    """The error of a file of the secrets."""
+    """The error for a file of the secrets that cannot be used."""
     folder = path.parent
     return MeshError(
         Code.BAD_STATE,

@@ -1,8 +1,8 @@
-"""Looks for members that are away: at the configured seeds, and at the addresses that the roster knows.
+"""Bootstrap peers: looks for members that are away at the configured seeds, and at the roster's addresses.
 
-All nodes can get new addresses at once (pods, a router that hands out others), and then nobody is where the roster says.
-An address is believed only once the member's certificate was seen there; from then on it is called as always, by mutual
-TLS, and its own statement comes with the roster.
+All nodes can get new addresses at once (pods, a router that hands out others), and then the roster is wrong about all.
+An address counts only once the member's certificate was seen there; from then on the member is called there as always,
+by mutual TLS, and its own statement comes with the roster.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from meshd.overlay.addresses import is_private
 from meshd.wire import Member, PeerAddress
 
 ASKED_MOST = 64  # addresses a round
-_OF_ONE_NAME_MOST = 16  # addresses that one name may lead to
-_AT_ONCE = 8  # addresses that are asked at the same time
+_OF_ONE_NAME_MOST = 16  # addresses of one name
+_AT_ONCE = 8  # addresses asked concurrently
 _RESOLVE_S = 5.0
 _FIRST_S, _LONGEST_S = 2.0, 60.0  # between two rounds, doubling while the same members are away
 _JITTER = 0.2  # of that, so that nodes that were started together do not ask together
@@ -42,17 +42,22 @@ Resolve = Callable[[str], Awaitable[list[str]]]
 
 
 class Resolver:
-    """Host names to IP addresses, each name in a thread of its own that nobody waits for: a resolver may hang for long,
-    and the loop's own threads write files. Who asks for a name that is being resolved gets the same answer."""
+    """Resolves host names, each in a daemon thread of its own, which is never joined.
+
+    A resolver may hang for long, and the event loop's own threads write files. Callers that ask for a name that is
+    being resolved share the result.
+    """
 
     def __init__(self) -> None:
         self._under_way: dict[
             str, tuple[asyncio.Future[list[str]], float]
-        ] = {}  # until when one waits, by the loop's time
+        ] = {}  # deadline of each, by the loop's time
 
     async def __call__(self, host: str) -> list[str]:
-        """The addresses of a host name, or the address itself. Raises OSError; TimeoutError also at once, where the name is
-        being resolved for too long already."""
+        """The addresses of a host name, or the address itself.
+
+        Raises OSError; TimeoutError, and at once where resolving that name takes too long already.
+        """
         with contextlib.suppress(ValueError):
             return [str(ipaddress.ip_address(host))]
         if host not in self._under_way:
@@ -62,7 +67,7 @@ class Resolver:
             self._under_way[host] = (begun, loop.time() + _RESOLVE_S)
         answer, deadline = self._under_way[host]
         async with asyncio.timeout_at(deadline):
-            return await asyncio.shield(answer)  # others may wait for it too
+            return await asyncio.shield(answer)  # other callers may wait for it, too
 
     def _ask(self, host: str, answer: asyncio.Future[list[str]]) -> None:
         found: list[str] | OSError
@@ -71,41 +76,41 @@ class Resolver:
             found = list(dict.fromkeys(str(info[4][0]).partition("%")[0] for info in infos))
         except (OSError, UnicodeError) as exc:
             found = exc if isinstance(exc, OSError) else OSError(str(exc))
-        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+        with contextlib.suppress(RuntimeError):  # the event loop has ended meanwhile
             answer.get_loop().call_soon_threadsafe(self._done, host, answer, found)
 
     def _done(self, host: str, answer: asyncio.Future[list[str]], found: list[str] | OSError) -> None:
         self._under_way.pop(host, None)
         if isinstance(found, OSError):
             answer.set_exception(found)
-            answer.exception()  # nobody may be waiting any more
+            answer.exception()  # maybe no caller waits any more
         else:
             answer.set_result(found)
 
 
 def usable(address: str, local: str) -> bool:
-    """Whether a member may be called there from `local`: private, and of the same family. Pure."""
+    """Whether a member may be called at `address` from `local`: private, and of the same family. Pure."""
     with contextlib.suppress(ValueError):
         return is_private(address) and (":" in address) == (":" in local)
     return False
 
 
 def asked(candidates: Iterable[Where], local: str, known: Iterable[Where]) -> list[Where]:
-    """Whom to ask, each once, ASKED_MOST at most. known: where this node and those that are not away are. Pure."""
+    """The candidates to ask, each once, ASKED_MOST at most. known: where this node and reachable members are. Pure."""
     left_out = set(known)
     usable_ones = (w for w in dict.fromkeys(candidates) if w not in left_out and usable(w[0], local))
     return [where for where, _ in zip(usable_ones, range(ASKED_MOST), strict=False)]
 
 
 class Pace:
-    """When the next round is due: at once in a new situation, then ever more rarely while it stays the same."""
+    """Exponential back-off of the rounds: at once in a new situation, then ever more rarely while it stays the same."""
 
     def __init__(self) -> None:
         self._situation: object = None
         self._pause = self._due = 0.0
 
     def due(self, situation: object, now: float) -> bool:
-        """Whether a round is to begin now. now: monotonic seconds."""
+        """Whether a round is due. now: monotonic seconds."""
         if situation != self._situation:
             self._situation, self._pause, self._due = situation, _FIRST_S, now
         if now < self._due:
@@ -116,7 +121,7 @@ class Pace:
 
 
 class Seeds:
-    """Looks for members that are away (`run`), and takes a person's word for where one is (`set_address`)."""
+    """Looks for members that are away (`run`), and takes an address that a person gives (`set_address`)."""
 
     def __init__(
         self,
@@ -130,9 +135,9 @@ class Seeds:
         local_address: Callable[[], str | None],
         resolve: Resolve | None = None,
     ) -> None:
-        """seeds: as in the configuration. port: of one that says none. local_address: this node's overlay address.
+        """seeds: as in the configuration. port: of a seed without one. local_address: this node's overlay address.
 
-        heartbeats: says who is away, and is told who was found at another address, and is to be called there now.
+        heartbeats: knows who is away, and sends a beat at once to a member that was found elsewhere.
         """
         self._seeds = [(host, given or port) for host, given in map(parse_where, seeds)]
         self._port = port
@@ -144,7 +149,7 @@ class Seeds:
         self._resolve = resolve or Resolver()
 
     async def run(self) -> None:
-        """Until it is cancelled."""
+        """Look in rounds, until cancelled."""
         pace = Pace()
         while True:
             await self._whereabouts.tidy(self._store.peers())
@@ -154,7 +159,7 @@ class Seeds:
             await asyncio.sleep(_TICK_S)
 
     async def look(self) -> set[str]:
-        """One round: ask wherever an away member may be; the fingerprints of those that were found elsewhere."""
+        """Make one round: ask wherever an away member may be; the fingerprints of those found elsewhere."""
         local, away = self._local_address(), {m.fingerprint: m for m in self._away()}
         if local is None or not away:
             return set()
@@ -165,7 +170,7 @@ class Seeds:
 
         async def ask(where: Where) -> str:
             async with free:
-                with contextlib.suppress(MeshError):  # nobody there, or no meshd: it is as before
+                with contextlib.suppress(MeshError):  # nothing there, or no meshd
                     fingerprint = (await self._peers.hello(*where)).fingerprint
                     member = away.get(fingerprint)
                     if member is not None and self._whereabouts.of(member) != where:
@@ -176,9 +181,9 @@ class Seeds:
         return set(await asyncio.gather(*map(ask, targets))) - {""}
 
     async def set_address(self, name: str, text: str) -> PeerAddress:
-        """Call the member of that name there from now on, after its certificate was seen there.
+        """Override a member's address, after its certificate was seen there.
 
-        Raises MeshError NOT_FOUND, BAD_REQUEST, NO_OVERLAY, PEER_UNREACHABLE; then all is as it was.
+        Raises MeshError NOT_FOUND, BAD_REQUEST, NO_OVERLAY, PEER_UNREACHABLE; then nothing has changed.
         """
         member = self._store.by_name(name)
         if member is None or member.fingerprint == self._store.fingerprint:
@@ -246,14 +251,14 @@ class Seeds:
         self._heartbeats.poke(member.fingerprint)
 
     def _away(self) -> list[Member]:
-        """The members that were called where they should be, and do not answer."""
+        """The members that were called at their addresses, and do not answer."""
         if self._store.mesh is None or self._store.forgotten:
             return []
         away = {s.fingerprint for s in self._heartbeats.states() if not s.reachable and s.problem}
         return [m for m in self._store.peers() if m.fingerprint in away]
 
     async def _seeded(self) -> list[Where]:
-        """What the seeds' names lead to now. A name that cannot be resolved leads nowhere."""
+        """The seeds' addresses now. A name that cannot be resolved has none."""
         found = await asyncio.gather(*(self._addresses(host) for host, _ in self._seeds))
         return [(a, port) for (_, port), all_ in zip(self._seeds, found, strict=True) for a in all_]
 

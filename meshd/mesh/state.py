@@ -1,4 +1,4 @@
-"""What mesh.json holds, as values, and how the file is read and written."""
+"""The content of mesh.json as values, and its reading and writing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ VERSION = 1
 
 
 class InviteRecord(BaseModel):
-    """What the issuer keeps of an invite. token_hash: sha256 hex. Times: seconds since 1970. used_by: fingerprint."""
+    """The issuer's record of an invite. token_hash: sha256 hex. Times: seconds since 1970. used_by: fingerprint."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -34,8 +34,8 @@ class InviteRecord(BaseModel):
 class MeshState:
     """The mesh as this node knows it. entries: by fingerprint. created, joined: seconds since 1970.
 
-    secrets: digest of the secrets that belong to it, "" where an older meshd wrote the file. network: id of the ZeroTier
-    network that this node reaches it by, "" for another overlay.
+    secrets: digest of the mesh's secrets, "" where an older meshd wrote the file. network: id of the ZeroTier network
+    by which this node reaches the mesh, "" for another overlay.
     """
 
     name: str
@@ -119,13 +119,13 @@ def write(path: Path, state: MeshState) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove the file so that it stays removed. Blocks (fsync). Raises OSError."""
+    """Remove the file durably. Blocks (fsync). Raises OSError."""
     path.unlink(missing_ok=True)
     files.sync_directory(path.parent)
 
 
 def unusable(path: Path, cause: str, hint: str = "") -> MeshError:
-    """The error of a state file that must not be replaced by guessing. path: in the state folder, or one below it."""
+    """The error for a state file that must not be replaced by a guess. path: in the state folder, or below it."""
     folder = path.parent.parent if path.parent.name in ("kubo", "cluster") else path.parent
     return MeshError(
         Code.BAD_STATE,
@@ -138,7 +138,7 @@ def unusable(path: Path, cause: str, hint: str = "") -> MeshError:
 
 
 def need(current: MeshState | None) -> MeshState:
-    """Raises MeshError NO_MESH where there is no state."""
+    """The state. Raises MeshError NO_MESH where there is none."""
     if current is None:
         raise MeshError(
             Code.NO_MESH,
@@ -150,7 +150,7 @@ def need(current: MeshState | None) -> MeshState:
 
 
 def in_a_mesh(current: MeshState) -> MeshError:
-    """The error of a node that joins or founds a mesh and is in one."""
+    """The error for a node that joins or founds a mesh and is in one already."""
     return MeshError(
         Code.IN_OTHER_MESH,
         "cannot join or found a mesh",

@@ -1,7 +1,7 @@
 """Consistency check of the state folder before each start: all of it must belong to one node and one mesh.
 
-kubo and the cluster would make themselves a new identity where theirs is missing, and the mesh knows this node by the old
-one: the others would hold links and trust for a node that is not there any more, and nobody would be told.
+Where an engine's identity is missing it would make a new one, while the mesh knows this node by the old one: the
+others would keep peerings with, and trust in, a node that no longer exists, and no error would show it.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from meshd.mesh.state import MeshState, unusable
 _KUBO_CONFIG = "kubo/config"
 _CLUSTER_IDENTITY = "cluster/identity.json"
 _CLUSTER_CONFIG = "cluster/service.json"
-_RAN_IN_A_MESH = "kubo/swarm.key"  # put there before kubo's first start, which a mesh comes before
+_RAN_IN_A_MESH = "kubo/swarm.key"  # written before kubo's first start, which needs a mesh
 _LAST_OF_KUBO = "kubo/version"  # the last file that `ipfs init` writes (read in fsrepo.Init of 0.43)
 
 
 def check(folder: Path, mesh: MeshState | None, fingerprint: str, secret_store: SecretStore) -> None:
-    """See that what is in the state folder fits together. fingerprint: this node's.
+    """Check that the parts of the state folder fit together. fingerprint: this node's.
 
     Blocks; writes nothing. Raises MeshError BAD_STATE that names the file and what to do.
     """
@@ -36,7 +36,7 @@ def check(folder: Path, mesh: MeshState | None, fingerprint: str, secret_store: 
         return
     me = mesh.entries[fingerprint]
     if me.forgotten:
-        return  # it is leaving, and what it held may be gone
+        return  # it leaves, and its content may be gone
     secrets = secret_store.load()
     if mesh.secrets and not hmac.compare_digest(mesh.secrets, secrets.digest()):
         raise secret_store.another_mesh()
@@ -45,7 +45,7 @@ def check(folder: Path, mesh: MeshState | None, fingerprint: str, secret_store: 
     cluster_id = _read(folder / _CLUSTER_IDENTITY).get("id")
     if (
         folder / _CLUSTER_CONFIG
-    ).exists():  # where it is missing it is made anew, with the same identity (measured)
+    ).exists():  # kubo makes a missing one anew, with the same identity (measured)
         _read(
             folder / _CLUSTER_CONFIG,
             hint=f"move {folder / _CLUSTER_CONFIG} away: it is made anew at the next start",
@@ -62,7 +62,7 @@ def check(folder: Path, mesh: MeshState | None, fingerprint: str, secret_store: 
 
 
 def _read(path: Path, *, hint: str = "") -> dict[str, Any]:
-    """A JSON object that must be there. hint: what to type instead where it is damaged."""
+    """Read a JSON object that must exist. hint: what to type where it is damaged."""
     try:
         document = files.read_json(path)
     except FileNotFoundError:
@@ -75,10 +75,10 @@ def _read(path: Path, *, hint: str = "") -> dict[str, Any]:
 
 
 class JoinTransaction:
-    """One try to become a member: where it fails, the state folder is as it was before."""
+    """The transaction of one attempt to join or found a mesh: a failure rolls the state folder back."""
 
     def __init__(self, folder: Path) -> None:
-        """Blocks: what a try that was cut off by a crash left half done goes first."""
+        """Blocks: rolls back an attempt that a crash interrupted, first."""
         self._folder = folder
         kubo, cluster = folder / "kubo", folder / "cluster"
         if (folder / _KUBO_CONFIG).exists() and not (folder / _LAST_OF_KUBO).exists():
@@ -89,7 +89,7 @@ class JoinTransaction:
         self._had_secrets = Secrets.swarm_key_file(folder).exists()
 
     def undo(self) -> None:
-        """Empty what was empty when it began. Blocks. Raises OSError."""
+        """Roll back: empty what was empty when it began. Blocks. Raises OSError."""
         if not self._had_secrets:
             Secrets.erase(self._folder)
         for path in self._were_empty:

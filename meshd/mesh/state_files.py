@@ -1,4 +1,4 @@
-"""What this room has in the state folder."""
+"""The state files of this room."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ STATE_FILES = (
     StateFile("seen.json"),
     StateFile("addresses.json"),
 )
-# Any of these says that the node belonged to a mesh, and that mesh knows it by the key that is to be found here.
+# Any of these proves that the node belonged to a mesh, which knows it by the key in this folder.
 OF_A_MESH = tuple(declared.name for declared in (*STATE_FILES, *engines.STATE_FILES) if declared.proves_mesh)

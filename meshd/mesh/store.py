@@ -1,6 +1,6 @@
-"""The mesh's durable state, in one file: a token is spent in the same write that admits the node.
+"""The mesh's durable state, in one file: the write that admits a node spends its token, too.
 
-Readers see memory, which changes only after the write succeeded. Writers queue.
+Readers see memory, which changes only after a write has succeeded. Writers queue.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _MESH_ID = re.compile(r"[0-9a-f]{32}")
 
 
 class MeshStore:
-    """`mesh.json` in the state folder. One event loop; one store a folder."""
+    """`mesh.json` in the state folder. For one event loop; one store a folder."""
 
     def __init__(self, folder: Path, fingerprint: str, *, now: Callable[[], float] = time.time) -> None:
         """Blocks (reads the file). fingerprint: this node's. Raises MeshError BAD_STATE that names the file."""
@@ -37,8 +37,8 @@ class MeshStore:
         self._fingerprint = fingerprint
         self._now = now
         self._show(state.read(self._path, fingerprint))
-        self._own: Joiner | None = None  # what this node last said of itself
-        self._leaving = 0.0  # since when it leaves; a mark that a cut-off leave has left is taken back
+        self._own: Joiner | None = None  # this node's last document
+        self._leaving = 0.0  # since when this node leaves; the mark of an interrupted leave is taken back
         self._writing = asyncio.Lock()
         self._commits: set[asyncio.Task[object]] = set()
         self._subscribers: list[Callable[[], None]] = []
@@ -52,7 +52,7 @@ class MeshStore:
 
     @property
     def fingerprint(self) -> str:
-        """This node's own."""
+        """This node's own fingerprint."""
         return self._fingerprint
 
     @property
@@ -61,7 +61,7 @@ class MeshStore:
         return self._state is not None and self._state.entries[self._fingerprint].forgotten
 
     def members(self) -> list[Member]:
-        """The live members, this node among them, in the order in which they came."""
+        """The live members, this node included, in the order of admission."""
         return list(self._members)
 
     def peers(self) -> list[Member]:
@@ -69,7 +69,7 @@ class MeshStore:
         return [member for member in self._members if member.fingerprint != self._fingerprint]
 
     def staying(self, without: str) -> list[Member]:
-        """The members on whose copies one can count once the node of that fingerprint is gone: see `roster.staying`."""
+        """The members whose copies count once the node of that fingerprint is gone: see `roster.staying`."""
         return roster.staying(self._state.entries, without) if self._state else []
 
     def me(self) -> Member:
@@ -77,7 +77,7 @@ class MeshStore:
         return need(self._state).entries[self._fingerprint]
 
     def by_fingerprint(self, fingerprint: str) -> Member | None:
-        """The statement about that node, also where it was forgotten."""
+        """The statement about that node, even where it is forgotten."""
         return self._state.entries.get(fingerprint) if self._state else None
 
     def by_name(self, name: str) -> Member | None:
@@ -90,22 +90,22 @@ class MeshStore:
         return None
 
     def name_of(self, fingerprint: str) -> str:
-        """What people call that node; the beginning of its fingerprint where nobody knows it."""
+        """The unique name of that node; the beginning of its fingerprint where it is unknown."""
         called = self._names.get(fingerprint)
         known = self._state.entries.get(fingerprint) if self._state else None
         return called or (known.name if known else fingerprint[:16])
 
     def roster(self) -> Roster:
-        """All statements, the forgotten ones too."""
+        """All statements, the forgotten ones included."""
         entries = self._state.entries if self._state else {}
         return Roster(members=[entries[key] for key in sorted(entries)])
 
     def digest(self) -> str:
-        """Equal on two nodes whose rosters are equal; "" while in no mesh."""
+        """The digest of the roster, equal where rosters are equal; "" while in no mesh."""
         return self._digest
 
     def invites(self) -> list[Invite]:
-        """Those this node issued and nobody revoked, oldest first, without their tokens. used_by: a name."""
+        """The invites that this node issued and nobody revoked, oldest first, without tokens. used_by: a name."""
         records = self._state.invites.values() if self._state else []
         return [
             Invite(
@@ -119,14 +119,15 @@ class MeshStore:
         ]
 
     def subscribe(self, callback: Callable[[], None]) -> None:
-        """`callback` is called in the loop after each change. It must not block nor raise."""
+        """Call `callback` in the event loop after each change. It must neither block nor raise."""
         self._subscribers.append(callback)
 
     # -- becoming a member, and no longer being one ----------------------------------------------------------------
 
     async def create(self, mesh_name: str, own: Joiner, secrets_digest: str = "", network: str = "") -> None:
-        """Found a mesh with this node as its only member. secrets_digest: of those that were saved for it. network: id
-        of the ZeroTier network that it is on.
+        """Found a mesh with this node as its only member.
+
+        secrets_digest: of the secrets that were saved for it. network: id of its ZeroTier network, "" for none.
 
         Raises MeshError BAD_NAME, IN_OTHER_MESH, BAD_REQUEST.
         """
@@ -158,11 +159,10 @@ class MeshStore:
         self._own = own
 
     async def adopt(self, admitted: Admitted, secrets_digest: str = "", network: str = "") -> bool:
-        """Become what another node's answer says; False where this node was in that mesh already.
+        """Become a member, by another node's admission response; False where this node is in that mesh already.
 
-        secrets_digest, network: as `create` takes them.
-
-        Raises MeshError IN_OTHER_MESH, BAD_REQUEST (the answer cannot be used). Save the secrets before.
+        Save the secrets before. secrets_digest, network: see `create`. Raises MeshError IN_OTHER_MESH, BAD_REQUEST
+        (the response cannot be used).
         """
         entries = roster.merge({}, self._usable(admitted.roster.members))
         mine = entries.get(self._fingerprint)
@@ -190,17 +190,17 @@ class MeshStore:
         return await self._commit(change)
 
     async def clear(self) -> None:
-        """Leave: remove the file and be in no mesh. Raises MeshError BAD_STATE where it cannot be removed."""
+        """Remove the file: this node is in no mesh then. Raises MeshError BAD_STATE where it cannot be removed."""
         await self._commit(lambda _: (None, None))
         self._own, self._leaving = None, 0.0
 
     # -- the roster ------------------------------------------------------------------------------------------------
 
     async def merge(self, theirs: Roster) -> bool:
-        """Take another member's roster in; whether anything is new. Statements that cannot be are left out and logged.
+        """Merge another member's roster; whether anything is new. Logs invalid statements and leaves them out.
 
-        Where somebody else said something about this node that it did not say itself, it says it again.
-        Raises MeshError NO_MESH.
+        Where the roster has a statement about this node that it did not make, it states itself anew. Raises MeshError
+        NO_MESH.
         """
         now = self._now()
         usable = [roster.without_future_mark(member, now) for member in self._usable(theirs.members)]
@@ -218,7 +218,10 @@ class MeshStore:
         return await self._commit(change)
 
     async def update_self(self, own: Joiner) -> bool:
-        """Say what this node is now (address, ports, ids, name, site); whether that is news. Raises NO_MESH, BAD_REQUEST."""
+        """Update this node's statement (address, ports, ids, name, site); whether that changes it.
+
+        Raises MeshError NO_MESH, BAD_REQUEST.
+        """
         self._check_own(own)
 
         def change(current: MeshState | None) -> tuple[MeshState, bool]:
@@ -234,7 +237,7 @@ class MeshStore:
         return news
 
     def _said(self, mine: Member, own: Joiner) -> Member:
-        """`mine` with what this node says of itself now; the same object where that is nothing new."""
+        """`mine` updated with this node's current document; the same object where nothing is new."""
         now = self._now()
         return roster.with_leaving_mark(roster.restated(mine, own, now), self._leaving, now)
 
@@ -250,15 +253,16 @@ class MeshStore:
         try:
             await self._commit(change)
         except MeshError:
-            # So the next statement about itself takes back what could not be taken back now.
+            # So this node's next statement takes back what this write could not.
             self._leaving = 0.0
             raise
 
     async def forget(self, fingerprint: str, by: str, relying_on: Collection[str] = ()) -> bool:
-        """State that the node is no member any more, for good; False where that was so. by: fingerprint of who says it.
+        """State that a node is no member any more, for good (a tombstone); False where it was forgotten before.
 
-        relying_on: fingerprints of those that hold what the node holds. Raises MeshError NOT_FOUND, NO_MESH; and BUSY
-        where one of these does not stay any more (see `staying`): then look again who holds it.
+        by: fingerprint of the node that states it. relying_on: fingerprints of those that hold the node's content.
+        Raises MeshError NOT_FOUND, NO_MESH; and BUSY where one of these does not stay any more (see `staying`): then
+        find out anew who holds it.
         """
 
         def change(current: MeshState | None) -> tuple[MeshState, bool]:
@@ -289,10 +293,10 @@ class MeshStore:
     # -- invites ---------------------------------------------------------------------------------------------------
 
     async def issue_invite(self, expires_s: float, addresses: Iterable[str] = ()) -> Invite:
-        """A new invite, with its line in `invite` (this once); it carries the ZeroTier network that the mesh is on.
+        """Issue an invite, with its line in `invite` (only here), and with the mesh's ZeroTier network.
 
-        addresses: "ip:port" where this node's peer API is; default: what its own statement says.
-        Raises MeshError NO_MESH, FORGOTTEN.
+        addresses: "ip:port" of this node's peer API; default: by its own statement. Raises MeshError NO_MESH,
+        FORGOTTEN.
         """
 
         def change(current: MeshState | None) -> tuple[MeshState, Invite]:
@@ -306,13 +310,13 @@ class MeshStore:
         return await self._commit(change)
 
     async def revoke(self, invite_id: str) -> None:
-        """That invite admits nobody any more. Raises MeshError NOT_FOUND, NO_MESH."""
+        """Revoke an invite: it admits nobody any more. Raises MeshError NOT_FOUND, NO_MESH."""
         await self._commit(lambda current: (admission.revoke(need(current), invite_id), None))
 
     async def admit(self, invite_id: str, token: str, joiner: Joiner) -> tuple[Member, bool]:
-        """Admit who holds the token, durably; the member, and whether it is new. See `admission.admit` for what it raises.
+        """Admit the holder of a token, durably; the member, and whether it is new. Raises as `admission.admit`.
 
-        The caller has checked that the joiner holds the key of its certificate.
+        The caller has verified that the joiner has the key of its certificate.
         """
 
         def change(current: MeshState | None) -> tuple[MeshState, tuple[Member, bool]]:
@@ -324,7 +328,7 @@ class MeshStore:
         return await self._commit(change)
 
     async def admit_asked(self, joiner: Joiner) -> tuple[Member, bool]:
-        """Admit a node that a person approved, as `admit` does. See `admission.admit_asked` for what it raises."""
+        """Admit a node that a person approved, as `admit` does. Raises as `admission.admit_asked`."""
 
         def change(current: MeshState | None) -> tuple[MeshState, tuple[Member, bool]]:
             known = self._member_state(current)
@@ -334,13 +338,13 @@ class MeshStore:
         return await self._commit(change)
 
     async def settled(self) -> None:
-        """Return when no write is under way: that of a caller who was cancelled goes on without it."""
+        """Return when no write is under way: the write of a cancelled caller goes on without it."""
         await asyncio.gather(*self._commits, return_exceptions=True)
 
     # -- the one way to change -------------------------------------------------------------------------------------
 
     async def _commit(self, change: Callable[[MeshState | None], tuple[MeshState | None, _T]]) -> _T:
-        """Write what `change` makes of the state, then show it. A caller that is cancelled does not stop it half-way."""
+        """Write the state that `change` returns, then publish it. Cancelling the caller does not interrupt it."""
         task = asyncio.create_task(self._apply(change), name="mesh.json")
         self._commits.add(task)
         task.add_done_callback(self._commits.discard)
@@ -364,7 +368,7 @@ class MeshStore:
         return answer
 
     def _show(self, changed: MeshState | None) -> None:
-        """What follows from the roster is worked out once a change: it is asked for several times a second."""
+        """Publish a state, with what derives from its roster computed once: readers ask several times a second."""
         entries = changed.entries if changed else {}
         self._state = changed
         self._digest = roster.digest(entries) if changed else ""

@@ -1,4 +1,4 @@
-"""Builds the parts of this room and joins them; what the daemon needs of them is a field here."""
+"""Builds this room's parts and connects them. What the daemon needs of them is a field of `Mesh`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NETWORK_EVERY_S = 2.0
 
 
 class Mesh:
-    """The whole room. Blocks while it is built: reads and creates state. Raises MeshError BAD_STATE."""
+    """The whole room. Its construction blocks: reads and creates state. Raises MeshError BAD_STATE."""
 
     def __init__(self, config: Config, overlay: Overlay, engine_room: EngineRoom) -> None:
         state, private, engines = config.state, config.private_sockets, engine_room.engines
@@ -34,7 +34,7 @@ class Mesh:
         self.store = store = MeshStore(state, self.identity.fingerprint)
         self.secret_store = SecretStore(state, private)
         state_check.check(state, store.mesh, self.identity.fingerprint, self.secret_store)
-        engine_room.make_folders()  # not before it is clear that the state folder is whole
+        engine_room.make_folders()  # not before the state folder is checked
         if store.mesh is not None and not store.forgotten:
             self.secret_store.settle(
                 store.mesh.secrets,
@@ -65,7 +65,7 @@ class Mesh:
         )
 
     def component(self) -> Component:
-        """What it says of itself."""
+        """This room as a component."""
         store, membership = self.store, self.membership
         facts = {
             "in_mesh": lambda: store.mesh is not None,
@@ -100,11 +100,11 @@ class Mesh:
         )
 
     async def _look_at_network(self) -> None:
-        """Ask the network's controller, where that is here, who of those that are away is not authorized any more."""
+        """Ask this machine's controller, where it is the network's, which away members it no longer authorizes."""
         await self.admin.look_for_deauthorized(self.heartbeats.states())
 
     def _forgotten_by(self) -> str:
-        """The name of who made the mesh forget this node; "" while it is a member."""
+        """The name of the member that forgot this node; "" while this node is a member."""
         if self.store.mesh is None or not self.store.forgotten:
             return ""
         return self.store.name_of(self.store.me().forgotten_by) or "a member"
