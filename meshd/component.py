@@ -8,6 +8,7 @@ from enum import IntEnum
 from typing import Any
 
 from meshd.conditions import Check, FactSource
+from meshd.http.route import Route
 from meshd.periodic import Work
 from meshd.state_files import StateFile
 
@@ -51,14 +52,16 @@ class Component:
     """One subsystem's declaration.
 
     start: runs before any request is answered, in the order of the components; may raise MeshError. loops: begin after
-    that. stops: run at the end by phase, within a phase from the last component to the first. facts, checks: see
-    meshd.conditions. state_files: those that it owns. release: closes them, so that leave can remove them; blocks.
+    that. stops: run at the end by phase, within a phase from the last component to the first. routes: of the
+    control API. facts, checks: see meshd.conditions. state_files: those that it owns. release: closes them, so that leave
+    can remove them; blocks.
     """
 
     name: str
     start: tuple[Callable[[], Awaitable[object]], ...] = ()
     loops: tuple[Loop, ...] = ()
     stops: tuple[Stop, ...] = ()
+    routes: tuple[Route, ...] = ()
     facts: tuple[FactSource[Any], ...] = ()
     checks: tuple[Check, ...] = ()
     state_files: tuple[StateFile, ...] = ()

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable
+from dataclasses import replace
 
 from aiohttp import web
 
 from meshd.component import Component, Stop, StopPhase
-from meshd.control.server import Handler
-from meshd.control.status import StatusApi
 from meshd.errors import Code, MeshError
+from meshd.http.adapter import Api
+from meshd.http.problem import Surface
+from meshd.http.route import Route
+from meshd.principal import Access, Principal
 from meshd.serving import listener
 from meshd.serving.limiter import Limit, Origin
 from meshd.supervise import sockets
 
 _ANYBODY = Origin("local", "anybody")  # the kernel does not say who is at the other end of a TCP connection
 CONNECTIONS_MOST = 32
+_SERVED = ("/metrics", "/healthz", "/readyz")
+_SURFACE = Surface(part="metrics", hides="read")
+_CALLER = Principal(label="a program of this machine", how="loopback", role="read")
 
 
 class MetricsServer:
@@ -26,7 +32,7 @@ class MetricsServer:
     def __init__(
         self,
         listen: str,
-        handlers: Mapping[str, Handler],
+        routes: Iterable[Route],
         *,
         most: int = CONNECTIONS_MOST,
         head_s: float = listener.HEAD_S,
@@ -39,19 +45,18 @@ class MetricsServer:
             lambda _: _ANYBODY,
             head_s=head_s,
         )
-        app = web.Application(middlewares=[self._only_local])
-        for path, handler in handlers.items():
-            app.router.add_get(path, handler)
-        self._runner = web.AppRunner(app, access_log=None, **listener.HEAD_LIMITS)
+        self._api = Api(_SURFACE, _identify, _and_head(routes))
+        self._runner: web.ServerRunner | None = None
         self.listening: tuple[str, int] | None = None
 
     async def start(self) -> None:
         """Listen. Raises MeshError BUSY."""
+        self._runner = self._api.runner()
         try:
             await self._listener.serve(self._runner, self._bound)
         except OSError as exc:
             await self._runner.cleanup()
-            self.listening = None
+            self._runner = self.listening = None
             raise MeshError(
                 Code.BUSY,
                 f"cannot serve metrics on {self._host}:{self._port}",
@@ -60,8 +65,10 @@ class MetricsServer:
             ) from exc
 
     async def stop(self) -> None:
-        await self._listener.stop()
-        await self._runner.cleanup()
+        if self._runner is not None:
+            await self._listener.stop()
+            await self._runner.cleanup()
+            self._runner = None
 
     def _bound(self) -> socket.socket:
         family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
@@ -76,15 +83,22 @@ class MetricsServer:
         self.listening = (self._host, int(sock.getsockname()[1]))
         return sock
 
-    @web.middleware
-    async def _only_local(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        name = request.host.rpartition(":")[0].strip("[]") or request.host
-        if "Origin" in request.headers or not _is_loopback(name):
-            return web.Response(status=403, text="cannot answer web pages or other hosts\n")
-        try:
-            return await handler(request)
-        except MeshError as exc:
-            return web.Response(status=exc.status, text=f"{exc}\n")
+
+def _and_head(routes: Iterable[Route]) -> list[Route]:
+    """What asks whether something is up asks by HEAD."""
+    return [replace(route, method=method) for route in routes for method in (route.method, "HEAD")]
+
+
+async def _identify(request: web.BaseRequest, _: Access) -> Principal:
+    name = request.host.rpartition(":")[0].strip("[]") or request.host
+    if "Origin" in request.headers or not _is_loopback(name):
+        raise MeshError(
+            Code.DENIED,
+            "cannot answer web pages or other hosts",
+            "this port is for programs of this machine",
+            "from another machine: set [metrics] peer_token_file in meshd.toml",
+        )
+    return _CALLER
 
 
 def _is_loopback(name: str) -> bool:
@@ -96,12 +110,12 @@ def _is_loopback(name: str) -> bool:
         return False
 
 
-def component(listen: str, status: StatusApi) -> Component:
-    """What the port says of itself. listen: as in the configuration; "" for none."""
+def component(listen: str, routes: Iterable[Route]) -> Component:
+    """What the port says of itself. listen: as in the configuration; "" for none. routes: of the control API, of which it
+    answers those for monitoring."""
     if not listen:
         return Component(name="metrics")
-    handlers = {"/metrics": status.metrics, "/healthz": status.healthz, "/readyz": status.readyz}
-    server = MetricsServer(listen, handlers)
+    server = MetricsServer(listen, [route for route in routes if route.path in _SERVED])
     return Component(
         name="metrics",
         start=(server.start,),

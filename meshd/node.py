@@ -108,7 +108,7 @@ class Node:
 
     def _components(self) -> tuple[Component, ...]:
         """The components from the lowest to the highest: they start in this order and stop in reverse."""
-        control = self.control
+        control = self.control.component()
         parts = (
             Component(name="memory", loops=(Loop("memory", memory.give_back, "memory is not given back"),)),
             overlay_room.component(self.overlay),
@@ -118,11 +118,12 @@ class Node:
             self.health.component(),
             peer_room.component(self.peer_server),
             reconciler_room.component(self.reconciler, self.health.readiness),
-            metrics_room.component(self.config.metrics.listen, control.status),
-            control.component(),
+            metrics_room.component(self.config.metrics.listen, control.routes),
+            control,
         )
         for part in parts:
             self.state_files.declare(part.state_files, part.release)
+        self.control.serve(parts)
         self.diagnosis = Diagnosis(parts, self.health.board, self.guard)
         return (*parts, self.diagnosis.component())
 

@@ -13,11 +13,12 @@ import json
 import os
 import re
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Literal, get_args, get_origin
 from unittest import mock
 
 from pydantic import BaseModel
@@ -26,16 +27,12 @@ from pydantic.fields import FieldInfo
 import meshctl.cli
 from meshctl.errors import MeshctlError
 from meshd import __main__ as daemon_command
-from meshd.config import Config
-from meshd.control import openapi
-from meshd.control.doctor import DoctorApi
-from meshd.control.mesh import MeshApi
-from meshd.control.pins import PinsApi
-from meshd.control.requests import RequestsApi
-from meshd.control.routes import table
-from meshd.control.server import Route
-from meshd.control.status import StatusApi
+from meshd import files
+from meshd.config import Config, parse
+from meshd.control.server import described, whole
 from meshd.errors import Code, MeshError
+from meshd.http.route import Route
+from meshd.node import Node
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "docs" / "reference"
@@ -43,12 +40,14 @@ _HEAD = "<!-- Made from the code; to make it again, type: make docs -->\n"
 
 
 def routes() -> list[Route]:
-    """The route table as the daemon has it; its handlers can be looked at, not called."""
-
-    def bare(kind: type[Any]) -> Any:
-        return object.__new__(kind)
-
-    return table(bare(StatusApi), bare(MeshApi), bare(RequestsApi), bare(PinsApi), bare(DoctorApi))
+    """The control API as a node has it that was built and does not run; its handlers can be looked at, not called."""
+    with tempfile.TemporaryDirectory() as folder:
+        settings = parse(f'[paths]\nstate = "{folder}/s"\nrun = "{folder}/r"\n', "the reference")
+        files.prepare_folders(settings.state, settings.paths.run, settings.private_sockets)
+        components = Node(settings).components
+        for component in components:
+            component.release()
+    return whole(route for component in components for route in component.routes)
 
 
 # -- the command line ----------------------------------------------------------------------------------------------
@@ -433,7 +432,7 @@ def _cell(text: str) -> str:
 
 def openapi_document() -> str:
     """docs/reference/openapi.json"""
-    return json.dumps(openapi.document(routes()), indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(described(routes()), indent=2, ensure_ascii=False) + "\n"
 
 
 PAGES: dict[str, Callable[[], str]] = {

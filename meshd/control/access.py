@@ -1,4 +1,4 @@
-"""Who is at the other end of the Unix socket, by the kernel's word, and what that one may do."""
+"""Who is at the other end of the Unix socket, by the kernel's word, and which role that one has."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from meshd.config import Control
 from meshd.errors import Code, MeshError
+from meshd.principal import Principal, Role
 
-Access = Literal["read", "admin"]
 _GROUPS_BYTES = 1024  # the most that Python's getsockopt takes: 256 groups
 _SO_PEERGROUPS, _SO_PEERPIDFD = 59, 77  # linux/socket.h; not in Python's socket module
 _GONE = -1
@@ -66,7 +65,7 @@ def _has_ended(connection: socket.socket) -> bool:
 
 
 class Gatekeeper:
-    """Decides by uid and group. Children of the daemon are refused: an engine that was taken over gets no control."""
+    """Gives roles by uid and group. Children of the daemon get none: an engine that was taken over gets no control."""
 
     def __init__(
         self,
@@ -86,8 +85,8 @@ class Gatekeeper:
         """Whether a group lets this caller in, to look at least."""
         return not {self._admin_group, self._read_group}.isdisjoint(caller.groups)
 
-    def check(self, caller: Caller, wanted: Access) -> None:
-        """Raises MeshError DENIED with what to do about it."""
+    def identify(self, caller: Caller) -> Principal:
+        """Raises MeshError DENIED for one whom meshd answers nothing, whatever it asks."""
         if self._is_child(caller):
             raise MeshError(
                 Code.DENIED,
@@ -95,18 +94,12 @@ class Gatekeeper:
                 "a program that meshd supervises may not control it",
                 "the same in a shell of your own",
             )
+        return Principal(label=f"user id {caller.uid}", how="local", role=self._role(caller), uid=caller.uid)
+
+    def _role(self, caller: Caller) -> Role:
         if caller.uid in (0, os.geteuid()) or self._admin_group in caller.groups:
-            return
-        if self._read_group in caller.groups:
-            if wanted == "read":
-                return
-            raise MeshError(Code.DENIED, "cannot do that", "your group may only look", "sudo meshctl ...")
-        raise MeshError(
-            Code.DENIED,
-            "cannot talk to meshd",
-            f"user id {caller.uid} is not in its group",
-            "sudo usermod -aG meshd $USER, then log in again; or: sudo meshctl ...",
-        )
+            return "admin"
+        return "read" if self._read_group in caller.groups else "none"
 
     def _is_child(self, caller: Caller) -> bool:
         """Whether a supervised program started it. Raises MeshError DENIED where nobody can tell any more."""

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from aiohttp import web
-
 from meshd import wire
-from meshd.control import query
-from meshd.control.server import json_answer, read_request
 from meshd.control.status import StatusApi
-from meshd.control.streams import EventStream, stream
 from meshd.errors import MeshError
+from meshd.http.request import Request
+from meshd.http.route import Events
 from meshd.joining import Joining
 from meshd.leaving import Leaving
 from meshd.mesh.network_admin import NetworkAdmin
 from meshd.mesh.seeds import Seeds
 from meshd.mesh.store import MeshStore
+from meshd.wire import Emit
 
 
 class MeshApi:
@@ -34,49 +32,49 @@ class MeshApi:
         self._admin = admin
         self._seeds = seeds
 
-    async def init(self, request: web.Request) -> web.StreamResponse:
-        wanted = await read_request(request, wire.InitRequest)
+    async def init(self, request: Request) -> Events:
+        wanted = request.read(wire.InitRequest)
 
-        async def work(events: EventStream) -> None:
-            await self._joining.init(wanted.name, (wanted.network or "").lower(), events.emit)
+        async def work(emit: Emit) -> None:
+            await self._joining.init(wanted.name, (wanted.network or "").lower(), emit)
 
-        return await stream(request, work)
+        return Events(work)
 
-    async def join(self, request: web.Request) -> web.StreamResponse:
-        wanted = await read_request(request, wire.JoinRequest)
+    async def join(self, request: Request) -> Events:
+        wanted = request.read(wire.JoinRequest)
 
-        async def work(events: EventStream) -> None:
+        async def work(emit: Emit) -> None:
             if wanted.network is not None:
                 await self._joining.join_network(
-                    wanted.network.lower(), wanted.name, events.emit, confirm=wanted.confirm
+                    wanted.network.lower(), wanted.name, emit, confirm=wanted.confirm
                 )
             else:
-                await self._joining.join(wanted.invite or "", wanted.name, events.emit)
+                await self._joining.join(wanted.invite or "", wanted.name, emit)
 
-        return await stream(request, work)
+        return Events(work)
 
-    async def confirm(self, request: web.Request) -> web.StreamResponse:
+    async def confirm(self, request: Request) -> wire.Heard:
         """Answer the `confirm` event of a join by network"""
-        self._joining.confirm(await read_request(request, wire.ConfirmAdmission))
-        return json_answer(wire.Heard())
+        self._joining.confirm(request.read(wire.ConfirmAdmission))
+        return wire.Heard()
 
-    async def leave(self, request: web.Request) -> web.StreamResponse:
+    async def leave(self, request: Request) -> Events:
         """?force=1: also where content would be lost; ?network=1: leave the ZeroTier network too"""
-        force, network = query.flag(request, "force"), query.flag(request, "network")
+        force, network = request.query.flag("force"), request.query.flag("network")
 
-        async def work(events: EventStream) -> None:
-            await self._leaving.leave(events.emit, force=force, network=network)
+        async def work(emit: Emit) -> None:
+            await self._leaving.leave(emit, force=force, network=network)
 
-        return await stream(request, work)
+        return Events(work)
 
-    async def invites(self, request: web.Request) -> web.StreamResponse:
-        return json_answer(wire.Invites(invites=self._store.invites()))
+    async def invites(self, request: Request) -> wire.Invites:
+        return wire.Invites(invites=self._store.invites())
 
-    async def invite(self, request: web.Request) -> web.StreamResponse:
-        wanted = await read_request(request, wire.InviteRequest)
+    async def invite(self, request: Request) -> wire.Invite:
+        wanted = request.read(wire.InviteRequest)
         made = await self._store.issue_invite(wanted.expires_s)
         made.note = await self._onto_network(wanted.node)
-        return json_answer(made)
+        return made
 
     async def _onto_network(self, node: str | None) -> str:
         """What is still to be done so that the invited machine gets onto the mesh's network, "" for nothing."""
@@ -94,19 +92,19 @@ class MeshApi:
             return f"{node} is not authorized on the network {network} yet ({exc.detail}): {exc.hint}"
         return f"{node} is authorized on the network {network}"
 
-    async def revoke(self, request: web.Request) -> web.StreamResponse:
-        await self._store.revoke(request.match_info["id"])
-        return json_answer(wire.Invites(invites=self._store.invites()))
+    async def revoke(self, request: Request) -> wire.Invites:
+        await self._store.revoke(request.params["id"])
+        return wire.Invites(invites=self._store.invites())
 
-    async def peers(self, request: web.Request) -> web.StreamResponse:
-        return json_answer(wire.Peers(peers=await self._status.peers()))
+    async def peers(self, request: Request) -> wire.Peers:
+        return wire.Peers(peers=await self._status.peers())
 
-    async def set_address(self, request: web.Request) -> web.StreamResponse:
+    async def set_address(self, request: Request) -> wire.PeerAddress:
         """Call that member at this address, once it was seen there"""
-        wanted = await read_request(request, wire.PeerAddressRequest)
-        return json_answer(await self._seeds.set_address(request.match_info["name"], wanted.address))
+        wanted = request.read(wire.PeerAddressRequest)
+        return await self._seeds.set_address(request.params["name"], wanted.address)
 
-    async def forget(self, request: web.Request) -> web.StreamResponse:
+    async def forget(self, request: Request) -> wire.Forgotten:
         """?force=1: also where it holds the last copy of something"""
-        name, force = request.match_info["name"], query.flag(request, "force")
-        return json_answer(await self._leaving.forget(name, force=force))
+        name, force = request.params["name"], request.query.flag("force")
+        return await self._leaving.forget(name, force=force)

@@ -2,69 +2,62 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncIterator
 from urllib.parse import quote
 
-from aiohttp import web
-
-from meshd.control import query
-from meshd.control.server import json_answer, read_request
-from meshd.control.streams import EventStream, stream
 from meshd.errors import Code, MeshError
+from meshd.http.request import Request
+from meshd.http.route import Content, Events
 from meshd.kubo.rpc import Stat
 from meshd.model import REPLICAS_MOST, Replicas
 from meshd.pins.catalogue import PAGE_MOST, Catalogue
-from meshd.pins.content import Content
+from meshd.pins.content import Content as Reading
 from meshd.pins.entries import is_cid
 from meshd.pins.pin import Pinner
 from meshd.pins.remove import Remover
 from meshd.pins.uploads import Declared
-from meshd.wire import PinRequest
+from meshd.wire import Emit, Entries, Entry, Listing, PinRequest, Removed, Trash
 
 
 class PinsApi:
-    def __init__(self, catalogue: Catalogue, pinner: Pinner, content: Content, remover: Remover) -> None:
+    def __init__(self, catalogue: Catalogue, pinner: Pinner, content: Reading, remover: Remover) -> None:
         self._catalogue = catalogue
         self._pinner = pinner
         self._content = content
         self._remover = remover
 
-    async def list(self, request: web.Request) -> web.StreamResponse:
+    async def list(self, request: Request) -> Entries:
         """?name= (substring) &owner= (a node's name) &limit= &after= &copies=1"""
-        page = await self._catalogue.page(
-            name=request.query.get("name", ""),
-            owner=request.query.get("owner", ""),
-            limit=query.number(request, "limit", least=1) or PAGE_MOST,
-            after=request.query.get("after", ""),
-            copies=query.flag(request, "copies"),
+        return await self._catalogue.page(
+            name=request.query.text("name"),
+            owner=request.query.text("owner"),
+            limit=request.query.number("limit", least=1) or PAGE_MOST,
+            after=request.query.text("after"),
+            copies=request.query.flag("copies"),
         )
-        return json_answer(page)
 
-    async def add(self, request: web.Request) -> web.StreamResponse:
+    async def add(self, request: Request) -> Events:
         """?name= &directory= &replicas= &files= &bytes= &detach=; the body is multipart, as kubo's add takes it."""
         declared = Declared(
-            name=request.query.get("name", ""),
-            directory=query.flag(request, "directory") if "directory" in request.query else None,
-            size=query.number(request, "bytes"),
-            files=query.number(request, "files"),
-            length=request.content_length,
+            name=request.query.text("name"),
+            directory=request.query.flag("directory") if "directory" in request.query else None,
+            size=request.query.number("bytes"),
+            files=request.query.number("files"),
+            length=request.length,
         )
         replicas = _replicas(request)
-        detach = query.flag(request, "detach")
-        content_type = request.headers.get("Content-Type", "")
+        detach = request.query.flag("detach")
 
-        async def work(events: EventStream) -> None:
+        async def work(emit: Emit) -> None:
             await self._pinner.upload(
-                request.content.iter_any(), content_type, declared, replicas, events.emit, detach=detach
+                request.chunks, request.content_type, declared, replicas, emit, detach=detach
             )
 
-        return await stream(request, work)
+        return Events(work)
 
-    async def put(self, request: web.Request) -> web.StreamResponse:
+    async def put(self, request: Request) -> Events:
         """Keep what a CID names."""
-        wanted = await read_request(request, PinRequest)
-        cid = request.match_info["cid"]
+        wanted = request.read(PinRequest)
+        cid = request.params["cid"]
         if not is_cid(cid):
             raise MeshError(
                 Code.BAD_REQUEST,
@@ -73,81 +66,57 @@ class PinsApi:
                 "meshctl pin PATH   (meshctl ls NAME shows the CIDs of what is kept)",
             )
 
-        async def work(events: EventStream) -> None:
-            await self._pinner.existing(cid, wanted.name, wanted.replicas, events.emit, detach=wanted.detach)
+        async def work(emit: Emit) -> None:
+            await self._pinner.existing(cid, wanted.name, wanted.replicas, emit, detach=wanted.detach)
 
-        return await stream(request, work)
+        return Events(work)
 
-    async def get(self, request: web.Request) -> web.StreamResponse:
+    async def get(self, request: Request) -> Entry:
         """One entry, with who holds it."""
-        view = self._catalogue.view(await self._catalogue.find(request.match_info["ref"]))
+        view = self._catalogue.view(await self._catalogue.find(request.params["ref"]))
         await self._catalogue.fill_copies([view])
-        return json_answer(view)
+        return view
 
-    async def files(self, request: web.Request) -> web.StreamResponse:
+    async def files(self, request: Request) -> Listing:
         """?path= inside a directory"""
-        return json_answer(
-            await self._content.listing(request.match_info["ref"], request.query.get("path", ""))
-        )
+        return await self._content.listing(request.params["ref"], request.query.text("path"))
 
-    async def content(self, request: web.Request) -> web.StreamResponse:
+    async def content(self, request: Request) -> Content:
         """?path=; a file's bytes, or a tar of a directory. Cut off where less came than there is."""
-        found = await self._content.find(request.match_info["ref"], request.query.get("path", ""))
-        response = web.StreamResponse(
-            headers={
-                "Meshd-Kind": _kind(found.stat),
-                "Meshd-Name": quote(found.name, safe=""),
-                "Content-Type": "application/x-tar" if found.stat.directory else "application/octet-stream",
-            }
-        )
-        if not found.stat.directory:
-            response.headers["Meshd-Size"] = str(found.stat.size)
-            response.content_length = found.stat.size
-        chunks: AsyncIterator[bytes] = self._content.read(found)
-        try:
-            async with contextlib.aclosing(chunks):  # type: ignore[type-var]  # it is an async generator
-                async for chunk in chunks:
-                    if not response.prepared:
-                        await response.prepare(request)
-                    await response.write(chunk)
-        except MeshError:
-            if not response.prepared:
-                raise
-            if request.transport is not None:
-                request.transport.abort()  # the only way to say that what came is not all
-            return response
-        if not response.prepared:
-            await response.prepare(request)
-        await response.write_eof()
-        return response
+        found = await self._content.find(request.params["ref"], request.query.text("path"))
+        headers = {"Meshd-Kind": _kind(found.stat), "Meshd-Name": quote(found.name, safe="")}
+        if found.stat.directory:
+            return Content(self._content.read(found), "application/x-tar", headers=headers)
+        headers["Meshd-Size"] = str(found.stat.size)
+        return Content(self._content.read(found), length=found.stat.size, headers=headers)
 
-    async def recover(self, request: web.Request) -> web.StreamResponse:
+    async def recover(self, request: Request) -> Events:
         """See that the copies are made; streams as adding does."""
-        numbered = await self._catalogue.find(request.match_info["ref"])
+        numbered = await self._catalogue.find(request.params["ref"])
 
-        async def work(events: EventStream) -> None:
-            await self._pinner.make_whole(numbered.pin, events.emit)
+        async def work(emit: Emit) -> None:
+            await self._pinner.make_whole(numbered.pin, emit)
 
-        return await stream(request, work)
+        return Events(work)
 
-    async def remove(self, request: web.Request) -> web.StreamResponse:
+    async def remove(self, request: Request) -> Removed:
         """?now=1: let the content go on every node at once, which only its owner may ask; &force=1: also where it
         could not be restored"""
-        now, force = query.flag(request, "now"), query.flag(request, "force")
-        return json_answer(await self._remover.remove(request.match_info["ref"], now=now, force=force))
+        now, force = request.query.flag("now"), request.query.flag("force")
+        return await self._remover.remove(request.params["ref"], now=now, force=force)
 
-    async def trash(self, request: web.Request) -> web.StreamResponse:
+    async def trash(self, request: Request) -> Trash:
         """What was removed and is still here."""
-        return json_answer(await self._remover.listing())
+        return await self._remover.listing()
 
-    async def restore(self, request: web.Request) -> web.StreamResponse:
+    async def restore(self, request: Request) -> Events:
         """Put it back; streams as adding does."""
-        reference = request.match_info["ref"]
+        reference = request.params["ref"]
 
-        async def work(events: EventStream) -> None:
-            await self._remover.restore(reference, events.emit)
+        async def work(emit: Emit) -> None:
+            await self._remover.restore(reference, emit)
 
-        return await stream(request, work)
+        return Events(work)
 
 
 def _kind(stat: Stat) -> str:
@@ -156,17 +125,17 @@ def _kind(stat: Stat) -> str:
     return "symlink" if stat.symlink else "file"
 
 
-def _replicas(request: web.Request) -> Replicas | None:
-    if request.query.get("replicas") == "all":
+def _replicas(request: Request) -> Replicas | None:
+    if request.query.text("replicas") == "all":
         return "all"
     try:
-        wanted = query.number(request, "replicas", least=1)
+        wanted = request.query.number("replicas", least=1)
     except MeshError:
         wanted = REPLICAS_MOST + 1
     if wanted is not None and wanted > REPLICAS_MOST:
         raise MeshError(
             Code.BAD_REQUEST,
-            f"cannot make {request.query['replicas'][:40]!a} copies",
+            f"cannot make {request.query.text('replicas')[:40]!a} copies",
             f'expected a number from 1 to {REPLICAS_MOST}, or "all"',
             "meshctl pin --help",
         )

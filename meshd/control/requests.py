@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from aiohttp import web
-
 from meshd import wire
 from meshd.config.zerotier import NODE_ADDRESS
-from meshd.control.server import json_answer, read_request
-from meshd.control.streams import EventStream, stream
 from meshd.errors import Code, MeshError
+from meshd.http.request import Request
+from meshd.http.route import Events
 from meshd.mesh.approval import Approval
 from meshd.mesh.network_admin import NetworkAdmin
+from meshd.wire import Emit
 
 # An authorized node asks its controller again within seconds, and then looks for members, which takes a minute where the
 # first look misses this one.
@@ -29,7 +28,7 @@ class RequestsApi:
         self._approval = approval
         self._admin = admin
 
-    async def waiting(self, request: web.Request) -> web.StreamResponse:
+    async def waiting(self, request: Request) -> wire.JoinRequests:
         """Who waits, on the network and for the mesh"""
         waiting = self._approval().views()
         why = ""
@@ -37,33 +36,33 @@ class RequestsApi:
             waiting += await self._on_network({r.node for r in waiting})
         except MeshError as exc:
             why = f"{exc}; {exc.hint}"
-        return json_answer(wire.JoinRequests(requests=waiting, why_no_network=why))
+        return wire.JoinRequests(requests=waiting, why_no_network=why)
 
-    async def authorize(self, request: web.Request) -> web.StreamResponse:
+    async def authorize(self, request: Request) -> Events:
         """Let a node onto the network, and wait until it asks to join the mesh; nothing is admitted by that"""
-        ref = request.match_info["ref"]
+        ref = request.params["ref"]
 
-        async def work(events: EventStream) -> None:
+        async def work(emit: Emit) -> None:
             if asking := self._asking(ref):
-                await events.emit(wire.AuthorizedEvent(request=asking))
+                await emit(wire.AuthorizedEvent(request=asking))
                 return
             node = ref.lower()
             if not NODE_ADDRESS.fullmatch(node) or not self._admin.network:
                 raise _unknown(ref)
-            await self._let_onto_network(node, events)
-            await events.emit(await self._until_it_asks(node, events))
+            await self._let_onto_network(node, emit)
+            await emit(await self._until_it_asks(node, emit))
 
-        return await stream(request, work)
+        return Events(work)
 
-    async def approve(self, request: web.Request) -> web.StreamResponse:
+    async def approve(self, request: Request) -> wire.Approved:
         """Admit the node whose code was compared"""
-        wanted = await read_request(request, wire.ApproveRequest)
-        asked = self._id_of(request.match_info["ref"])
-        return json_answer(await self._approval().approve(asked, wanted.code))
+        wanted = request.read(wire.ApproveRequest)
+        asked = self._id_of(request.params["ref"])
+        return await self._approval().approve(asked, wanted.code)
 
-    async def deny(self, request: web.Request) -> web.StreamResponse:
+    async def deny(self, request: Request) -> wire.JoinRequestView:
         """Tell a node that it is not let into the mesh"""
-        return json_answer(self._approval().deny(self._id_of(request.match_info["ref"])))
+        return self._approval().deny(self._id_of(request.params["ref"]))
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
@@ -97,20 +96,20 @@ class RequestsApi:
             for m in waiting
         ]
 
-    async def _let_onto_network(self, node: str, events: EventStream) -> None:
+    async def _let_onto_network(self, node: str, emit: Emit) -> None:
         network = self._admin.network
         if self._admin.has_right:
-            await events.emit(wire.StepEvent(message=f"authorizing {node} on the network {network}"))
+            await emit(wire.StepEvent(message=f"authorizing {node} on the network {network}"))
             await self._admin.authorize(node)
         else:
             elsewhere = self._admin.where_to_authorize(f"meshctl approve {node}")
             message = f"this node may not authorize {node} on {network}: {elsewhere}"
-            await events.emit(wire.StepEvent(message=message))
+            await emit(wire.StepEvent(message=message))
 
-    async def _until_it_asks(self, node: str, events: EventStream) -> wire.AuthorizedEvent:
+    async def _until_it_asks(self, node: str, emit: Emit) -> wire.AuthorizedEvent:
         """Its request; or the member, where it is one already, or has an invite and does not ask."""
         if not self._admin.member(node):
-            await events.emit(wire.StepEvent(message=f"waiting for {node} to ask to join"))
+            await emit(wire.StepEvent(message=f"waiting for {node} to ask to join"))
         join = f"meshctl join {self._admin.network}"
         began, doubted = asyncio.get_running_loop().time(), not self._admin.has_right
         patience = HELLO_S if self._admin.has_right else BY_HAND_S
@@ -123,7 +122,7 @@ class RequestsApi:
             if waited > DOUBT_S and not doubted:
                 doubted = True
                 message = f"it has not asked yet; see that on that machine this still waits: {join}"
-                await events.emit(wire.StepEvent(message=message))
+                await emit(wire.StepEvent(message=message))
             if waited > patience:
                 raise MeshError(
                     Code.NOT_READY,

@@ -1,17 +1,14 @@
-"""The whole control API as one table: method, path, who may, what answers, in which shape."""
+"""The routes of the control API that this room answers: method, path, who may, what answers, in which shape."""
 
 from __future__ import annotations
 
-from aiohttp import web
-
 from meshd import wire
-from meshd.control import openapi
 from meshd.control.doctor import DoctorApi
 from meshd.control.mesh import MeshApi
 from meshd.control.pins import PinsApi
 from meshd.control.requests import RequestsApi
-from meshd.control.server import Route
 from meshd.control.status import StatusApi
+from meshd.http.route import Route
 
 _PIN_EVENTS = (
     wire.StepEvent,
@@ -32,10 +29,10 @@ _TEXT = "text/plain"
 def table(
     status: StatusApi, mesh: MeshApi, requests: RequestsApi, pins: PinsApi, doctor: DoctorApi
 ) -> list[Route]:
-    """Every route there is."""
+    """Every route of these."""
     add = ("name", "directory", "replicas", "files", "bytes", "detach")
     listed = ("name", "owner", "limit", "after", "copies")
-    routes = [
+    return [
         Route("GET", "/v1/status", "read", status.status, wire.Status, query=("glance",)),
         Route("GET", "/v1/doctor", "read", doctor.doctor, wire.Doctor),
         Route("GET", "/v1/events", "read", status.events, (wire.Happening, wire.StepEvent)),
@@ -98,10 +95,3 @@ def table(
         Route("GET", "/readyz", "read", status.readyz, _TEXT),
         Route("GET", "/metrics", "read", status.metrics, _TEXT),
     ]
-
-    async def document(request: web.Request) -> web.StreamResponse:
-        """This document."""
-        return web.json_response(openapi.document(routes))
-
-    routes.append(Route("GET", "/v1/openapi.json", "read", document, "application/json"))
-    return routes

@@ -8,16 +8,14 @@ from collections.abc import Callable
 from typing import Literal
 
 import structlog
-from aiohttp import web
 
 from meshd import __version__, wire
 from meshd.config import Config
-from meshd.control import query
-from meshd.control.server import json_answer
-from meshd.control.streams import EventStream, stream
 from meshd.errors import Code, MeshError
 from meshd.health.board import Board
 from meshd.health.notices import Notices
+from meshd.http.request import Request
+from meshd.http.route import Events, Text
 from meshd.kubo.rpc import Kubo
 from meshd.mesh.membership import Membership
 from meshd.mesh.secret_store import SecretStore
@@ -26,6 +24,7 @@ from meshd.model import Condition, PeerState
 from meshd.overlay.monitor import Overlay
 from meshd.pins.wiring import Pins
 from meshd.reconciler.loop import Reconciler
+from meshd.wire import Emit
 
 Happened = Literal["condition-raised", "condition-cleared"]
 LINES, LINES_MOST = 100, 500  # of a log
@@ -69,21 +68,19 @@ class StatusApi:
         self._overlay = overlay
         self._started = time.monotonic()
 
-    async def healthz(self, request: web.Request) -> web.StreamResponse:
+    async def healthz(self, request: Request) -> Text:
         """The loop turns."""
-        return web.Response(text="alive\n")
+        return Text("alive\n")
 
-    async def readyz(self, request: web.Request) -> web.StreamResponse:
+    async def readyz(self, request: Request) -> Text:
         """This node serves."""
-        ready = self._reconciler.ready
-        return web.Response(
-            text="ready\n" if ready else f"not ready: {self._reconciler.why_not_ready()}\n",
-            status=200 if ready else 503,
-        )
+        if self._reconciler.ready:
+            return Text("ready\n")
+        return Text(f"not ready: {self._reconciler.why_not_ready()}\n", status=503)
 
-    async def metrics(self, request: web.Request) -> web.StreamResponse:
+    async def metrics(self, request: Request) -> Text:
         """The Prometheus text format."""
-        return web.Response(body=await self.exposition(), headers={"Content-Type": METRICS_TYPE})
+        return Text(await self.exposition(), content_type=METRICS_TYPE)
 
     async def exposition(self) -> bytes:
         """The same, as bytes."""
@@ -91,18 +88,18 @@ class StatusApi:
 
         return render(await self.document(), self._pins.pinner.durations)
 
-    async def status(self, request: web.Request) -> web.StreamResponse:
+    async def status(self, request: Request) -> wire.Status:
         """The document. With glance=1 a program looks, so the news in it stays for a person."""
         document = await self.document()
-        if query.flag(request, "glance"):
-            return json_answer(document)
+        if request.query.flag("glance"):
+            return document
         shown = [c.subject for c in document.conditions if c.code == "member-joined"]
         if shown:
             try:
                 await asyncio.to_thread(self._notices.mark_read, shown)
             except OSError as exc:  # a full disk: it is a condition of its own, and news stays news
                 _LOG.warning("cannot write down what was read", error=str(exc))
-        return json_answer(document)
+        return document
 
     async def document(self) -> wire.Status:
         """The whole status, each part as it was last seen."""
@@ -233,8 +230,11 @@ class StatusApi:
             )
         return result
 
-    async def events(self, request: web.Request) -> web.StreamResponse:
+    async def events(self, request: Request) -> Events:
         """Conditions as they come and go, those that hold now first. Never ends by itself."""
+        return Events(self._tell_conditions)
+
+    async def _tell_conditions(self, emit: Emit) -> None:
         queue: asyncio.Queue[wire.Happening] = asyncio.Queue(maxsize=1000)
 
         def listener(what: str, condition: Condition) -> None:
@@ -242,23 +242,21 @@ class StatusApi:
                 happened: Happened = "condition-raised" if what == "raised" else "condition-cleared"
                 queue.put_nowait(_happening(happened, condition, time.time()))
 
-        async def work(events: EventStream) -> None:
-            for condition in self._board.conditions:
-                await events.emit(_happening("condition-raised", condition, condition.since))
-            if events.response is None:
-                await events.emit(wire.StepEvent(message="nothing is wrong; waiting for what comes"))
-            while True:
-                await events.emit(await queue.get())
-
         self._board.listeners.append(listener)
         try:
-            return await stream(request, work)
+            holding = list(self._board.conditions)
+            for condition in holding:
+                await emit(_happening("condition-raised", condition, condition.since))
+            if not holding:
+                await emit(wire.StepEvent(message="nothing is wrong; waiting for what comes"))
+            while True:
+                await emit(await queue.get())
         finally:
             self._board.listeners.remove(listener)
 
-    async def logs(self, request: web.Request) -> web.StreamResponse:
+    async def logs(self, request: Request) -> Events:
         """?lines=100 &follow=1: a service's own output"""
-        name = request.match_info["service"]
+        name = request.params["service"]
         service = self._reconciler.services.get(name)
         if service is None:
             known = ", ".join(self._reconciler.services)
@@ -268,28 +266,28 @@ class StatusApi:
                 f"there are {known}",
                 "meshctl logs kubo",
             )
-        wanted = query.number(request, "lines")
+        wanted = request.query.number("lines")
         count = LINES if wanted is None else min(wanted, LINES_MOST)
-        follow = query.flag(request, "follow")
+        follow = request.query.flag("follow")
         queue: asyncio.Queue[tuple[float, str]] = asyncio.Queue(maxsize=1000)
 
         def listener(when: float, text: str) -> None:
             if not queue.full():
                 queue.put_nowait((when, text))
 
-        async def work(events: EventStream) -> None:
-            for when, text in list(service.lines)[-count:] if count else []:
-                await events.emit(wire.LogEvent(time=when, service=name, text=text))
-            while follow:
-                when, text = await queue.get()
-                await events.emit(wire.LogEvent(time=when, service=name, text=text))
-            await events.emit(wire.LogsDone())
+        async def work(emit: Emit) -> None:
+            service.line_listeners.append(listener)
+            try:
+                for when, text in list(service.lines)[-count:] if count else []:
+                    await emit(wire.LogEvent(time=when, service=name, text=text))
+                while follow:
+                    when, text = await queue.get()
+                    await emit(wire.LogEvent(time=when, service=name, text=text))
+                await emit(wire.LogsDone())
+            finally:
+                service.line_listeners.remove(listener)
 
-        service.line_listeners.append(listener)
-        try:
-            return await stream(request, work)
-        finally:
-            service.line_listeners.remove(listener)
+        return Events(work)
 
 
 def _condition(c: Condition) -> wire.Condition:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from meshd.cluster.wiring import EngineRoom
@@ -13,7 +14,7 @@ from meshd.control.mesh import MeshApi
 from meshd.control.pins import PinsApi
 from meshd.control.requests import RequestsApi
 from meshd.control.routes import table
-from meshd.control.server import ControlServer
+from meshd.control.server import ControlServer, whole
 from meshd.control.status import StatusApi
 from meshd.health.wiring import Health
 from meshd.joining import Joining
@@ -61,7 +62,7 @@ class Control:
             lambda: engines.versions,
             deps.overlay,
         )
-        routes = table(
+        self._routes = table(
             self.status,
             MeshApi(deps.joining, mesh.store, self.status, deps.leaving, mesh.admin, mesh.seeds),
             RequestsApi(lambda: deps.approval, mesh.admin),
@@ -69,12 +70,17 @@ class Control:
             DoctorApi(health.examination),
         )
         keeper = Gatekeeper(deps.config.control, services.pids, services.in_a_group)
-        self.server = ControlServer(deps.config.control_socket, routes, keeper)
+        self.server = ControlServer(deps.config.control_socket, keeper)
+
+    def serve(self, components: Iterable[Component]) -> None:
+        """Answer the routes of all of them, and one more that describes them."""
+        self.server.serve(whole(route for component in components for route in component.routes))
 
     def component(self) -> Component:
         """What it says of itself."""
         return Component(
             name="control",
+            routes=tuple(self._routes),
             start=(self.server.start,),
             stops=(Stop("the control socket", StopPhase.REQUESTS, self.server.stop),),
         )

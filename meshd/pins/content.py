@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 from meshd import wire
@@ -80,7 +80,7 @@ class Content:
             items=sorted(items, key=lambda i: i.name),
         )
 
-    async def read(self, found: Found) -> AsyncIterator[bytes]:
+    async def read(self, found: Found) -> AsyncGenerator[bytes, None]:
         """The bytes of a file, or a tar of a directory. Raises MeshError where less came than there is.
 
         kubo reports a failure after the first byte in a trailer, which aiohttp does not show: so what came is measured.

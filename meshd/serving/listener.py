@@ -110,7 +110,7 @@ class Listener:
         """Connections of that kind now, those in their handshake too."""
         return self._limiter.count(kind)
 
-    async def serve(self, runner: web.AppRunner, bind: Callable[[], socket.socket]) -> None:
+    async def serve(self, runner: web.BaseRunner, bind: Callable[[], socket.socket]) -> None:
         """Set the application up, and listen on the socket that `bind` makes. `stop` this before the runner's `cleanup`.
 
         Raises OSError; then the runner is to be cleaned up all the same.

@@ -13,26 +13,31 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from aiohttp import web
-from aiohttp.test_utils import TestClient, TestServer
+from aiohttp.test_utils import RawTestServer, TestClient
 
 from meshd import config
 from meshd.control import requests
 from meshd.control.requests import RequestsApi
 from meshd.errors import Code
 from meshd.health.notices import Notices
+from meshd.http.adapter import Api as Kernel
+from meshd.http.problem import Surface
+from meshd.http.route import Route
 from meshd.mesh.join_by_invite import join
 from meshd.mesh.network_admin import NetworkAdmin
 from meshd.mesh.secrets import Secrets
 from meshd.model import OverlayState, PeerState
 from meshd.overlay.monitor import Overlay
 from meshd.overlay.zerotier import ZeroTier
+from meshd.principal import Access, Principal
+from meshd.wire import AuthorizedEvent, JoinRequests
 from tests.mesh_room.nodes import Clock, Node, refusal_of
 from tests.zerotier.fake import FakeService
 from tests.zerotier.membership import Timing
 from tests.zerotier.planet import Planet, new_address
 
 MakeNode = Callable[..., Node]
-Client = TestClient[web.Request, web.Application]
+Client = TestClient[web.BaseRequest, None]
 Api = Callable[[Node, str], Awaitable[Client]]
 BARN, DAIRY = "1b00000001", "1d00000001"
 
@@ -182,6 +187,10 @@ async def test_a_controller_that_does_not_answer_is_no_trouble_for_who_asks_what
 # -- as meshctl is answered ------------------------------------------------------------------------------------------------
 
 
+async def identify(_: web.BaseRequest, __: Access) -> Principal:
+    return Principal(label="root", how="local", role="admin", uid=0)
+
+
 @pytest_asyncio.fixture
 async def api(site: Site) -> AsyncIterator[Api]:
     """The routes of `meshctl requests` and `approve` on that member."""
@@ -189,10 +198,11 @@ async def api(site: Site) -> AsyncIterator[Api]:
 
     async def make(node: Node, zerotier: str) -> Client:
         served = RequestsApi(lambda: node.server.approval, site.admin(node, zerotier))
-        app = web.Application()
-        app.router.add_get("/v1/requests", served.waiting)
-        app.router.add_post("/v1/requests/{ref}/authorize", served.authorize)
-        clients.append(TestClient(TestServer(app)))
+        routes = [
+            Route("GET", "/v1/requests", "admin", served.waiting, JoinRequests),
+            Route("POST", "/v1/requests/{ref}/authorize", "admin", served.authorize, (AuthorizedEvent,)),
+        ]
+        clients.append(TestClient(RawTestServer(Kernel(Surface(part="test"), identify, routes))))
         await clients[-1].start_server()
         return clients[-1]
 

@@ -16,6 +16,7 @@ from meshd.config import Control
 from meshd.control import access
 from meshd.control.access import Caller, Gatekeeper, caller_of
 from meshd.errors import Code, MeshError
+from meshd.principal import check
 from meshd.supervise.cgroups import Cgroups
 from tests.supervise.control_groups import name_of, needed, unit
 
@@ -61,7 +62,7 @@ def call(tmp_path: Path) -> Iterator[Call]:
 def refused(keeper: Gatekeeper, caller: Caller) -> str:
     """Why; "" where it is let in."""
     try:
-        keeper.check(caller, "admin")
+        check(keeper.identify(caller), "admin")
     except MeshError as exc:
         return exc.detail if exc.code is Code.DENIED else str(exc.code)
     return ""

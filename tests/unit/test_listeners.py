@@ -10,16 +10,17 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
-from aiohttp import web
 from structlog.testing import capture_logs
 
 from meshd.config import Control
 from meshd.control.access import Gatekeeper
-from meshd.control.server import KNOWN, OTHERS, OWN, ControlServer, Route, read_request
+from meshd.control.server import KNOWN, OTHERS, OWN, ControlServer
+from meshd.http.request import Request
+from meshd.http.route import Content, Route, Text
 from meshd.metrics import MetricsServer
 from meshd.serving import listener
 from meshd.serving.limiter import Limit
@@ -45,21 +46,21 @@ class Api:
             Route("PUT", "/body", "read", self.body, "text/plain", PinRequest),
         ]
 
-    async def now(self, _: web.Request) -> web.StreamResponse:
-        return web.Response(text="now\n")
+    async def now(self, _: Request) -> Text:
+        return Text("now\n")
 
-    async def watch(self, request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse()
-        await response.prepare(request)
-        await response.write(b"begun\n")
+    async def watch(self, _: Request) -> Content:
+        return Content(self._until_more())
+
+    async def _until_more(self) -> AsyncGenerator[bytes, None]:
+        yield b"begun\n"
         self.streams += 1
         await self.more.wait()
-        await response.write(b"ended\n")
-        return response
+        yield b"ended\n"
 
-    async def body(self, request: web.Request) -> web.StreamResponse:
-        await read_request(request, PinRequest)
-        return web.Response(text="taken\n")
+    async def body(self, request: Request) -> Text:
+        request.read(PinRequest)
+        return Text("taken\n")
 
 
 @pytest.fixture
@@ -75,7 +76,7 @@ async def serving(folder: Path, head_s: float) -> AsyncIterator[Api]:
     made = Api()
     keeper = Gatekeeper(Control(admin_group="", read_group=""), list)
     server = ControlServer(
-        folder / "meshd.sock", made.routes, keeper, limits=LIMITS, head_s=head_s, grace_s=0.0
+        folder / "meshd.sock", keeper, routes=made.routes, limits=LIMITS, head_s=head_s, grace_s=0.0
     )
     await server.start()
     yield made
@@ -162,7 +163,7 @@ async def test_a_connection_that_is_kept_idle_is_hung_up_on_later(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(listener.Listener.__init__, "__kwdefaults__", {**_defaults(), "idle_s": 0.3})
-    metrics = MetricsServer("127.0.0.1:0", {"/now": Api().now})
+    metrics = MetricsServer("127.0.0.1:0", Api().routes)
     await metrics.start()
     assert metrics.listening is not None
     reader, writer = await asyncio.open_connection(*metrics.listening)
@@ -281,7 +282,7 @@ async def test_of_a_user_who_may_not_ask_few_connections_stay_open(folder: Path)
 
 
 async def test_on_the_loopback_port_the_oldest_silent_one_makes_room() -> None:
-    metrics = MetricsServer("127.0.0.1:0", {"/now": Api().now}, most=3, head_s=60.0)
+    metrics = MetricsServer("127.0.0.1:0", Api().routes, most=3, head_s=60.0)
     await metrics.start()
     assert metrics.listening is not None
     silent = [await asyncio.open_connection(*metrics.listening) for _ in range(3)]
@@ -309,7 +310,7 @@ class NoFilesOnce(socket.socket):
 async def test_a_listener_that_ran_out_of_files_goes_on_later(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listener, "_PAUSE_S", 0.05)
     monkeypatch.setattr(socket, "socket", NoFilesOnce)
-    metrics = MetricsServer("127.0.0.1:0", {"/now": Api().now})
+    metrics = MetricsServer("127.0.0.1:0", Api().routes)
     await metrics.start()
     monkeypatch.undo()
     assert metrics.listening is not None

@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp.test_utils import make_mocked_request
 
 from meshd import config, daemon, files, lifecycle
 from meshd.errors import Code, MeshError
+from meshd.http.query import Query
+from meshd.http.request import Request
 from meshd.mesh.identity import Identity
 from meshd.mesh.secrets import Secrets
 from meshd.model import OverlayState, Phase
 from meshd.node import Node
+from meshd.principal import Principal
 from meshd.shutdown import Shutdown
 from meshd.state_files import Of
 from meshd.systemd import Notifier, ServiceManager
@@ -107,9 +109,10 @@ async def test_news_that_a_program_looked_at_stays_for_a_person(
     )
     await node.diagnosis.update()
     assert [c.subject for c in node.health.board.conditions if c.code == "member-joined"] == ["cellar"]
-    await node.control.status.status(make_mocked_request("GET", "/v1/status?glance=1"))
+    me = Principal(label="a test", how="local", role="read")
+    await node.control.status.status(Request(principal=me, query=Query({"glance": "1"})))
     assert node.health.notices.unread()
-    await node.control.status.status(make_mocked_request("GET", "/v1/status"))
+    await node.control.status.status(Request(principal=me))
     assert not node.health.notices.unread()
 
 

@@ -11,13 +11,13 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from meshd import __version__
-from meshd.control.server import Route
 from meshd.errors import Code, MeshError
+from meshd.http.route import Route
 
 _REF = "#/components/schemas/{model}"
 
 
-def document(routes: Iterable[Route]) -> dict[str, Any]:
+def document(routes: Iterable[Route], *, title: str, about: str) -> dict[str, Any]:
     """OpenAPI 3.1. A stream is described by the shapes of its lines."""
     table = list(routes)
     paths: dict[str, dict[str, Any]] = {}
@@ -29,9 +29,9 @@ def document(routes: Iterable[Route]) -> dict[str, Any]:
     return {
         "openapi": "3.1.0",
         "info": {
-            "title": "meshd control API",
+            "title": title,
             "version": __version__,
-            "description": "HTTP/1.1 on the daemon's Unix socket. Access is decided by the caller's uid and groups.",
+            "description": about,
         },
         "paths": dict(sorted(paths.items())),
         "components": {"schemas": components},

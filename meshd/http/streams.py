@@ -1,0 +1,151 @@
+"""Bodies that come and answers that go, with their bounds; and what becomes of an answer that breaks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import structlog
+from aiohttp import web
+from pydantic import BaseModel
+
+from meshd.errors import Code, MeshError, mistake
+from meshd.http import problem
+from meshd.http.problem import Surface
+from meshd.http.route import Answer, Content, Events, Text
+from meshd.serving import listener
+from meshd.wire import ErrorEvent, Wire
+
+
+async def read_body(request: web.BaseRequest, most: int, surface: Surface) -> bytes:
+    """The whole of a small body. Raises MeshError BAD_REQUEST where it is longer than `most` bytes, or does not come."""
+    too_long = problem.body_missing(f"it is too long: over {most} bytes", surface)
+    if (request.content_length or 0) > most:
+        raise too_long
+    raw = bytearray()
+    try:
+        async with asyncio.timeout(listener.BODY_S):
+            async for chunk in request.content.iter_any():
+                raw += chunk
+                if len(raw) > most:
+                    raise too_long
+    except TimeoutError:
+        why = f"its body did not come within {listener.BODY_S:.0f} seconds"
+        raise problem.body_missing(why, surface) from None
+    except (web.RequestPayloadError, ConnectionError):
+        raise problem.body_missing("it was cut off", surface) from None
+    return bytes(raw)
+
+
+class Reply:
+    """The answer to one request on its way.
+
+    Until its first byte is sent, what goes wrong is a problem document. After that a stream of events tells it as its last
+    event, and of anything else the connection is cut: that is the only way to say that what came is not all.
+    """
+
+    def __init__(self, request: web.BaseRequest, surface: Surface) -> None:
+        self._request = request
+        self._surface = surface
+        self._begun: web.StreamResponse | None = None
+        self._log = structlog.get_logger(part=surface.part)
+
+    async def send(self, answer: Answer) -> web.StreamResponse:
+        """Raises what the answer raises; give that to `fail`."""
+        if isinstance(answer, Events):
+            return await self._send_events(answer)
+        if isinstance(answer, Content):
+            return await self._send_content(answer)
+        return self._whole(answer)
+
+    def fail(self, exc: Exception) -> web.StreamResponse:
+        """What is to be answered now that this was raised."""
+        foreseen = isinstance(exc, MeshError) or (self._gone and isinstance(exc, ConnectionError))
+        if not foreseen:
+            self._log.error(
+                self._surface.failed, method=self._request.method, path=self._request.path, exc_info=exc
+            )
+        if self._begun is not None:
+            if not self._gone:
+                if foreseen:
+                    self._log.warning("an answer broke off", path=self._request.path, error=str(exc))
+                assert self._request.transport is not None  # noqa: S101 - it is not gone
+                self._request.transport.abort()
+            return self._begun
+        return problem.answer(exc if isinstance(exc, MeshError) else self._surface.fault, self._surface)
+
+    # -- inside ----------------------------------------------------------------------------------------------------
+
+    @property
+    def _gone(self) -> bool:
+        """Whether nobody is there any more who could read the answer."""
+        return self._request.transport is None or self._request.transport.is_closing()
+
+    def _whole(self, answer: BaseModel | Text) -> web.Response:
+        headers = dict(self._surface.headers)
+        if isinstance(answer, BaseModel):
+            body = answer.model_dump_json().encode() + b"\n"
+            return web.Response(body=body, content_type="application/json", headers=headers)
+        body = answer.body.encode() if isinstance(answer.body, str) else answer.body
+        headers["Content-Type"] = answer.content_type
+        return web.Response(body=body, status=answer.status, headers=headers)
+
+    async def _begin(
+        self, content_type: str, headers: dict[str, str], length: int | None
+    ) -> web.StreamResponse:
+        response = web.StreamResponse(
+            headers={**self._surface.headers, **headers, "Content-Type": content_type}
+        )
+        response.content_length = length
+        self._begun = response
+        await response.prepare(self._request)
+        return response
+
+    async def _send_content(self, answer: Content) -> web.StreamResponse:
+        response, sent = None, 0
+        async with contextlib.aclosing(answer.chunks):
+            async for chunk in answer.chunks:
+                if response is None:
+                    response = await self._begin(answer.content_type, dict(answer.headers), answer.length)
+                await response.write(chunk)
+                sent += len(chunk)
+        if answer.length is not None and sent != answer.length:
+            raise MeshError(
+                Code.INTERNAL,
+                "cannot send all of it",
+                f"{sent} bytes came of {answer.length}",
+                "the same again; and see: journalctl -u meshd",
+            )
+        if response is None:
+            response = await self._begin(answer.content_type, dict(answer.headers), answer.length)
+        await response.write_eof()
+        return response
+
+    async def _send_events(self, answer: Events) -> web.StreamResponse:
+        try:
+            await answer.work(self._emit)
+        except MeshError as exc:
+            if self._begun is None:
+                raise
+            await self._emit(ErrorEvent(problem=exc.problem()))
+        except asyncio.CancelledError:
+            if self._begun is not None and not self._gone:
+                stopping = MeshError(Code.NOT_READY, "cannot finish", "meshd is stopping", "meshctl status")
+                await self._emit(ErrorEvent(problem=stopping.problem()))
+            raise
+        except Exception:  # the status is sent: what went wrong can only be told as the last event
+            if self._begun is None or self._gone:
+                raise
+            self._log.exception("a stream failed", method=self._request.method, path=self._request.path)
+            await self._emit(ErrorEvent(problem=mistake().problem()))
+        response = self._begun or await self._begin_events()
+        await response.write_eof()
+        return response
+
+    async def _emit(self, event: Wire) -> None:
+        """Write one line; the first one begins the answer. Raises ConnectionError where the caller is gone."""
+        response = self._begun or await self._begin_events()
+        await response.write(event.model_dump_json().encode() + b"\n")
+
+    async def _begin_events(self) -> web.StreamResponse:
+        return await self._begin("application/x-ndjson", {}, None)

@@ -1,0 +1,92 @@
+"""Who calls, how that is known, and what that one may: the same decision for every listener, pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from meshd.errors import Code, MeshError
+
+How = Literal["local", "loopback", "member", "scraper", "stranger"]
+"""Authenticated by: SO_PEERCRED on the control socket; a connection from this machine that tells no user; mutual TLS with
+a certificate of the roster; a bearer token for the metrics; nothing."""
+Role = Literal["none", "read", "write", "admin"]
+"""What one may do with this node: each role may do what those before it may."""
+Access = Literal["stranger", "member", "scraper", "read", "write", "admin"]
+"""What a route asks for: nothing, a member, a scraper's token, or at least that role."""
+
+_RANK: dict[str, int] = {"none": 0, "read": 1, "write": 2, "admin": 3}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Principal:
+    """The caller of one request.
+
+    label: for the log and for people. uid: of a local user. fingerprint: of a member. address: the IP address that it calls
+    from, "" on a Unix socket. Raises ValueError for an admin that is not local: nobody administers a node from outside.
+    """
+
+    label: str
+    how: How
+    role: Role = "none"
+    uid: int | None = None
+    fingerprint: str = ""
+    address: str = ""
+
+    def __post_init__(self) -> None:
+        if self.role == "admin" and self.how != "local":
+            raise ValueError(f"{self.label} is not local and cannot be an admin")
+
+    def member(self) -> str:
+        """The fingerprint of a member. Raises MeshError DENIED for everybody else, also where the route let them in."""
+        if self.how != "member":
+            raise MeshError(
+                Code.DENIED, "cannot do that for a stranger", "only members of the mesh may ask this"
+            )
+        return self.fingerprint
+
+
+def may(principal: Principal, access: Access) -> bool:
+    """Whether this caller gets what asks for that access."""
+    if access == "stranger":
+        return True
+    if access in ("member", "scraper"):
+        return principal.how == access
+    if access == "admin" and principal.how != "local":
+        return False
+    return _RANK[principal.role] >= _RANK[access]
+
+
+def check(principal: Principal, access: Access) -> None:
+    """Raises MeshError DENIED, with what to do about it, where the caller may not."""
+    if not may(principal, access):
+        raise _denial(principal, access)
+
+
+def _denial(principal: Principal, access: Access) -> MeshError:
+    if access == "member":
+        return MeshError(
+            Code.DENIED,
+            "cannot answer a stranger",
+            "only members of the mesh may ask this",
+            "join it first: meshctl join",
+        )
+    if access == "scraper":
+        return MeshError(
+            Code.DENIED,
+            "cannot show the metrics",
+            "the request carries no token, or not the one of [metrics] peer_token_file",
+            "give it to Prometheus: authorization: {credentials_file: FILE}",
+        )
+    if principal.how == "local" and principal.role == "none":
+        return MeshError(
+            Code.DENIED,
+            "cannot talk to meshd",
+            f"{principal.label} is not in its group",
+            "sudo usermod -aG meshd $USER, then log in again; or: sudo meshctl ...",
+        )
+    if principal.role == "read":
+        return MeshError(Code.DENIED, "cannot do that", "your group may only look", "sudo meshctl ...")
+    return MeshError(
+        Code.DENIED, "cannot do that", f"{principal.label} may not", "on that machine: sudo meshctl ..."
+    )
