@@ -147,22 +147,7 @@ class Cluster:
         Always send all of its metadata: ipfs-cluster wipes what is left out. With batching the response comes before the
         commit: read the record back with `allocation`. Raises RoomUnknownError.
         """
-        params = {
-            "name": pin.name,
-            "mode": "recursive",
-            "meta-owner": pin.owner,
-            "meta-root": pin.root,
-            "meta-size": str(pin.size),
-            "meta-files": str(pin.files),
-            "meta-time": repr(pin.time),
-            "meta-wanted": str(pin.wanted),
-            "meta-directory": "1" if pin.directory else "0",
-        }
-        copies = len(pin.allocations)
-        if copies:
-            params["user-allocations"] = ",".join(pin.allocations)
-        params["replication-min"] = params["replication-max"] = str(copies or -1)
-        async with self._call("POST", f"/pins/{pin.cid}", params):
+        async with self._call("POST", f"/pins/{pin.cid}", parameters(pin)):
             pass
 
     async def unpin(self, cid: str) -> bool:
@@ -219,6 +204,26 @@ class Cluster:
             "GET", "/pins", {"local": "true", "filter": "error"}, timeout=_LIST
         ) as response:
             return [] if response.status == 204 else [p["cid"] async for p in json_lines(response.content)]
+
+
+def parameters(pin: Pin) -> dict[str, str]:
+    """A record as the query of the request that writes it."""
+    params = {
+        "name": pin.name,
+        "mode": "recursive",
+        "meta-owner": pin.owner,
+        "meta-root": pin.root,
+        "meta-size": str(pin.size),
+        "meta-files": str(pin.files),
+        "meta-time": repr(pin.time),
+        "meta-wanted": str(pin.wanted),
+        "meta-directory": "1" if pin.directory else "0",
+    }
+    copies = len(pin.allocations)
+    if copies:
+        params["user-allocations"] = ",".join(pin.allocations)
+    params["replication-min"] = params["replication-max"] = str(copies or -1)
+    return params
 
 
 def parse_pin(document: dict[str, Any]) -> Pin:

@@ -6,10 +6,11 @@ import asyncio
 import dataclasses
 from collections.abc import Collection
 
-from meshd.cluster.rest import Cluster, RoomUnknownError
+from meshd.cluster.rest import RoomUnknownError
 from meshd.errors import Code, MeshError
 from meshd.files import Disk
 from meshd.model import Pin
+from meshd.pins.engine_api import ClusterApi
 from meshd.pins.nodes import Nodes
 
 COMMIT_TIMEOUT = 30.0  # the cluster's batch is 25 ms; a busy disk may take seconds
@@ -21,7 +22,7 @@ class Committer:
     `cluster.allocation` says which. They return the record as it stands: its allocations are the cluster's, which may keep
     a node that it sees alive."""
 
-    def __init__(self, cluster: Cluster, nodes: Nodes, disk: Disk) -> None:
+    def __init__(self, cluster: ClusterApi, nodes: Nodes, disk: Disk) -> None:
         self._cluster = cluster
         self._nodes = nodes
         self._disk = disk

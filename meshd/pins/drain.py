@@ -15,13 +15,13 @@ from dataclasses import dataclass
 import structlog
 
 from meshd import wire
-from meshd.cluster.rest import Cluster
 from meshd.errors import Code, MeshError, quoted
 from meshd.mesh.store import MeshStore
 from meshd.model import Pin
 from meshd.pins import placement
 from meshd.pins.commit import Committer
 from meshd.pins.copies import Copies
+from meshd.pins.engine_api import ClusterApi
 from meshd.pins.nodes import Nodes
 from meshd.pins.wait import Waiter, silent
 from meshd.wire import Member
@@ -79,7 +79,7 @@ class Drain:
     def __init__(
         self,
         *,
-        cluster: Cluster,
+        cluster: ClusterApi,
         store: MeshStore,
         copies: Copies,
         nodes: Nodes,

@@ -7,7 +7,7 @@ import asyncio
 import structlog
 
 from meshd.errors import MeshError
-from meshd.kubo.rpc import Kubo
+from meshd.pins.engine_api import KuboApi
 from meshd.pins.uploads import Uploads
 
 _LOG = structlog.get_logger(part="garbage")
@@ -16,7 +16,7 @@ _LOG = structlog.get_logger(part="garbage")
 class Garbage:
     """`request` a collection; `run` does them one after the other, several requests at once."""
 
-    def __init__(self, kubo: Kubo, uploads: Uploads) -> None:
+    def __init__(self, kubo: KuboApi, uploads: Uploads) -> None:
         self._kubo = kubo
         self._uploads = uploads
         self._wanted = asyncio.Event()

@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable, Collection, Iterable
 
 from meshd import wire
-from meshd.cluster.rest import Cluster
 from meshd.mesh.store import MeshStore
 from meshd.model import PeerState, Pin
 from meshd.pins import placement
+from meshd.pins.engine_api import ClusterApi
 from meshd.pins.storage import Storage, shown
 
 JUST_STARTED_S = 15.0  # a member that joined or started is given so long before a pin does without it
@@ -22,7 +22,7 @@ class Nodes:
 
     def __init__(
         self,
-        cluster: Cluster,
+        cluster: ClusterApi,
         store: MeshStore,
         storage: Storage,
         peer_states: Callable[[], Iterable[PeerState]],

@@ -11,12 +11,12 @@ import structlog
 
 from meshd import wire
 from meshd.errors import MeshError, mistake
-from meshd.kubo.rpc import Kubo
 from meshd.mesh.store import MeshStore
 from meshd.model import Pin, Replicas
 from meshd.pins import entries, placement
 from meshd.pins.catalogue import Catalogue
 from meshd.pins.commit import Committer
+from meshd.pins.engine_api import KuboApi
 from meshd.pins.metrics import Durations
 from meshd.pins.nodes import Nodes
 from meshd.pins.staging import Staging
@@ -35,7 +35,7 @@ class Pinner:
     def __init__(
         self,
         *,
-        kubo: Kubo,
+        kubo: KuboApi,
         store: MeshStore,
         catalogue: Catalogue,
         uploads: Uploads,

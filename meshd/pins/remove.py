@@ -11,10 +11,9 @@ from collections.abc import Collection
 import structlog
 
 from meshd import wire
-from meshd.cluster.rest import Cluster
 from meshd.errors import Code, MeshError, quoted
 from meshd.files import Disk
-from meshd.kubo.rpc import Kubo, KuboError
+from meshd.kubo.rpc import KuboError
 from meshd.mesh.peer_client import PeerClient
 from meshd.mesh.store import MeshStore
 from meshd.model import Pin
@@ -22,6 +21,7 @@ from meshd.pins import entries, placement, trash
 from meshd.pins.catalogue import Catalogue
 from meshd.pins.commit import Committer
 from meshd.pins.copies import Copies
+from meshd.pins.engine_api import ClusterApi, KuboApi
 from meshd.pins.gate import Gate
 from meshd.pins.gc import Garbage
 from meshd.pins.nodes import Nodes
@@ -41,9 +41,9 @@ class Remover:
     def __init__(
         self,
         *,
-        kubo: Kubo,
+        kubo: KuboApi,
         gate: Gate,
-        cluster: Cluster,
+        cluster: ClusterApi,
         store: MeshStore,
         peers: PeerClient,
         catalogue: Catalogue,

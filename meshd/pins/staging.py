@@ -15,12 +15,12 @@ from pathlib import Path
 import structlog
 
 from meshd import files, wire
-from meshd.cluster.rest import Cluster
 from meshd.errors import MeshError
 from meshd.files import Disk
-from meshd.kubo.rpc import EMPTY_BLOCK, Kubo
+from meshd.kubo.rpc import EMPTY_BLOCK
 from meshd.model import Pin
 from meshd.pins import entries
+from meshd.pins.engine_api import ClusterApi, KuboApi
 from meshd.pins.uploads import Uploads
 
 _PIN_S = 3600.0  # all of it is here or is being fetched from the members
@@ -74,8 +74,8 @@ class Staging:
     def __init__(
         self,
         *,
-        kubo: Kubo,
-        cluster: Cluster,
+        kubo: KuboApi,
+        cluster: ClusterApi,
         uploads: Uploads,
         disk: Disk,
         pending: Pending,

@@ -12,13 +12,12 @@ from collections.abc import Collection, Mapping, Sequence
 import structlog
 
 from meshd import wire
-from meshd.cluster.rest import Cluster
 from meshd.errors import MeshError
-from meshd.kubo.rpc import Kubo
 from meshd.mesh.store import MeshStore
 from meshd.model import Pin, Replicas
 from meshd.pins import entries, placement, trash
 from meshd.pins.copies import Copies
+from meshd.pins.engine_api import ClusterApi, KuboApi
 from meshd.pins.pinset import Pinset
 from meshd.pins.remove import Remover
 from meshd.pins.staging import Staging
@@ -38,8 +37,8 @@ class Sweeper:
     def __init__(
         self,
         *,
-        kubo: Kubo,
-        cluster: Cluster,
+        kubo: KuboApi,
+        cluster: ClusterApi,
         pinset: Pinset,
         store: MeshStore,
         copies: Copies,

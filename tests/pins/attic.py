@@ -32,7 +32,7 @@ class Attic:
         self.store = node.store
         self.fake_kubo = FakeKubo(folder / "kubo.sock")
         self.fake_cluster = FakeCluster(folder / "cluster.sock")
-        self.fake_cluster.with_room = {m.cluster_id for m in self.store.members()}
+        self.fake_cluster.measured = {m.cluster_id for m in self.store.members()}
         self.fake_cluster.pinned = self._fetched
         self.fetch = True  # the others have at once what is allocated to them
         self.kubo = Kubo(self.fake_kubo.socket)
@@ -134,7 +134,7 @@ class Attic:
         pin = dataclasses.replace(draft, cid=self.fake_kubo.put(node))
         if here:
             self.fake_kubo.blocks.setdefault(pin.root, None)
-            self.fake_kubo.pins[pin.cid] = name
+            self.fake_kubo.names[pin.cid] = name
         else:
             self.fake_kubo.elsewhere[pin.cid] = self.fake_kubo.blocks.pop(pin.cid)
         if kept:
@@ -168,7 +168,7 @@ class Attic:
 
     def has(self, pin: Pin) -> bool:
         """Whether its content is safe in this node's kubo."""
-        return pin.cid in self.fake_kubo.pins
+        return pin.cid in self.fake_kubo.names
 
     def removal(self, pin: Pin, by: str = "", *, now: bool = False, **other: object) -> wire.Removal:
         """What is told of its removal."""

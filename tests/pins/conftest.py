@@ -101,7 +101,7 @@ async def kubo(sockets: Path) -> AsyncIterator[FakeKubo]:
 @pytest.fixture
 async def cluster(sockets: Path) -> AsyncIterator[FakeCluster]:
     made = FakeCluster(sockets / "cluster.sock")
-    made.with_room = {CLUSTER_ID}
+    made.measured = {CLUSTER_ID}
     await made.start()
     yield made
     await made.stop()

@@ -1,7 +1,9 @@
-"""kubo and ipfs-cluster as the room `pins` sees them: real HTTP servers on real Unix sockets, with nothing behind them.
+"""kubo and ipfs-cluster as the room `pins` sees them, with nothing behind them.
 
-What they answer is what the real ones answer: test_fakes.py asks both the same. What a real one does only over hours, or
-only in a mesh of many, a test does by hand: `pins`, `blocks`, `elsewhere` and `records` are there to be changed.
+Each has two faces: it is a KuboApi or a ClusterApi by type, to be called in this process, and a real HTTP server on a real Unix
+socket, whose answers come from those same calls. What they answer is what the real ones answer: test_fakes.py asks all three the
+same. What a real one does only over hours, or only in a mesh of many, a test does by hand: `names`, `blocks`, `elsewhere` and
+`records` are there to be changed.
 """
 
 from __future__ import annotations
@@ -10,11 +12,17 @@ import asyncio
 import base64
 import hashlib
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from abc import abstractmethod
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
+
+from meshd.cluster.rest import RoomUnknownError, parameters, parse_pin
+from meshd.errors import Code, MeshError
+from meshd.kubo.rpc import EMPTY_BLOCK, KuboError, LocalPin, RepoStat, Stat
+from meshd.model import Pin
 
 Hook = Callable[[], Awaitable[None]]
 
@@ -29,7 +37,7 @@ def cid_of(content: bytes) -> str:
     return "b" + base64.b32encode(raw).decode().lower().rstrip("=")
 
 
-class _Server:
+class _Engine:
     """asked: the commands that came, in their order. fails: command -> what it is answered with, as an error.
     away: the commands whose connection is closed without an answer."""
 
@@ -43,6 +51,7 @@ class _Server:
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
+        """Serve the socket; whoever calls it in this process needs no start."""
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", self._serve)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
@@ -63,52 +72,55 @@ class _Server:
         self._holds[command] = asyncio.Event()
         return self._holds[command]
 
-    async def _serve(self, request: web.Request) -> web.StreamResponse:
-        command = self.command(request)
+    async def _enter(self, command: str) -> None:
+        """Whatever the test wants of each command, by whichever face it came."""
         self.asked.append(command)
         if command in self.away:
-            assert request.transport is not None
-            request.transport.abort()
-            return web.Response()
+            raise MeshError(Code.NOT_READY, "cannot reach it", f"it closed the connection for {command}")
         if command in self._holds:
             self.began[command].set()
             await self._holds[command].wait()
         if command in self.fails:
-            return self.error(self.fails[command])
-        return await self.answer(command, request)
+            raise self.failed(self.fails[command])
 
-    def command(self, request: web.Request) -> str:
-        """What `asked`, `fails`, `away` and `hold` call it."""
-        raise NotImplementedError
+    async def _serve(self, request: web.Request) -> web.StreamResponse:
+        try:
+            return await self.answer(request)
+        except MeshError as exc:
+            if exc.code is not Code.NOT_READY:
+                return self.error(exc)
+        assert request.transport is not None
+        request.transport.abort()
+        return web.Response()
 
-    def error(self, message: str) -> web.Response:
-        raise NotImplementedError
+    @abstractmethod
+    def failed(self, message: str) -> MeshError:
+        """As meshd's client raises an answer that is an error."""
 
-    async def answer(self, command: str, request: web.Request) -> web.StreamResponse:
-        raise NotImplementedError
+    @abstractmethod
+    def error(self, exc: MeshError) -> web.Response:
+        """The answer of which that was made."""
+
+    @abstractmethod
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        """Do what was asked."""
 
 
-class FakeKubo(_Server):
-    """blocks: what is here, CID -> dag-json. elsewhere: what other nodes have. pins: CID -> name.
+class FakeKubo(_Engine):
+    """blocks: what is here, CID -> dag-json. elsewhere: what other nodes have. names: what is pinned, CID -> name.
 
-    forgets: CIDs of which it says that it pinned them, and has no pin. settings: its config. peers: to whom it is
-    connected, peer id -> multiaddr. A command is called `pin/add`.
+    forgets: CIDs of which it says that it pinned them, and has no pin. settings: its config. connected: peer id -> multiaddr.
+    A command is called `pin/add`.
     """
 
     def __init__(self, socket: Path) -> None:
         super().__init__(socket)
         self.blocks: dict[str, Any] = {}
         self.elsewhere: dict[str, Any] = {}
-        self.pins: dict[str, str] = {}
+        self.names: dict[str, str] = {}
         self.forgets: set[str] = set()
         self.settings: dict[str, Any] = {"Addresses": {"Gateway": []}}
-        self.peers: dict[str, str] = {}
-
-    def command(self, request: web.Request) -> str:
-        return request.path.removeprefix("/api/v0/")
-
-    def error(self, message: str) -> web.Response:
-        return _error(message)
+        self.connected: dict[str, str] = {}
 
     def put(self, document: dict[str, Any]) -> str:
         """Have that node, not pinned."""
@@ -116,7 +128,101 @@ class FakeKubo(_Server):
         self.blocks[cid] = document
         return cid
 
-    async def answer(self, command: str, request: web.Request) -> web.StreamResponse:
+    def failed(self, message: str) -> KuboError:
+        return KuboError("do that", message)
+
+    def error(self, exc: MeshError) -> web.Response:
+        message = exc.message if isinstance(exc, KuboError) else str(exc)
+        return web.json_response({"Message": message, "Code": 0, "Type": "error"}, status=500)
+
+    def _fetch(self, cid: str, *, offline: bool = False) -> bool:
+        if cid not in self.blocks and not offline and cid in self.elsewhere:
+            self.blocks[cid] = self.elsewhere[cid]
+        return cid in self.blocks
+
+    def _root(self, cid: str) -> str:
+        """The content that an entry links to, "" where it is none."""
+        node = self.blocks.get(cid)
+        root = node.get("root") if isinstance(node, dict) else None
+        return str(root["/"]) if isinstance(root, dict) else ""
+
+    # -- as a KuboApi ----------------------------------------------------------------------------------------------
+
+    async def put_entry(self, document: dict[str, Any]) -> str:
+        await self._enter("dag/put")
+        return self.put(document)
+
+    async def get_node(self, cid: str, *, seconds: float = 10.0, offline: bool = False) -> Any:
+        await self._enter("dag/get")
+        if not self._fetch(cid, offline=offline):
+            raise self.failed(_NOT_HERE.format(cid))
+        return self.blocks[cid]
+
+    async def has(self, cid: str) -> bool:
+        try:
+            await self._enter("block/stat")
+        except KuboError:
+            return False
+        return cid in self.blocks
+
+    async def pin(self, cid: str, name: str = "", *, timeout: float | None = None) -> None:
+        await self._enter("pin/add")
+        if not self._fetch(cid):
+            raise self.failed("context deadline exceeded")
+        self._fetch(self._root(cid))
+        if cid not in self.forgets:
+            self.names[cid] = name
+
+    async def unpin(self, cid: str) -> bool:
+        if cid == EMPTY_BLOCK:
+            return True
+        await self._enter("pin/rm")
+        return self.names.pop(cid, None) is not None
+
+    async def pinned(self, cids: Sequence[str]) -> set[str]:
+        if not cids:
+            return set()
+        await self._enter("pin/ls")
+        return self.names.keys() & set(cids)
+
+    async def pins(self) -> list[LocalPin]:
+        await self._enter("pin/ls")
+        return [LocalPin(cid, name) for cid, name in self.names.items()]
+
+    async def stat(self, path: str, *, timeout: float = 30.0) -> Stat:
+        await self._enter("files/stat")
+        cid = path.removeprefix("/ipfs/")
+        if not self._fetch(cid):
+            raise self.failed("context deadline exceeded")
+        return Stat(cid, 50, 58, directory=False)
+
+    async def collect_garbage(self) -> int:
+        await self._enter("repo/gc")
+        return len(self._collect())
+
+    def _collect(self) -> list[str]:
+        reached = {each for cid in self.names for each in (cid, self._root(cid))}
+        gone = [cid for cid in self.blocks if cid not in reached]
+        for cid in gone:
+            del self.blocks[cid]
+        return gone
+
+    async def repo_stat(self) -> RepoStat:
+        await self._enter("repo/stat")
+        return RepoStat(1000, len(self.blocks))
+
+    async def config(self) -> dict[str, Any]:
+        await self._enter("config/show")
+        return self.settings
+
+    async def swarm_peers(self) -> dict[str, str]:
+        await self._enter("swarm/peers")
+        return dict(self.connected)
+
+    # -- as a server -----------------------------------------------------------------------------------------------
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        command = request.path.removeprefix("/api/v0/")
         commands: dict[str, Callable[[web.Request], Awaitable[web.StreamResponse]]] = {
             "pin/add": self._pin_add,
             "pin/rm": self._pin_rm,
@@ -131,89 +237,79 @@ class FakeKubo(_Server):
             "swarm/peers": self._peers,
         }
         if command not in commands:
+            await self._enter(command)
             return web.Response(status=404, text="404 page not found")
         return await commands[command](request)
 
-    def _fetch(self, cid: str, *, offline: bool = False) -> bool:
-        if cid not in self.blocks and not offline and cid in self.elsewhere:
-            self.blocks[cid] = self.elsewhere[cid]
-        return cid in self.blocks
-
-    def _root(self, cid: str) -> str:
-        """The content that an entry links to, "" where it is none."""
-        node = self.blocks.get(cid)
-        root = node.get("root") if isinstance(node, dict) else None
-        return str(root["/"]) if isinstance(root, dict) else ""
-
     async def _pin_add(self, request: web.Request) -> web.StreamResponse:
         cid = request.query["arg"]
-        if not self._fetch(cid):
-            return _error("context deadline exceeded")
-        self._fetch(self._root(cid))
-        if cid not in self.forgets:
-            self.pins[cid] = request.query.get("name", "")
+        await self.pin(cid, request.query.get("name", ""))
         lines = [{"Progress": 1}] if request.query.get("progress") == "true" else []
         return _lines([*lines, {"Pins": [cid]}])
 
     async def _pin_rm(self, request: web.Request) -> web.StreamResponse:
         cid = request.query["arg"]
-        if self.pins.pop(cid, None) is None:
-            return _error("not pinned or pinned indirectly")
+        if not await self.unpin(cid):
+            raise self.failed("not pinned or pinned indirectly")
         return web.json_response({"Pins": [cid]})
 
     async def _pin_ls(self, request: web.Request) -> web.StreamResponse:
         asked = request.query.getall("arg", [])
+        if not asked:
+            return _lines([{"Cid": p.cid, "Type": "recursive", "Name": p.name} for p in await self.pins()])
+        pinned = await self.pinned(asked)
         for cid in asked:
-            if cid not in self.pins:
-                return _error(f"path '{cid}' is not pinned")
-        if asked:
-            return web.json_response({"Keys": {cid: {"Type": "recursive"} for cid in asked}})
-        return _lines([{"Cid": c, "Type": "recursive", "Name": name} for c, name in self.pins.items()])
+            if cid not in pinned:
+                raise self.failed(f"path '{cid}' is not pinned")
+        return web.json_response({"Keys": {cid: {"Type": "recursive"} for cid in asked}})
 
     async def _block_stat(self, request: web.Request) -> web.StreamResponse:
         cid = request.query["arg"]
-        if not self._fetch(cid, offline=request.query.get("offline") == "true"):
-            return _not_here(cid)
+        if not await self.has(cid):
+            raise self.failed(_NOT_HERE.format(cid))
         return web.json_response({"Key": cid, "Size": 1})
 
     async def _dag_get(self, request: web.Request) -> web.StreamResponse:
-        cid = request.query["arg"]
-        if not self._fetch(cid, offline=request.query.get("offline") == "true"):
-            return _not_here(cid)
-        return web.json_response(self.blocks[cid])
+        offline = request.query.get("offline") == "true"
+        return web.json_response(await self.get_node(request.query["arg"], offline=offline))
 
     async def _dag_put(self, request: web.Request) -> web.StreamResponse:
         form = await request.post()
         file = form["file"]
         assert isinstance(file, web.FileField)
-        return web.json_response({"Cid": {"/": self.put(json.loads(file.file.read()))}})
+        return web.json_response({"Cid": {"/": await self.put_entry(json.loads(file.file.read()))}})
 
     async def _files_stat(self, request: web.Request) -> web.StreamResponse:
-        cid = request.query["arg"].removeprefix("/ipfs/")
-        if not self._fetch(cid):
-            return _error("context deadline exceeded")
-        return web.json_response({"Hash": cid, "Size": 50, "CumulativeSize": 58, "Type": "file", "Mode": "0"})
+        found = await self.stat(request.query["arg"])
+        return web.json_response(
+            {
+                "Hash": found.cid,
+                "Size": found.size,
+                "CumulativeSize": found.cumulative,
+                "Type": "file",
+                "Mode": "0",
+            }
+        )
 
     async def _gc(self, _: web.Request) -> web.StreamResponse:
-        reached = {each for cid in self.pins for each in (cid, self._root(cid))}
-        gone = [cid for cid in self.blocks if cid not in reached]
-        for cid in gone:
-            del self.blocks[cid]
-        return _lines([{"Key": {"/": cid}} for cid in gone])
+        await self._enter("repo/gc")
+        return _lines([{"Key": {"/": cid}} for cid in self._collect()])
 
     async def _config(self, _: web.Request) -> web.StreamResponse:
-        return web.json_response(self.settings)
+        return web.json_response(await self.config())
 
     async def _peers(self, _: web.Request) -> web.StreamResponse:
-        found = [{"Addr": where, "Peer": peer} for peer, where in self.peers.items()]
+        found = [{"Addr": where, "Peer": peer} for peer, where in (await self.swarm_peers()).items()]
         return web.json_response({"Peers": found or None})
 
     async def _repo_stat(self, _: web.Request) -> web.StreamResponse:
-        return web.json_response({"RepoSize": 1000, "NumObjects": len(self.blocks)})
+        found = await self.repo_stat()
+        return web.json_response({"RepoSize": found.size, "NumObjects": found.objects})
 
 
-class FakeCluster(_Server):
-    """records: the pinset, CID -> the cluster's own document of it. with_room: who can be allocated to.
+class FakeCluster(_Engine):
+    """records: the pinset, CID -> the cluster's own document of it. measured: of whom the free space is known, so who can be
+    allocated to.
 
     commits: whether what it takes gets into the pinset. refuses: what each pin is answered with, as an error.
     fails_for: CIDs about which nothing can be asked. posted: the CIDs it was told to pin, each time.
@@ -224,7 +320,7 @@ class FakeCluster(_Server):
     def __init__(self, socket: Path) -> None:
         super().__init__(socket)
         self.records: dict[str, dict[str, Any]] = {}
-        self.with_room: set[str] = set()
+        self.measured: set[str] = set()
         self.commits = True
         self.refuses = ""
         self.fails_for: set[str] = set()
@@ -232,54 +328,89 @@ class FakeCluster(_Server):
         self.pinned: Callable[[dict[str, Any]], None] = lambda record: None
         self.listed: Hook = _nothing
 
-    def command(self, request: web.Request) -> str:
-        kind, _, rest = request.path.removeprefix("/").partition("/")
-        return f"{request.method} {kind}/one" if rest and kind != "monitor" else f"{request.method} {kind}"
+    def failed(self, message: str) -> MeshError:
+        kind = RoomUnknownError if message.startswith(_ROOM_UNKNOWN) else MeshError
+        return kind(Code.ENGINE_FAILED, "cannot do that", f"{_SAYS}{message}")
 
-    def error(self, message: str) -> web.Response:
-        return web.json_response({"code": 500, "message": message}, status=500)
+    def error(self, exc: MeshError) -> web.Response:
+        return web.json_response({"code": 500, "message": exc.detail.removeprefix(_SAYS)}, status=500)
 
-    async def answer(self, command: str, request: web.Request) -> web.StreamResponse:
-        cid = request.path.rpartition("/")[2]
+    async def _about(self, command: str, cid: str) -> None:
+        await self._enter(command)
         if cid in self.fails_for:
-            return self.error("it fails")
-        if command == "GET allocations":
-            return await self._allocations()
-        if command == "GET allocations/one":
-            return web.json_response(self.records[cid]) if cid in self.records else _no_record()
-        if command == "POST pins/one":
-            return self._pin(cid, request.query)
-        if command == "DELETE pins/one":
-            return self._unpin(cid)
-        if command == "GET version":
-            return web.json_response({"version": "1.1.6"})
-        if command == "GET monitor":
-            return web.json_response([{"peer": peer, "valid": True} for peer in sorted(self.with_room)])
-        return _no_record()
+            raise self.failed("it fails")
 
-    async def _allocations(self) -> web.Response:
-        answer = _lines(list(self.records.values())) if self.records else web.Response(status=204)
+    # -- as a ClusterApi -------------------------------------------------------------------------------------------
+
+    async def version(self) -> str:
+        await self._enter("GET version")
+        return "1.1.6"
+
+    async def with_room(self) -> set[str]:
+        await self._enter("GET monitor")
+        return set(self.measured)
+
+    async def pin(self, pin: Pin) -> None:
+        await self._about("POST pins/one", pin.cid)
+        self._take(pin.cid, parameters(pin))
+
+    async def unpin(self, cid: str) -> bool:
+        await self._about("DELETE pins/one", cid)
+        if cid not in self.records:
+            return False
+        if self.commits:
+            del self.records[cid]
+        return True
+
+    async def allocation(self, cid: str) -> Pin | None:
+        if not cid.isalnum():
+            raise MeshError(Code.BAD_REQUEST, "cannot look that up", f"not a CID: {cid}")
+        await self._about("GET allocations/one", cid)
+        return parse_pin(self.records[cid]) if cid in self.records else None
+
+    async def allocations(self) -> list[Pin]:
+        return [parse_pin(record) for record in await self._list()]
+
+    async def _list(self) -> list[dict[str, Any]]:
+        await self._enter("GET allocations")
+        found = list(self.records.values())
         hook, self.listed = self.listed, _nothing
         await hook()
-        return answer
+        return found
 
-    def _pin(self, cid: str, asked: Mapping[str, str]) -> web.Response:
+    def _take(self, cid: str, asked: Mapping[str, str]) -> dict[str, Any]:
         self.posted.append(cid)
         record = record_of(cid, asked)
-        if self.refuses or not self.with_room.issuperset(record["allocations"]):
-            return self.error(self.refuses or "not enough peers to allocate CID")
+        if self.refuses or not self.measured.issuperset(record["allocations"]):
+            raise self.failed(self.refuses or f"{_ROOM_UNKNOWN} to allocate CID")
         if self.commits:
             self.records[cid] = record
             self.pinned(record)
-        return web.json_response(record)
+        return record
 
-    def _unpin(self, cid: str) -> web.Response:
-        record = self.records.get(cid)
-        if record is None:
-            return _no_record()
-        if self.commits:
-            del self.records[cid]
-        return web.json_response(record)
+    # -- as a server -----------------------------------------------------------------------------------------------
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        kind, _, cid = request.path.removeprefix("/").partition("/")
+        command = f"{request.method} {kind}/one" if cid and kind != "monitor" else f"{request.method} {kind}"
+        if command == "GET allocations":
+            found = await self._list()
+            return _lines(found) if found else web.Response(status=204)
+        if command == "GET version":
+            return web.json_response({"version": await self.version()})
+        if command == "GET monitor":
+            return web.json_response(
+                [{"peer": peer, "valid": True} for peer in sorted(await self.with_room())]
+            )
+        if command == "DELETE pins/one":
+            record = self.records.get(cid)
+            return web.json_response(record) if await self.unpin(cid) else _no_record()
+        await self._about(command, cid)
+        if command == "GET allocations/one" and cid in self.records:
+            return web.json_response(self.records[cid])
+        if command == "POST pins/one":
+            return web.json_response(self._take(cid, request.query))
+        return _no_record()
 
 
 def record_of(cid: str, asked: Mapping[str, str]) -> dict[str, Any]:
@@ -293,6 +424,11 @@ def record_of(cid: str, asked: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
+_ROOM_UNKNOWN = "not enough peers"
+_SAYS = "the cluster says: "
+_NOT_HERE = "block was not found locally (offline): ipld: could not find {}"
+
+
 def _no_record() -> web.Response:
     return web.json_response({"code": 404, "message": "not found"}, status=404)
 
@@ -301,11 +437,3 @@ def _lines(documents: list[dict[str, Any]]) -> web.Response:
     return web.Response(
         text="".join(json.dumps(d) + "\n" for d in documents), content_type="application/json"
     )
-
-
-def _error(message: str) -> web.Response:
-    return web.json_response({"Message": message, "Code": 0, "Type": "error"}, status=500)
-
-
-def _not_here(cid: str) -> web.Response:
-    return _error(f"block was not found locally (offline): ipld: could not find {cid}")

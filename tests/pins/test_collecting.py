@@ -40,8 +40,8 @@ async def test_an_entry_is_made_only_once_a_collection_has_ended(
     collected.set()
     await pinning
     assert told.of(wire.PinDoneEvent)
-    assert list(kubo.pins) == list(cluster.records)
-    assert kubo.blocks.keys() == {*kubo.pins, CONTENT}, "its block was not collected"
+    assert list(kubo.names) == list(cluster.records)
+    assert kubo.blocks.keys() == {*kubo.names, CONTENT}, "its block was not collected"
 
 
 async def test_no_collection_begins_while_an_entry_is_made(
@@ -55,7 +55,7 @@ async def test_no_collection_begins_while_an_entry_is_made(
     await pinning
     await until(lambda: "repo/gc" in kubo.asked)
     assert kubo.asked.index("pin/add") < kubo.asked.index("repo/gc")
-    assert kubo.blocks.keys() == {*kubo.pins, CONTENT}
+    assert kubo.blocks.keys() == {*kubo.names, CONTENT}
 
 
 async def test_who_comes_just_after_the_last_one_left_is_waited_for_too(
@@ -90,4 +90,4 @@ async def test_nobody_waits_for_ever_for_a_collection_that_does_not_end(
     with pytest.raises(MeshError) as caught:
         await pins.pinner.existing(CONTENT, "minutes.pdf", 1, told)
     assert caught.value.code is Code.BUSY
-    assert (kubo.pins, set(kubo.blocks), pins.uploads.count) == ({}, {CONTENT}, 0)
+    assert (kubo.names, set(kubo.blocks), pins.uploads.count) == ({}, {CONTENT}, 0)

@@ -21,7 +21,7 @@ COUNT = 250
 async def due(pins: Pins, kubo: FakeKubo, store: MeshStore) -> list[str]:
     """Entries that are pinned here and whose time in the trash is over, the oldest first."""
     cids = [cid_of(f"{n}".encode()) for n in range(COUNT)]
-    kubo.pins |= dict.fromkeys(cids, "a name")
+    kubo.names |= dict.fromkeys(cids, "a name")
     removed = [Pin(cid, "a name", store.fingerprint, "r", 5, 1.0, 3) for cid in cids]
     await pins.journal.record([trash.removal_of(p, store.fingerprint) for p in removed])
     await until(lambda: all(t.age_s > 1.0 for t in pins.journal.lying()))
@@ -41,7 +41,7 @@ async def test_many_that_are_due_go_with_a_few_records(
 
     monkeypatch.setattr(db.Database, "write", counting)
     await pins.sweeper.sweep()
-    assert kubo.pins == {}
+    assert kubo.names == {}
     assert pins.journal.all() == []
     assert len(written) <= 5
     rows = [row for changes in written for _, each in changes for row in each]
@@ -59,7 +59,7 @@ async def test_what_is_put_back_meanwhile_stays(
     cluster.records[cids[-2]] = record_of(cids[-2], {"name": "a name"})
     hold.set()
     await sweeping
-    assert list(kubo.pins) == [cids[-2]]
+    assert list(kubo.names) == [cids[-2]]
 
 
 async def test_those_that_went_before_kubo_went_away_are_recorded(
@@ -69,4 +69,4 @@ async def test_those_that_went_before_kubo_went_away_are_recorded(
     cluster.fails_for.add(cids[50])
     with pytest.raises(MeshError):
         await pins.sweeper.sweep()
-    assert {r.cid for r in pins.journal.all()} == set(kubo.pins) == set(cids[50:])
+    assert {r.cid for r in pins.journal.all()} == set(kubo.names) == set(cids[50:])

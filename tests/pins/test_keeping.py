@@ -91,7 +91,7 @@ async def test_an_entry_is_on_the_disk_before_it_is_in_the_pinset(
     seen: list[tuple[int, int]] = []
 
     async def sync() -> None:
-        seen.append((len(attic.fake_kubo.pins), len(attic.fake_cluster.records)))
+        seen.append((len(attic.fake_kubo.names), len(attic.fake_cluster.records)))
 
     monkeypatch.setattr(attic.pins.disk, "sync", sync)
     await attic.pins.pinner.existing(some_content(attic), "minutes", 1, Told())
@@ -128,7 +128,7 @@ async def test_what_could_not_be_made_durable_is_not_pinned(
     monkeypatch.setattr(attic.pins.disk, "sync", sync)
     with pytest.raises(MeshError):
         await attic.pins.pinner.existing(some_content(attic), "minutes", 1, Told())
-    assert attic.fake_kubo.pins == {}
+    assert attic.fake_kubo.names == {}
     assert attic.fake_cluster.records == {}
 
 
@@ -137,7 +137,7 @@ async def test_what_the_caller_is_told_has_failed_is_kept_nowhere(attic: Attic) 
     told = Told()
     await attic.pins.pinner.existing(some_content(attic), "minutes", 1, told)
     assert "no" in str(told.error["detail"])
-    assert attic.fake_kubo.pins == {}
+    assert attic.fake_kubo.names == {}
     assert Pending(attic.config.state / "pending.json").left == set()
 
 
@@ -150,7 +150,7 @@ async def test_what_may_be_in_the_pinset_stays_pinned(attic: Attic, monkeypatch:
     attic.fake_cluster.refuses = "no"
     monkeypatch.setattr(attic.cluster, "allocation", away)
     await attic.pins.pinner.existing(some_content(attic), "minutes", 1, Told())
-    assert len(attic.fake_kubo.pins) == 1
+    assert len(attic.fake_kubo.names) == 1
 
 
 async def test_nothing_is_taken_below_the_floor_nor_outside_a_mesh(attic: Attic) -> None:
@@ -184,9 +184,9 @@ async def test_what_protects_an_upload_goes_with_it_and_nothing_else_does(attic:
     kept = attic.entry(attic.node)
     mine = attic.entry(kept=False)
     for cid, name in (("left", f"{ADDING}1"), (kept.cid, f"{ADDING}2"), (EMPTY_BLOCK, f"{ADDING}3")):
-        attic.fake_kubo.pins[cid] = name
+        attic.fake_kubo.names[cid] = name
     await attic.pins.sweeper.sweep()
-    assert set(attic.fake_kubo.pins) == {kept.cid, mine.cid, EMPTY_BLOCK}
+    assert set(attic.fake_kubo.names) == {kept.cid, mine.cid, EMPTY_BLOCK}
 
 
 # -- garbage -------------------------------------------------------------------------------------------------------

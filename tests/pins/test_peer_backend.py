@@ -223,7 +223,7 @@ async def test_a_path_where_a_cid_is_meant_is_neither_let_go_nor_recorded(
     pin = attic.entry(attic.node, barn, owner=barn.fingerprint)
     named = path.format(pin.cid)
     attic.fake_kubo.blocks[named] = attic.fake_kubo.blocks[pin.cid]
-    attic.fake_kubo.pins[named] = "as kubo understands it"
+    attic.fake_kubo.names[named] = "as kubo understands it"
     with pytest.raises(MeshError) as caught:
         await attic.pins.peer_backend.release(named, barn.fingerprint)
     assert (caught.value.code, caught.value.title) == (Code.BAD_REQUEST, "cannot let that go")
@@ -231,4 +231,4 @@ async def test_a_path_where_a_cid_is_meant_is_neither_let_go_nor_recorded(
     await attic.pins.peer_backend.take_removals([told], barn.fingerprint)
     assert attic.pins.journal.all() == []
     assert attic.has(pin)
-    assert named in attic.fake_kubo.pins
+    assert named in attic.fake_kubo.names

@@ -183,19 +183,15 @@ async def test_what_was_pinned_here_is_listed_at_once_and_what_was_removed_is_no
 
 
 async def test_what_was_pinned_here_while_the_list_was_being_read_is_listed(
-    pins: Pins, cluster: FakeCluster, large: list[str], told: Told, monkeypatch: pytest.MonkeyPatch
+    pins: Pins, cluster: FakeCluster, large: list[str], told: Told
 ) -> None:
-    answer = cluster.answer
     begun, go = asyncio.Event(), asyncio.Event()
 
-    async def as_it_was_when_asked(command: str, request: Any) -> Any:
-        made = await answer(command, request)
-        if command == LIST:
-            begun.set()
-            await go.wait()
-        return made
+    async def read_and_not_yet_answered() -> None:
+        begun.set()
+        await go.wait()
 
-    monkeypatch.setattr(cluster, "answer", as_it_was_when_asked)
+    cluster.listed = read_and_not_yet_answered
     reading = asyncio.create_task(pins.catalogue.page())
     await begun.wait()
     await pins.pinner.existing(CONTENT, "a-new-one", 1, told)
@@ -255,11 +251,11 @@ async def test_a_sweep_sees_what_was_put_back_since(
 ) -> None:
     await pins.catalogue.page()
     cid = keep(cluster, "back")
-    kubo.pins[cid] = "back"
+    kubo.names[cid] = "back"
     await pins.journal.record([wire.Removal(cid=cid, time=time.time(), by="f1")])
     await pins.sweeper.sweep()
     assert pins.journal.all() == []
-    assert cid in kubo.pins
+    assert cid in kubo.names
 
 
 # -- pages ---------------------------------------------------------------------------------------------------------

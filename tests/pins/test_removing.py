@@ -129,7 +129,7 @@ async def test_what_is_restored_is_in_the_pinset_again_and_out_of_the_trash(atti
 async def test_what_nobody_has_any_more_is_not_restored(attic: Attic, barn: Node) -> None:
     pin = attic.entry(attic.node, barn)
     await attic.pins.remover.remove(pin.name)
-    attic.fake_kubo.pins.clear()
+    attic.fake_kubo.names.clear()
     barn.holder.held.clear()
     with pytest.raises(MeshError) as caught:
         await attic.pins.remover.restore(pin.name, nobody)

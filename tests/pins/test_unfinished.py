@@ -35,7 +35,7 @@ async def lose(pins: Pins, kubo: FakeKubo) -> str:
         with pytest.raises(MeshError) as caught:
             await pins.pinner.existing(CONTENT, "minutes.pdf", None, Told())
     assert caught.value.code is Code.BAD_STATE
-    [cid] = kubo.pins
+    [cid] = kubo.names
     return cid
 
 
@@ -49,7 +49,7 @@ async def test_an_entry_that_kubo_did_not_unpin_is_unpinned_by_the_next_sweep_th
     assert noted(tmp_path) == [cid], "kubo was still away"
     kubo.away = set()
     await pins.sweeper.sweep()
-    assert (kubo.pins, noted(tmp_path)) == ({}, [])
+    assert (kubo.names, noted(tmp_path)) == ({}, [])
 
 
 async def test_after_a_restart_it_is_still_known(pins: Pins, kubo: FakeKubo, tmp_path: Path) -> None:
@@ -64,10 +64,10 @@ async def test_an_entry_that_the_cluster_refused_and_kubo_did_not_unpin_goes_lat
     kubo.away = {"pin/rm"}
     await pins.pinner.existing(CONTENT, "minutes.pdf", 1, told)
     assert told.of(wire.ErrorEvent)
-    [cid] = kubo.pins
+    [cid] = kubo.names
     kubo.away = set()
     await pins.sweeper.sweep()
-    assert (kubo.pins, noted(tmp_path)) == ({}, [])
+    assert (kubo.names, noted(tmp_path)) == ({}, [])
     assert cid not in cluster.records
 
 
@@ -78,11 +78,11 @@ async def test_an_entry_of_which_it_is_not_known_whether_it_is_kept_is_looked_at
     cluster.fails = {"GET allocations/one": "it fails"}
     await pins.pinner.existing(CONTENT, "minutes.pdf", 1, told)
     assert told.of(wire.ErrorEvent)
-    [cid] = kubo.pins
+    [cid] = kubo.names
     assert list(cluster.records) == [cid]
     cluster.fails.clear()
     await pins.sweeper.sweep()
-    assert list(kubo.pins) == [cid] == list(cluster.records)
+    assert list(kubo.names) == [cid] == list(cluster.records)
     assert noted(tmp_path) == []
 
 
@@ -98,8 +98,8 @@ async def test_what_got_into_the_pinset_after_the_list_was_read_is_not_unpinned(
         "allocations": [],
         "replication_factor_max": -1,
     }
-    await pins.staging.sweep({}, dict(kubo.pins))
-    assert list(kubo.pins) == [cid]
+    await pins.staging.sweep({}, dict(kubo.names))
+    assert list(kubo.names) == [cid]
     assert noted(tmp_path) == []
 
 

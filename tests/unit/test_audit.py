@@ -183,7 +183,7 @@ async def test_another_program_on_the_same_port_is_reported(looking: Looking, op
 
 async def test_where_all_is_well_nothing_is_told(looking: Looking, opened: Opened) -> None:
     looking.kubo.is_in(Phase.READY, await opened())
-    looking.fake.peers = {"12D3member": "/ip4/10.0.0.2/tcp/4001"}
+    looking.fake.connected = {"12D3member": "/ip4/10.0.0.2/tcp/4001"}
     await looking.once()
     audit = looking.audit
     assert (audit.drift, audit.strangers, audit.open_files, looking.storage.unwritable) == ((), (), (), "")
@@ -191,7 +191,7 @@ async def test_where_all_is_well_nothing_is_told(looking: Looking, opened: Opene
 
 async def test_who_is_no_member_is_told_with_where_it_is(looking: Looking, opened: Opened) -> None:
     looking.kubo.is_in(Phase.READY, await opened())
-    looking.fake.peers = {"12D3member": "/ip4/10.0.0.2/tcp/4001", "12D3x": "/ip4/10.0.0.9/tcp/4001"}
+    looking.fake.connected = {"12D3member": "/ip4/10.0.0.2/tcp/4001", "12D3x": "/ip4/10.0.0.9/tcp/4001"}
     await looking.begin()
     await until(lambda: looking.audit.strangers)
     assert looking.audit.strangers == ("12D3x at /ip4/10.0.0.9/tcp/4001",)
