@@ -1,4 +1,4 @@
-"""Where something that is fetched lands: a temporary sibling first, then its name, never over anything."""
+"""Atomic output of what is fetched: a temporary sibling first, then a rename. It never overwrites anything."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from meshctl import hints
 from meshctl.errors import MeshctlError
 from meshctl.render import safe
 
-NAME_BYTES = 255  # what file systems take
+NAME_BYTES = 255  # the limit of file systems
 
 
 def free_or_refuse(target: str, ref: str) -> None:
-    """Raises MeshctlError if something has the name already, or if it cannot be made there. ref: what is fetched."""
+    """Raises MeshctlError if the name is taken, or if it cannot be made there. ref: what is fetched."""
     if os.path.lexists(target):
         other, name = "OTHER", ref.rstrip("/").rpartition("/")[2]
         if os.path.isdir(target) and os.path.basename(target) != name:
@@ -49,9 +49,9 @@ def sibling(target: str) -> str:
 
 @contextmanager
 def new_file(target: str, ref: str) -> Iterator[int]:
-    """A file descriptor to write to. What was written gets its name when the block ends well; else nothing is left.
+    """A file descriptor to write to. The file gets its name when the block ends well; else nothing is left.
 
-    Durable then: the content before the name, and the name before this returns. Raises MeshctlError.
+    It is durable: the content before the name, and the name before this returns. Raises MeshctlError.
     """
     temporary = sibling(target)
     try:
@@ -72,11 +72,11 @@ def new_file(target: str, ref: str) -> Iterator[int]:
 
 @contextmanager
 def new_directory(target: str, ref: str) -> Iterator[int]:
-    """A descriptor of a new, empty directory; as new_file does, it gets its name at the end or is gone."""
+    """A descriptor of a new, empty directory. It gets its name at the end, or is removed, as with `new_file`."""
     temporary = sibling(target)
     try:
         try:
-            os.mkdir(temporary, 0o700)  # nobody else looks into it before it is whole
+            os.mkdir(temporary, 0o700)  # closed to others until it is complete
             directory = os.open(temporary, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
                 yield directory
@@ -86,7 +86,7 @@ def new_directory(target: str, ref: str) -> Iterator[int]:
                 os.close(directory)
             if os.path.lexists(target):
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
-            # A rename to a name that came up just now fails, unless it is an empty directory, which is no loss.
+            # A rename to a name that was taken just now fails, unless it is an empty directory, which is no loss.
             os.rename(temporary, target)
         except BaseException:
             _discard_tree(temporary)
@@ -97,7 +97,7 @@ def new_directory(target: str, ref: str) -> Iterator[int]:
 
 
 def cannot_write(target: str, ref: str, error: OSError) -> MeshctlError:
-    """An OSError of writing what `ref` names, as a person reads it."""
+    """An OSError of writing what `ref` names, as an error for a person."""
     hint = hints.command("get", ref, "-o OTHER")
     if isinstance(error, FileExistsError):
         return MeshctlError(f"cannot write {safe(target)}", "it exists already", hint)
@@ -111,7 +111,7 @@ def cannot_write(target: str, ref: str, error: OSError) -> MeshctlError:
 
 
 def sync_parent(target: str) -> None:
-    """Makes a new name survive a power cut."""
+    """Make a new name survive a power cut."""
     parent = os.open(os.path.dirname(target) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(parent)
@@ -125,7 +125,7 @@ def _name_file(temporary: str, target: str) -> None:
     except OSError as error:
         if error.errno not in {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}:
             raise
-        # No hard links here (vfat, some network file systems): take the name first, then replace what we made.
+        # No hard links here (vfat, some network file systems): reserve the name first, then replace it.
         os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         os.rename(temporary, target)
 
@@ -134,7 +134,7 @@ def _discard_file(path: str) -> None:
     try:
         os.unlink(path)
     except FileNotFoundError:
-        pass  # it was renamed, or not even made
+        pass  # it was renamed, or never made
 
 
 def _discard_tree(path: str) -> None:
@@ -150,7 +150,7 @@ def _umask() -> int:
 
 
 def _sync_file_system(directory: int) -> None:
-    """One syncfs instead of an fsync a file: a tree may have very many."""
+    """Call syncfs once instead of an fsync a file: a tree may have very many."""
     import ctypes
 
     libc = ctypes.CDLL(None, use_errno=True)

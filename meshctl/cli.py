@@ -17,7 +17,7 @@ from typing import NoReturn, cast
 
 from meshctl.errors import MeshctlError, interrupted, usage
 
-BROKEN_PIPE = 141  # 128 + SIGPIPE, what a program that does not catch the signal ends with
+BROKEN_PIPE = 141  # 128 + SIGPIPE, the exit code of a program that does not catch the signal
 
 # Each verb is the module of its name in meshctl.commands.
 VERBS: dict[str, dict[str, str]] = {
@@ -50,7 +50,7 @@ VERBS: dict[str, dict[str, str]] = {
 
 
 class _Format(argparse.RawDescriptionHelpFormatter):
-    """argparse's own, but told the width: to find it out it imports shutil, which takes a tenth of our start."""
+    """argparse's own, with a fixed width: to find it out it imports shutil, a tenth of our start-up time."""
 
     def __init__(self, prog: str) -> None:
         try:
@@ -61,14 +61,14 @@ class _Format(argparse.RawDescriptionHelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, but a mistake is told as every other failure is."""
+    """argparse, but it reports a wrong command line as a MeshctlError."""
 
     def error(self, message: str) -> NoReturn:
         raise usage("cannot understand the command", message, f"{self.prog} --help")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one verb and returns its exit code. No exception leaves it but SystemExit of --help."""
+    """Run one verb and return its exit code. Raises nothing but SystemExit of --help."""
     arguments = sys.argv[1:] if argv is None else argv
     try:
         _prepare()
@@ -99,14 +99,14 @@ def _prepare() -> None:
         )  # also keeps the number 0 from the daemon's socket
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # a name must be shown somehow in any locale
+            stream.reconfigure(errors="backslashreplace")  # every name must be printable in any locale
     for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP, and means it
+        if signal.getsignal(number) is signal.SIG_DFL:  # leave it where nohup ignores SIGHUP
             signal.signal(number, _terminated)
 
 
 def _terminated(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt  # what was begun is undone as for Ctrl-C
+    raise KeyboardInterrupt  # undo what was begun, as for Ctrl-C
 
 
 def _run(arguments: list[str]) -> int:
@@ -133,9 +133,9 @@ def _run(arguments: list[str]) -> int:
 
 
 def _parse(parser: Parser, verb: str, arguments: list[str]) -> argparse.Namespace:
-    """The options and names of one verb, in any order; behind `--` everything is a name.
+    """Parse the options and names of one verb, in any order; after `--` everything is a name.
 
-    parse_intermixed_args loses the `--`, each Python in its own way. So names behind it that look like options go
+    parse_intermixed_args loses the `--`, each Python in its own way. So names after it that look like options pass
     through it with a NUL before them, which no argument can have.
     """
     options = _until_end(arguments)
@@ -154,7 +154,7 @@ def _parse(parser: Parser, verb: str, arguments: list[str]) -> argparse.Namespac
 
 
 def _perhaps_a_name(failure: MeshctlError, parser: Parser, verb: str, options: list[str]) -> MeshctlError:
-    """The same failure; where something may be a name that begins with -, also with how that is typed."""
+    """The same failure; where an argument may be a name that begins with -, with a hint how to type it."""
     from meshctl.hints import command
 
     known = tuple(name for action in parser._actions for name in action.option_strings if len(name) == 2)
@@ -167,12 +167,12 @@ def _perhaps_a_name(failure: MeshctlError, parser: Parser, verb: str, options: l
 
 
 def _until_end(arguments: list[str]) -> list[str]:
-    """What stands before the `--` that ends the options."""
+    """The arguments before the `--` that ends the options."""
     return arguments[: arguments.index("--")] if "--" in arguments else arguments
 
 
 def _split(arguments: list[str]) -> tuple[list[str], str | None, list[str]]:
-    """What stands before the verb, the verb, and what follows it."""
+    """The arguments before the verb, the verb, and those after it."""
     i = 0
     while i < len(arguments) and arguments[i].startswith("-"):
         i += 2 if arguments[i] == "--socket" else 1
@@ -211,7 +211,7 @@ def _top_parser() -> Parser:
 
 
 def _add_common(parser: Parser, before: argparse.Namespace | None) -> None:
-    """--socket and --json, which may stand before the verb or after it."""
+    """Add --socket and --json, which may come before the verb or after it."""
     parser.add_argument(
         "--socket",
         metavar="PATH",
@@ -246,14 +246,14 @@ def _tell(failure: MeshctlError, as_json: bool) -> int:
 
 
 def _no_output(error: OSError) -> MeshctlError:
-    """What is left to fail here is writing the answer: every other OSError is told where it comes up."""
+    """The error for output that cannot be written. Every other OSError is handled where it occurs."""
     full = error.errno == errno.ENOSPC
     hint = "df -h, make room where its output goes" if full else "look where its output goes"
     return MeshctlError("cannot go on", error.strerror or str(error), f"{hint}, then the same again")
 
 
 def _bug(error: Exception) -> MeshctlError:
-    """A mistake of meshctl itself. MESHCTL_DEBUG shows where, for those who mend it."""
+    """The error for a bug in meshctl. MESHCTL_DEBUG shows the stack trace."""
     if os.environ.get("MESHCTL_DEBUG"):
         import traceback
 
@@ -265,10 +265,10 @@ def _bug(error: Exception) -> MeshctlError:
 
 
 def _drop_output() -> None:
-    """What is still buffered cannot be written, and must not be complained about a second time at exit."""
+    """Discard buffered output that cannot be written, so that Python does not complain again at exit."""
     try:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 1)
         os.close(nowhere)
     except OSError:
-        pass  # then there is nothing to keep quiet
+        pass  # then there is nothing to discard

@@ -1,4 +1,4 @@
-"""HTTP over meshd's Unix socket: plain answers, streams of events and content, and errors made fit for a person."""
+"""HTTP client on meshd's Unix socket: plain responses, streams of events and content, errors for a person."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _UNITS = (
 )
 SOCKET_PATH_BYTES = 107
 CONNECT_TIMEOUT_S = 5
-ANSWER_TIMEOUT_S = 60.0  # for what is answered at once; streams and content may take as long as they take
+ANSWER_TIMEOUT_S = 60.0  # for immediate responses; streams and content have no time-out
 LONG_ANSWER_TIMEOUT_S = 300.0  # rm asks every node, some of which may be away
 
 _MIXED_VERSIONS = "meshctl version   (client and daemon should be of one version)"
 
 
 def socket_path(option: str | None) -> str:
-    """Where meshd listens: --socket, else MESHD_SOCKET, else the user's own daemon, else the system's.
+    """meshd's socket: by --socket, else MESHD_SOCKET, else the user's own daemon's, else the system's.
 
     Raises MeshctlError (usage) for an option without a path.
     """
@@ -56,7 +56,7 @@ def socket_path(option: str | None) -> str:
 def route(*segments: str, query: Query | None = None) -> str:
     """The request target /v1/<segments>?<query>, percent-encoded; members of the query that are None are left out.
 
-    Raises MeshctlError (usage) for a segment that a server would take for a step in the path.
+    Raises MeshctlError (usage) for a segment that a server would resolve as a path step, such as `..`.
     """
     for segment in segments:
         if segment in {"", ".", ".."}:
@@ -77,7 +77,7 @@ def _quoted(text: str) -> str:
 
 
 def connect(path: str) -> socket.socket:
-    """A connection to meshd. Raises MeshctlError that says why there is none and what to type."""
+    """Connect to meshd. Raises MeshctlError that says why it cannot and what to type."""
     connection = InterruptibleSocket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         # Not settimeout: a non-blocking connect to a Unix socket does not wait at all while its queue is full.
@@ -143,16 +143,16 @@ class _Connection(http.client.HTTPConnection):
 
 
 class Client:
-    """meshd, as seen from its socket. Nothing is opened before the first request."""
+    """Client of one meshd. Opens nothing before the first request."""
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.daemon_version: str | None = None  # known after the first answer
+        self.daemon_version: str | None = None  # known after the first response
 
     def call(
         self, method: str, target: str, body: Document | None = None, timeout_s: float = ANSWER_TIMEOUT_S
     ) -> Document:
-        """One request, one JSON document. Raises MeshctlError."""
+        """Send one request, return its JSON document. Raises MeshctlError."""
         response = self.open(method, target, body, timeout_s)
         try:
             with response:
@@ -166,7 +166,7 @@ class Client:
         return self.call("GET", route(*segments, query=query))
 
     def stream(self, method: str, target: str, body: Document | None = None) -> Iterator[Document]:
-        """The events of a stream, as `events` gives them."""
+        """Send one request, yield the events of its stream: see `events`."""
         response = self.open(method, target, body, None)
         with response:
             yield from events(response)
@@ -174,7 +174,7 @@ class Client:
     def open(
         self, method: str, target: str, body: Document | None = None, timeout_s: float | None = None
     ) -> http.client.HTTPResponse:
-        """The response, its body unread. Raises MeshctlError for what the daemon refuses."""
+        """Send one request, return the response with its body unread. Raises MeshctlError for a refusal."""
         connection = _Connection(self.path, timeout_s)
         headers = {"Connection": "close"}
         payload = None
@@ -195,12 +195,12 @@ class Client:
             raise
         if (
             connection.sock is not None
-        ):  # a daemon that means to keep it open; the response holds it until it is read
+        ):  # the daemon would keep it alive; the response holds it until it is read
             connection.sock.close()
         return self.checked(response)
 
     def checked(self, response: http.client.HTTPResponse) -> http.client.HTTPResponse:
-        """The same response if it is a success; else raises the MeshctlError that its problem document describes."""
+        """Return a successful response; for any other raise its problem document as MeshctlError."""
         self.daemon_version = response.getheader("Meshd-Version") or self.daemon_version
         if 200 <= response.status < 300:
             return response
@@ -217,7 +217,7 @@ class Client:
 
 
 def events(response: http.client.HTTPResponse) -> Iterator[Document]:
-    """Every event of an ndjson stream, `done` and `error` too.
+    """Yield every event of an ndjson stream, `done` and `error` included.
 
     Raises MeshctlError after an `error` event, and when the stream ends without `done`.
     """
@@ -226,7 +226,7 @@ def events(response: http.client.HTTPResponse) -> Iterator[Document]:
             line = response.readline()
         except (OSError, http.client.HTTPException):
             line = b""
-        if not line.endswith(b"\n"):  # an end in the midst of a line is an end
+        if not line.endswith(b"\n"):  # a truncated line ends the stream
             raise lost("it went away before it said how this ended")
         if not line.strip():
             continue
@@ -240,12 +240,12 @@ def events(response: http.client.HTTPResponse) -> Iterator[Document]:
 
 
 def lost(detail: str) -> MeshctlError:
-    """The daemon went away in the midst of something."""
+    """The error for a daemon that closed the connection during a response."""
     return MeshctlError("cannot tell the outcome", f"the daemon went away: {detail}", "meshctl status")
 
 
 def silent(path: str) -> MeshctlError:
-    """The daemon took the connection and says nothing."""
+    """The error for a daemon that accepted the connection and does not respond."""
     detail = f"nobody answers at {path}: the daemon hangs or is overloaded"
     return MeshctlError(
         "cannot reach meshd", detail, "sudo systemctl restart meshd", code="daemon-unreachable"

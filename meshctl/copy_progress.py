@@ -1,4 +1,4 @@
-"""How far the nodes are that make copies: their bytes, the rate, and how long it may still take, as one line."""
+"""Progress of replication as one line: each node's bytes, the rate, and the time left."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections import deque
 from meshctl import render
 
 RATE_OVER_S = 10.0
-SETTLED_S = 3.0  # a rate that was seen for less says nothing about the end
-SILENT_S = 5.0  # a node tells once a second while it gets more
+SETTLED_S = 3.0  # a rate measured for less time predicts nothing
+SILENT_S = 5.0  # a node reports once a second while it gets more
 
 
 class Fetching:
-    """What each node that makes a copy has said. Times are seconds of one clock that does not jump."""
+    """The progress of each node that fetches a copy. Times are monotonic seconds."""
 
     def __init__(self) -> None:
-        self._said: dict[str, deque[tuple[float, int]]] = {}  # node -> when, and its bytes by then
+        self._said: dict[str, deque[tuple[float, int]]] = {}  # node -> (time, bytes by then)
         self._size = 0
 
     def heard(self, node: str, done: int, size: int, now: float) -> None:
-        """A node has `done` of `size` bytes."""
+        """Record that a node has `done` of `size` bytes."""
         said = self._said.setdefault(node, deque())
         if said and done < said[-1][1]:  # it has begun anew
             said.clear()
@@ -29,13 +29,13 @@ class Fetching:
         self._size = size
 
     def ended(self, node: str) -> None:
-        """It has all of it."""
+        """Record that a node has finished."""
         self._said.pop(node, None)
 
     def line(self, now: float, columns: int) -> str:
-        """For a person, with the rate of all nodes together; "" where nobody fetches.
+        """The line, with the rate of all nodes together; "" where no node fetches.
 
-        Where the names of several nodes do not fit into so many columns, the nodes are counted.
+        Counts the nodes where their names do not fit into so many columns.
         """
         if not self._said:
             return ""
@@ -60,14 +60,14 @@ class Fetching:
         return f"{len(done)} nodes  {render.size(min(done))} to {render.size(max(done))}"
 
     def _rate(self, node: str, now: float) -> float:
-        """Bytes a second, lately; 0 while that is not known, or where it gets nothing."""
+        """Recent bytes a second; 0 while unknown, or where the node gets nothing."""
         (began, before), (ended, after) = self._said[node][0], self._said[node][-1]
         if ended <= began or now - ended > SILENT_S:
             return 0.0
         return (after - before) / (ended - began)
 
     def _left(self, rates: dict[str, float]) -> float:
-        """Seconds until the last one has all; 0 where nothing can be said."""
+        """Seconds until the last node has all; 0 where unknown."""
         settled = all(said[-1][0] - said[0][0] >= SETTLED_S for said in self._said.values())
         if not settled or not all(rates.values()):
             return 0.0

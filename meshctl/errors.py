@@ -1,4 +1,4 @@
-"""How a verb ends badly: the exit codes and the one exception that reaches a person."""
+"""The failures of a verb: the exit codes, and the one exception that reaches a person."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ UNREACHABLE = 3
 NOT_FOUND = 4
 NOT_PERMITTED = 5
 DEGRADED = 6
-INTERRUPTED = 130  # 128 + SIGINT, as a shell would say it
+INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 
 # Codes of the daemon's closed list (and three of our own) that have an exit code of their own.
 _EXIT_CODES = {
@@ -26,11 +26,10 @@ _EXIT_CODES = {
 
 
 class MeshctlError(Exception):
-    """What cannot be done, why, and what to type.
+    """An error for a person: what cannot be done, why, and what to type.
 
-    title: begins with "cannot". detail: the cause, may be empty. hint: what to type, may be empty; more than one
-    line is allowed. code: of the daemon's list, or one of the client's own: usage, daemon-unreachable, interrupted,
-    failed.
+    title: begins with "cannot". detail: the cause, may be empty. hint: what to type, may be empty, or have several
+    lines. code: of the daemon's list, or one of the client's own: usage, daemon-unreachable, interrupted, failed.
     """
 
     def __init__(self, title: str, detail: str = "", hint: str = "", *, code: str = "failed") -> None:
@@ -49,22 +48,22 @@ class MeshctlError(Exception):
 
     @property
     def exit_code(self) -> int:
-        """What meshctl exits with; codes without a number of their own are a plain failure."""
+        """The exit code of meshctl; a code without one of its own is a plain failure."""
         return _EXIT_CODES.get(self.code, FAILED)
 
     def advise(self, hint: str) -> None:
-        """Another hint than the daemon's, where the client knows better."""
+        """Replace the daemon's hint, where the client knows better."""
         self.hint = hint
         self.document = self.document | {"hint": hint}
 
     def explain(self, detail: str) -> None:
-        """Another detail, where the client knows more."""
+        """Replace the daemon's detail, where the client knows more."""
         self.detail = detail
         self.document = self.document | {"detail": detail}
 
     @classmethod
     def from_problem(cls, document: dict[str, Any]) -> MeshctlError:
-        """The failure that the daemon described in an RFC 9457 document, which is kept whole for --json."""
+        """The failure in an RFC 9457 document of the daemon, which is kept whole for --json."""
         failure = cls(
             str(document.get("title") or "cannot do that"),
             str(document.get("detail") or ""),
@@ -76,10 +75,10 @@ class MeshctlError(Exception):
 
 
 def usage(title: str, detail: str = "", hint: str = "") -> MeshctlError:
-    """A mistake in what was typed: exit code 2."""
+    """The error for a wrong command line: exit code 2."""
     return MeshctlError(title, detail, hint, code="usage")
 
 
 def interrupted(title: str, detail: str = "", hint: str = "") -> MeshctlError:
-    """Ctrl-C, with what was left said: exit code 130."""
+    """The error for Ctrl-C, with what it left behind: exit code 130."""
     return MeshctlError(title, detail, hint, code="interrupted")

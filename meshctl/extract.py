@@ -1,8 +1,8 @@
-"""Unpacks the tar stream of a directory, trusting nothing in it.
+"""Unpacks the tar stream of a directory, which is untrusted.
 
-Only regular files, directories and symlinks; only below the directory that is given; never through a symlink; no mode
-bits beyond 0644 and 0755; and only if the archive has its proper end, so that a stream that was cut off cannot be
-taken for a whole one.
+It unpacks only regular files, directories and symlinks; only below the given directory; never through a symlink; with
+no mode bits beyond 0644 and 0755; and only if the archive has its proper end, so that a truncated stream never passes
+for a whole one.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ _END = 1024  # two blocks of zeros
 
 
 class Source(Protocol):
-    """What bytes come from."""
+    """The interface of a byte stream."""
 
     def read(self, size: int, /) -> bytes: ...
 
 
 class Extracted:
-    """What was unpacked. skipped: symlinks that lead out of the tree, as (path, target)."""
+    """The result. skipped: symlinks that lead out of the tree, as (path, target)."""
 
     def __init__(self) -> None:
         self.files = 0
@@ -35,7 +35,7 @@ class Extracted:
 
 
 class _Watched:
-    """Counts what passes and how many zeros it ends in, which is how an archive's end is told from a cut."""
+    """A stream that counts its bytes and the zeros at its end, which distinguish an archive's end from a truncation."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -51,10 +51,10 @@ class _Watched:
 
 
 def extract(source: Source, directory: int, progress: Callable[[int], None]) -> Extracted:
-    """Unpacks into `directory` (a descriptor) what is below the archive's single top member.
+    """Unpack into `directory` (a descriptor) what is below the archive's single top member.
 
-    progress is told the bytes of content so far. Raises MeshctlError for an archive that is broken, cut off or hostile,
-    and OSError for what the file system refuses.
+    progress: called with the bytes of content so far. Raises MeshctlError for an archive that is broken, truncated or
+    hostile, and OSError for what the file system refuses.
     """
     watched = _Watched(source)
     result = Extracted()
@@ -80,7 +80,7 @@ def extract(source: Source, directory: int, progress: Callable[[int], None]) -> 
 
 
 def ends_properly(zeros: int) -> bool:
-    """Whether a stream that ends in so many zeros may be a whole archive."""
+    """Whether a stream that ends in so many zeros may be complete."""
     return zeros >= _END
 
 
@@ -99,7 +99,7 @@ def _unpack(
     result: Extracted,
     progress: Callable[[int], None],
 ) -> None:
-    """One member. names: its path below `top`; empty for the top member itself."""
+    """Unpack one member. names: its path below `top`; empty for the top member itself."""
     if not names:
         return
     parent = _open_parent(names, top, member.name)
@@ -120,7 +120,7 @@ def _unpack(
 
 
 def _open_parent(names: list[str], top: int, shown: str) -> int:
-    """A descriptor of the directory that the last name is in; each step is a real directory, made before."""
+    """A descriptor of the last name's parent. Each step must be a real directory, unpacked before."""
     directory = os.dup(top)
     try:
         for name in names[:-1]:
@@ -182,7 +182,7 @@ def _make_file(
 
 
 def write_all(file: int, data: bytes) -> None:
-    """Writes all of it, however little the kernel takes at once."""
+    """Write all of it, however little the kernel takes at once."""
     view = memoryview(data)
     while view:
         view = view[os.write(file, view) :]
@@ -191,8 +191,8 @@ def write_all(file: int, data: bytes) -> None:
 def _stays_inside(target: str, depth: int) -> bool:
     """Whether a symlink, `depth` directories below the top, leads to a place in the tree.
 
-    Steps up may only come first. Behind a name they would start from wherever that name leads, if it is a symlink
-    itself, and two harmless links could make one that is not.
+    Steps up may only come first. After a name that is a symlink they would start from its target, and two harmless
+    links could combine into one that leads out.
     """
     if not target or target.startswith("/") or "\0" in target:
         return False

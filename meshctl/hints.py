@@ -1,4 +1,4 @@
-"""Commands to type, with the names in them as a shell must get them."""
+"""Commands for hints, with the names in them quoted for a shell."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LOOKING = frozenset({"doctor", "ls", "peers", "status", "trash", "version", "wa
 
 
 def quoted(text: object) -> str:
-    """One word of a command, quoted where a shell would take it apart; in $'...' what a terminal must not get."""
+    """Quote one word of a command where a shell would split it; in $'...' where it has what a terminal would obey."""
     word = str(text)
     if safe(word) == word:
         return shlex.quote(word)
@@ -21,14 +21,14 @@ def quoted(text: object) -> str:
 
 def _in_dollars(character: str) -> str:
     if safe(character) != character:
-        a_byte = "\udc80" <= character <= "\udcff"  # that is not UTF-8, as Python carries it
+        a_byte = "\udc80" <= character <= "\udcff"  # a byte that is not UTF-8, as Python carries it
         raw = character.encode(errors="surrogateescape" if a_byte else "surrogatepass")
         return "".join(f"\\x{byte:02x}" for byte in raw)
     return f"\\{character}" if character in "\\'" else character
 
 
 def path(text: object) -> str:
-    """A path as one word that no program takes for an option."""
+    """Quote a path as one word that no program takes for an option."""
     word = quoted(text)
     return f"./{word}" if str(text).startswith("-") else word
 
@@ -41,7 +41,7 @@ def command(verb: str, name: object, options: str = "") -> str:
 
 
 def of_condition(condition: dict[str, Any]) -> str:
-    """What to type about a condition; nothing where it is only news, and to look is all that the hint says."""
+    """The hint of a condition; "" where it is only news, and the hint only shows something."""
     hint = str(condition.get("hint") or "")
     program, _, verb = hint.partition(" ")
     if condition.get("severity") == "info" and program == "meshctl" and verb in _LOOKING:

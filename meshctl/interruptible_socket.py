@@ -1,8 +1,8 @@
-"""A socket whose reader a signal always wakes.
+"""A socket with interruptible reads: a signal always wakes the reader.
 
-Python notes a signal and acts on it before the next instruction. One that comes between that look and the system call
-that waits for data is acted on only when data comes: Ctrl-C is lost, which happens once in some hundred tries on a busy
-machine. So the reader waits for the socket and for a pipe, to which Python writes a byte for each signal.
+Python notes a signal and runs its handler before the next instruction. One that comes between that check and the
+blocking system call is handled only when data comes: Ctrl-C is lost, once in some hundred tries on a busy machine. So
+the reader polls the socket and a self-pipe, to which Python writes a byte for each signal.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ _pipe: tuple[int, int] | None = None
 
 
 class InterruptibleSocket(socket.socket):
-    """Only reading through `makefile` is wakeful, which is how http.client reads; only the main thread may."""
+    """Only reads through `makefile` are interruptible, as http.client's are, and only in the main thread."""
 
     def recv_into(self, *args: Any, **kwargs: Any) -> int:
-        """As socket.recv_into. Raises TimeoutError after the socket's time-out, as that does."""
+        """See socket.recv_into. Raises TimeoutError after the socket's time-out, as that does."""
         self._wait()
         return super().recv_into(*args, **kwargs)
 
@@ -36,12 +36,12 @@ class InterruptibleSocket(socket.socket):
                 raise TimeoutError("timed out")
             if any(number != waker for number, _ in ready):
                 return
-            os.read(waker, 4096)  # a signal whose handler ran and raised nothing, such as a new terminal size
+            os.read(waker, 4096)  # a signal whose handler raised nothing, such as a new terminal size
 
 
 def _waker() -> int:
-    """The pipe's reading end, made at the first call."""
-    global _pipe  # signals are the process's, and so is this
+    """The read end of the self-pipe, made at the first call."""
+    global _pipe  # signals belong to the process, and so does the pipe
     if _pipe is None:
         _pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(_pipe[1], warn_on_full_buffer=False)

@@ -1,4 +1,4 @@
-"""One line and an exit code for Nagios and what is like it: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN."""
+"""Nagios plugin output: one line and an exit code: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _LEVELS = {"error": CRITICAL, "warning": WARNING}
 
 
 def tell(status: dict[str, Any]) -> int:
-    """Prints the verdict on a status document, the worst condition first, and numbers behind a bar; its exit code."""
+    """Print the verdict on a status document, the worst condition first, and performance data; its exit code."""
     conditions: list[dict[str, Any]] = status.get("conditions") or []
     code = max((_LEVELS.get(str(c.get("severity")), OK) for c in conditions), default=OK)
     if status.get("mesh") is None:
-        code = max(code, WARNING)  # whoever watches a machine means it to be in one
+        code = max(code, WARNING)  # a machine that is monitored is meant to be in one
     elif not status.get("ready"):
         code = CRITICAL
     told = [str(c.get("title")) for c in conditions if _LEVELS.get(str(c.get("severity")), OK) > OK]
@@ -26,7 +26,7 @@ def tell(status: dict[str, Any]) -> int:
 
 
 def tell_failure(failure: MeshctlError) -> int:
-    """Prints why there is no status document: a daemon that does not answer is CRITICAL, as for any other service."""
+    """Print why there is no status document. A daemon that does not answer is CRITICAL, as any other service."""
     text = f"{failure.title}: {failure.detail}" if failure.detail else failure.title
     if failure.hint:
         text += f"; try: {failure.hint.splitlines()[0]}"
@@ -34,7 +34,7 @@ def tell_failure(failure: MeshctlError) -> int:
 
 
 def _say(code: int, text: str, numbers: str = "") -> int:
-    # A bar ends the text and begins the numbers, so none may be in it.
+    # A bar ends the text and begins the performance data, so the text must have none.
     render.say(f"MESHD {_WORDS[code]} - {render.safe(text).replace('|', '/')}{numbers}")
     return code
 
@@ -46,7 +46,7 @@ def _well(status: dict[str, Any], code: int) -> str:
 
 
 def _numbers(status: dict[str, Any]) -> str:
-    """Name=value pairs of the plugins' guidelines; B is bytes."""
+    """Performance data: name=value pairs of the plugins' guidelines; B is bytes."""
     storage: dict[str, Any] = status.get("storage") or {}
     pins: dict[str, Any] = status.get("pins") or {}
     peers = [peer for peer in status.get("peers") or [] if not peer.get("this_node")]

@@ -1,4 +1,4 @@
-"""What a stream of copies looks like to a person: pin, restore, and what else makes copies."""
+"""Renders the event stream of replication: of pin, restore, and whatever else makes copies."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ Event = dict[str, Any]
 
 
 class Follower:
-    """Shows the events of one pin stream as they come, and remembers how far it is.
+    """Shows the events of one stream as they come, and keeps its state.
 
-    name: what the person calls it. total: bytes to come, if known. done: the word of the last line ("pinned").
+    name: as the person typed it. total: bytes to come, if known. done: the word of the last line ("pinned").
     """
 
     def __init__(self, name: str, total: int | None, *, done: str, detach: bool, as_json: bool) -> None:
         self.name = name
-        self.kept = False  # an `entry` event came: from here on the mesh goes on by itself
-        self._wanted = 0  # copies, once an `entry` event said how many
+        self.kept = False  # an `entry` event came: from then on the mesh goes on by itself
+        self._wanted = 0  # replicas, by the `entry` event
         self._done = done
         self._detach = detach
         self._as_json = as_json
@@ -31,7 +31,7 @@ class Follower:
         self._line = render.Line()
 
     def follow(self, events: Iterable[Event]) -> int:
-        """Reads to the end. Returns the exit code; raises MeshctlError as the stream does."""
+        """Read the stream to its end; the exit code. Raises MeshctlError as the stream does."""
         code = DONE
         try:
             for event in events:
@@ -111,14 +111,14 @@ class Follower:
                 render.note(f"  {more} more when other nodes join")
             render.note(f"  try: {hints.command('ls', self.name)}   (later), or meshctl status")
             return
-        nodes = render.count(held, "node")  # nobody is missing, so those that hold it are all that there are
+        nodes = render.count(held, "node")  # no node is missing, so those that hold it are all
         others = f"the other {more} copies are" if more > 1 else "the other copy is"
         render.note(f"  the mesh has {nodes}; {others} made when nodes join")
         render.note("  try: meshctl invite   (for the owner of one more machine)")
 
 
 def no_copy(copy: Event) -> str:
-    """One node that does not hold it, or of which that is not known, and why."""
+    """One node that does not hold a copy, or where that is unknown, and why."""
     node = render.safe(copy.get("node") or "another node")
     detail = render.safe(copy.get("detail") or "")
     state = copy.get("state")

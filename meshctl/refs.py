@@ -1,4 +1,4 @@
-"""References as they are typed: a name, an older one (name@2) or a CID; and where it may be, a path inside it."""
+"""Parsers of typed references: a name, an older one (name@2) or a CID; where allowed, with a path inside it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from meshctl import hints
 from meshctl.errors import usage
 from meshctl.render import safe
 
-LONGEST = 300  # bytes: a name has at most 255, and then @ and a number
+LONGEST = 300  # bytes: a name has at most 255, then @ and a number
 LONGEST_PATH = 2000  # bytes; percent-encoded three times as long, which still fits a request
 
 
 def split(reference: str, verb: str) -> tuple[str, str]:
-    """The entry and the path inside it, which may be empty. Raises MeshctlError (usage)."""
+    """Split into the entry and the path inside it, which may be empty. Raises MeshctlError (usage)."""
     entry, _, path = reference.partition("/")
     _check(entry, reference, verb)
     path = path.strip("/")
@@ -25,7 +25,7 @@ def split(reference: str, verb: str) -> tuple[str, str]:
 
 
 def whole(reference: str, verb: str) -> str:
-    """The entry, where only a whole one will do; photos/ is photos. Raises MeshctlError (usage)."""
+    """The entry, where no path is allowed; photos/ is photos. Raises MeshctlError (usage)."""
     entry, path = split(reference, verb)
     if path:
         why = f"it is in {safe(entry)}, and what is one entry stays together"

@@ -1,4 +1,4 @@
-"""What a person sees: text that cannot drive the terminal, tables, sizes, times and one line of progress."""
+"""Rendering for a terminal: text without control characters, tables, sizes, times, one line of progress."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})  # controls, bidi and zero-wi
 
 
 def safe(text: object) -> str:
-    """Text from elsewhere, with every character that a terminal would obey rather than show written as an escape."""
+    """Untrusted text, with each character that a terminal would obey rather than show replaced by an escape."""
     shown = str(text)
     if shown.isascii() and shown.isprintable():
         return shown
@@ -46,7 +46,7 @@ def _columns(character: str) -> int:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]], right: Sequence[int] = ()) -> str:
-    """Columns as wide as they need; `right`: the columns that are numbers. No trailing space, no last newline."""
+    """Columns as wide as their content. right: the right-aligned columns. No trailing spaces, no final newline."""
     cells = [list(header), *([safe(cell) for cell in row] for row in rows)]
     widths = [max(width(row[i]) for row in cells) for i in range(len(header))]
     lines = []
@@ -91,7 +91,7 @@ def span(seconds: float) -> str:
 
 
 def ago(seconds: float) -> str:
-    """How long ago a time since 1970 was; "never" for 0."""
+    """How long ago a time (seconds since 1970) was; "never" for 0."""
     if seconds <= 0:
         return "never"
     passed = time.time() - seconds
@@ -104,7 +104,7 @@ def count(number: int, one: str, many: str | None = None) -> str:
 
 
 def names(items: Sequence[str], limit: int = 0) -> str:
-    """a, b, c; beyond `limit` (if any) the rest is counted."""
+    """a, b, c; counts the rest beyond `limit`, if any."""
     shown = [safe(item) for item in items]
     if limit and len(shown) > limit:
         return f"{', '.join(shown[:limit])} and {len(shown) - limit} more"
@@ -112,22 +112,22 @@ def names(items: Sequence[str], limit: int = 0) -> str:
 
 
 def say(line: str = "") -> None:
-    """One line of the answer, on stdout."""
+    """Print one line of the result on stdout."""
     print(line, flush=True)
 
 
 def note(line: str) -> None:
-    """One line beside the answer, on stderr."""
+    """Print one line beside the result on stderr."""
     print(line, file=sys.stderr, flush=True)
 
 
 def document(value: Any) -> None:
-    """A document of the daemon as one line of JSON. ASCII only, so that nothing in it drives a terminal."""
+    """Print a document of the daemon as one line of JSON. ASCII only, so that it cannot control a terminal."""
     print(json.dumps(value, separators=(",", ":")), flush=True)
 
 
 def tell(failure: MeshctlError, as_json: bool) -> int:
-    """A failure as a person reads it, and for a program as the last line. Returns the exit code."""
+    """Print a failure for a person, and with as_json for a program, as the last line; the exit code."""
     detail = f": {safe(failure.detail)}" if failure.detail else ""
     note(f"meshctl: {safe(failure.title)}{detail}")
     for i, line in enumerate(failure.hint.splitlines()):
@@ -138,7 +138,7 @@ def tell(failure: MeshctlError, as_json: bool) -> int:
 
 
 def confirm(question: str, yes: bool) -> bool:
-    """Asks on the terminal. Raises MeshctlError (usage) where there is none and --yes was not given."""
+    """Ask on the terminal. Raises MeshctlError (usage) where there is none, without --yes."""
     if yes:
         return True
     if not sys.stdin.isatty():
@@ -155,7 +155,7 @@ class Line:
         self._drawn = False
 
     def draw(self, text: str) -> None:
-        """Show it instead of what it was. Where it is too long its end is shown: the numbers there are what changes."""
+        """Replace the line. Of one that is too long, show the end: the numbers there are what changes."""
         if not self._live:
             return
         most = terminal_columns()
@@ -166,7 +166,7 @@ class Line:
         self._drawn = True
 
     def clear(self) -> None:
-        """Takes the line away, so that another may be written."""
+        """Clear the line, so that another may be written."""
         if self._drawn:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
@@ -174,7 +174,7 @@ class Line:
 
 
 class Progress:
-    """How much of something has come or gone, as one `Line`."""
+    """Progress in bytes, as one `Line`."""
 
     EVERY_S = 0.1
 
@@ -186,7 +186,7 @@ class Progress:
         self._next = 0.0
 
     def update(self, done: int) -> None:
-        """Bytes so far."""
+        """Show the bytes so far."""
         now = time.monotonic()
         if now < self._next:
             return
@@ -200,13 +200,13 @@ class Progress:
         self._line.draw(text)
 
     def clear(self) -> None:
-        """Takes the line away, so that another may be written."""
+        """Clear the line, so that another may be written."""
         self._line.clear()
         self._next = 0.0
 
 
 def terminal_columns() -> int:
-    """Of the terminal that stderr is; 80 where it is none, or does not say."""
+    """Columns of the terminal on stderr; 80 where there is none, or its width is unknown."""
     try:
         return os.get_terminal_size(sys.stderr.fileno()).columns or 80
     except OSError:

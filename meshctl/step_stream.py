@@ -1,4 +1,4 @@
-"""Streams that say step by step what they do: init, join, approve and leave."""
+"""Renders the step events of init, join, approve and leave."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from meshctl import render
 
 Event = dict[str, Any]
 
-AGAIN_S = 60.0  # where a line cannot be renewed in its place, it is printed again after so long
+AGAIN_S = 60.0  # where a line cannot be replaced, print it again after so long
 
 
 def follow(events: Iterable[Event], as_json: bool, answer: Callable[[Event], None] | None = None) -> Event:
-    """Shows each step on stderr (with as_json: each event on stdout) and returns the last event, `done`.
+    """Show each step on stderr (with as_json: each event on stdout) and return the last event, `done`.
 
-    answer: called for an event that is a question, `confirm`.
+    answer: called for the question, the event `confirm`.
     """
     last: Event = {}
     screen = _Screen()
@@ -37,8 +37,10 @@ def follow(events: Iterable[Event], as_json: bool, answer: Callable[[Event], Non
 
 
 def after_interrupt(network: str | None) -> str:
-    """What to type after Ctrl-C in what puts this machine on a ZeroTier network. It stays there, so that who authorizes it
-    meanwhile does not do it in vain."""
+    """The hint after Ctrl-C in a verb that joins a ZeroTier network.
+
+    The machine stays on the network, so that an authorization meanwhile is not in vain.
+    """
     if network is None:
         return "meshctl status"
     return (
@@ -50,15 +52,15 @@ def after_interrupt(network: str | None) -> str:
 class _Screen:
     """The steps as lines on stderr.
 
-    A step with a key takes the place of the one before with that key while that is the last line of a terminal; elsewhere
-    it is printed again at most each minute.
+    A step with a key replaces the one before with that key, while that is the last line of a terminal; elsewhere it is
+    printed again each minute at most.
     """
 
     def __init__(self) -> None:
         self._live = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-        self._key = ""  # of the last line, where that may be renewed
+        self._key = ""  # of the last line, where that may be replaced
         self._line = ""
-        self._printed: dict[str, float] = {}  # key -> when
+        self._printed: dict[str, float] = {}  # key -> when it was printed
         self._asked: set[str] = set()  # addresses whose code is on the screen
 
     def step(self, line: str, key: str) -> None:
@@ -71,7 +73,7 @@ class _Screen:
         self._printed[key] = time.monotonic()
 
     def code(self, address: str, code: str) -> None:
-        """Above what the person waits for, which is said again."""
+        """Print a code above the step that the person waits for, and print that step again."""
         if self._key and self._live:
             self._take_away()
         self.settle()
@@ -85,7 +87,7 @@ class _Screen:
         self._asked.add(address)
 
     def settle(self) -> None:
-        """What is there stays: something else is printed next."""
+        """Leave the last line as it is, as something else is printed next."""
         self._key = ""
 
     def _take_away(self) -> None:

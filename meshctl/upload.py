@@ -1,8 +1,8 @@
-"""Sends what is pinned as one multipart body, while what the daemon says meanwhile is read.
+"""Uploads a tree as one multipart body, in a thread, while the other reads the daemon's events.
 
 The form is that of kubo's /api/v0/add: parts named "file", whose percent-encoded file names carry the tree. Sizes are
-known before the first byte is sent, so the request has an exact Content-Length and an upload that ends early can not
-be taken for a whole one. Standard input has no known size and goes in chunks.
+known before the first byte is sent, so the request has an exact Content-Length, and a truncated upload never passes
+for a whole one. Standard input has no known size and goes in chunks.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from meshctl.errors import MeshctlError
 from meshctl.render import safe
 from meshctl.walk import DIRECTORY, FILE, SYMLINK, Part, Tree
 
-CHUNK = 1 << 20  # read and sent at once: the memory that an upload needs
+CHUNK = 1 << 20  # bytes read and sent at once: the memory of an upload
 CTRL_C_GRACE_S = 0.1
 SENDER_END_S = (
     2 * CTRL_C_GRACE_S
-)  # it ends at once when it cannot send, but where it waits for standard input
+)  # the thread ends at once when it cannot send, unless it waits for standard input
 _FILES_END_S = (
     5.0  # the same where it reads files: a busy machine takes its time, a dead disk would take for ever
 )
@@ -39,7 +39,7 @@ _TYPES = {
 
 
 class Upload:
-    """One entry on its way. `whole` is true once the last byte was handed over."""
+    """The upload of one entry. `whole` is true once the last byte is handed over."""
 
     def __init__(self, client: Client, tree: Tree, query: Query) -> None:
         self.whole = False
@@ -51,14 +51,14 @@ class Upload:
         self._stopping = threading.Event()
 
     def events(self) -> Generator[Document, None, None]:
-        """Sends, and yields the daemon's events. Raises MeshctlError; however it is left, the connection is closed."""
+        """Send, and yield the daemon's events. Raises MeshctlError. Closes the connection however it ends."""
         connection = connect(self._client.path)
         sender = threading.Thread(target=self._send, args=(connection,), daemon=True)
         try:
             sender.start()
             yield from self._read(connection)
         except MeshctlError as failure:
-            # Our own reason to stop comes first: what the daemon says of a broken upload only follows from it.
+            # Our own failure comes first: the daemon's report of a broken upload only follows from it.
             raise self._failure or failure from None
         finally:
             self._stopping.set()
@@ -67,7 +67,7 @@ class Upload:
                 sender.join(SENDER_END_S if self._tree.size is None else _FILES_END_S)
             if not sender.is_alive():
                 connection.close()
-            # Else it waits for standard input, which nobody else does. It ends with the program.
+            # Else the thread waits for standard input, which nothing else reads. It ends with the program.
 
     def _read(self, connection: socket.socket) -> Generator[Document, None, None]:
         response = http.client.HTTPResponse(connection, method="POST")
@@ -91,9 +91,9 @@ class Upload:
                 self.whole = self._send_tree(connection)
         except MeshctlError as failure:
             self._failure = failure
-            _shut(connection)  # wakes the reader; the daemon sees a body that is cut off and keeps nothing
+            _shut(connection)  # wakes the reader; the daemon sees a truncated body and keeps nothing
         except OSError:
-            # The daemon does not listen any more. Why, it says in its answer, which the other thread reads.
+            # The daemon has stopped reading. Its response, which the other thread reads, says why.
             pass
 
     def _send_tree(self, connection: socket.socket) -> bool:
@@ -112,7 +112,7 @@ class Upload:
         return True
 
     def _send_file(self, connection: socket.socket, part: Part, buffer: memoryview) -> None:
-        """Exactly the bytes that were announced, of one state of the file. Raises MeshctlError if it changes."""
+        """Send exactly the announced bytes, of one state of the file. Raises MeshctlError if it changes."""
         try:
             file = os.open(part.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
@@ -139,7 +139,7 @@ class Upload:
             after = os.fstat(file)
             if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
                 raise _changed(part.path, "it was written to while it was read")
-            if os.readv(file, [buffer[:1]]):  # files of /proc say that they are empty, and are not
+            if os.readv(file, [buffer[:1]]):  # files of /proc have size 0 and are not empty
                 raise MeshctlError(
                     f"cannot pin {safe(part.path)}",
                     "it has more in it than its size says; nothing of this upload is pinned",
@@ -182,7 +182,7 @@ class Upload:
         return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
 
     def _head(self, part: Part) -> bytes:
-        """A part's delimiter and headers. Every part but the first begins with the line end that closes the last."""
+        """A part's delimiter and headers. Each part but the first begins with the CRLF that ends the one before."""
         lines = [
             f"--{self._boundary}",
             f'Content-Disposition: form-data; name="file"; filename="{quote(part.where, safe="")}"',
@@ -205,7 +205,7 @@ def _shut(connection: socket.socket) -> None:
     try:
         connection.shutdown(socket.SHUT_RDWR)
     except OSError:
-        pass  # the other side was faster
+        pass  # the daemon has closed it first
 
 
 def _changed(path: str, how: str) -> MeshctlError:

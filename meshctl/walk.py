@@ -1,4 +1,4 @@
-"""What will be pinned, looked at before a byte is sent: every file opened once, every size and name checked."""
+"""Walks the tree to pin before a byte is sent: opens every file once, checks every size and name."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ SYMLINK = "symlink"
 STDIN = "-"
 
 NAME_BYTES = 255
-PATH_BYTES = 4095  # these three are what meshd takes of one upload
+PATH_BYTES = 4095  # these three are meshd's limits of one upload
 DEPTH = 256
 ENTRIES = 250_000
 _PATH_SHOWN = 60  # characters of a long path, at both its ends
-_SHOWN = 8  # problems named before the rest is counted
+_SHOWN = 8  # problems to name; the rest is counted
 
 
 class Part(NamedTuple):
-    """One part of the form. where: its path in the entry. path: its path here. target: what a symlink says."""
+    """One part of the form. where: its path in the entry. path: its path here. target: of a symlink."""
 
     kind: str
     where: str
@@ -36,14 +36,14 @@ class Part(NamedTuple):
 
     @property
     def length(self) -> int:
-        """Bytes of the part's body."""
+        """The size of the part's body, in bytes."""
         return self.size if self.kind == FILE else len(self.target)
 
 
 class Tree(NamedTuple):
-    """One entry to be. A directory stands before what is in it.
+    """One entry to pin. A directory comes before its content.
 
-    size: None where it is not known before. followed: where the path led, if it was a symlink.
+    size: bytes; None where unknown. followed: the target of the path, if it is a symlink.
     """
 
     name: str
@@ -54,17 +54,17 @@ class Tree(NamedTuple):
 
     @property
     def files(self) -> int:
-        """Regular files, which is what the daemon counts."""
+        """The number of regular files, as the daemon counts."""
         return sum(part.kind == FILE for part in self.parts)
 
     @property
     def symlinks(self) -> int:
-        """Symlinks that are kept as such."""
+        """The number of symlinks that are kept as such."""
         return sum(part.kind == SYMLINK for part in self.parts)
 
 
 def name_problem(name: str) -> str:
-    """Why this cannot be a name in the mesh; empty if it can."""
+    """Why this cannot be a name in the mesh; "" if it can."""
     if name in {"", ".", ".."}:
         return "that is no name"
     if any("\udc80" <= character <= "\udcff" for character in name):
@@ -79,11 +79,11 @@ def name_problem(name: str) -> str:
 
 
 def look(path: str, name: str | None) -> Tree:
-    """Walks a path and opens every file in it. Raises MeshctlError that names what cannot be pinned, and why.
+    """Walk a path and open every file in it. Raises MeshctlError that names what cannot be pinned, and why.
 
     A symlink given as the path itself is followed; symlinks inside a directory are kept as they are.
     """
-    if not path:  # "$UNSET" would else be the folder that one is in
+    if not path:  # else "$UNSET" would be the current folder
         raise usage("cannot pin a path without a name", "it is empty", "meshctl pin PATH")
     chosen = name if name is not None else os.path.basename(os.path.abspath(path))
     problem = name_problem(chosen)
@@ -104,7 +104,7 @@ def look(path: str, name: str | None) -> Tree:
 
 
 def standard_input(name: str | None) -> Tree:
-    """The entry that standard input becomes. Raises MeshctlError (usage) without a good name."""
+    """The entry for standard input. Raises MeshctlError (usage) without a valid name."""
     if name is None:
         raise usage("cannot pin standard input", "it has no name", "meshctl pin - --name NAME")
     problem = name_problem(name)
@@ -114,7 +114,7 @@ def standard_input(name: str | None) -> Tree:
 
 
 class _Walk:
-    """Collects parts and problems; a deep tree needs no deep stack."""
+    """Collects parts and problems, without recursion, as a tree may be deep."""
 
     def __init__(self, asked: str) -> None:
         """asked: the path as it was typed."""
@@ -147,7 +147,7 @@ class _Walk:
                 self._refuse(path, f"it is a {_kind(status.st_mode)}, which cannot be kept")
 
     def check(self, path: str) -> None:
-        """Raises MeshctlError with what was found to be in the way."""
+        """Raises MeshctlError with the problems that were found."""
         if not self._problems:
             return
         if len(self._problems) == 1:
@@ -204,7 +204,7 @@ class _Walk:
 
 
 def _too_much(path: str, why: str) -> MeshctlError:
-    """It is more than one entry takes, which as one file it is not."""
+    """The error for a tree beyond an entry's limits, with the hint to pin it as one file."""
     hint = f"pin it as one file: tar -cf NAME.tar {hints.path(path)}; meshctl pin NAME.tar"
     return MeshctlError(f"cannot pin {safe(path)}", f"{why}; nothing was sent", hint)
 

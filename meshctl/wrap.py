@@ -1,4 +1,4 @@
-"""Prose on a terminal: broken between words, indented, never wider than a person likes to read."""
+"""Wraps prose for a terminal: between words, with a hanging indent, to a readable width."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ WIDEST = 100  # columns; longer lines are hard to read on a wide screen
 
 
 def columns() -> int:
-    """Columns that prose on stdout may take; 0 where it is no terminal, and whoever reads it wants whole lines."""
+    """Columns for prose on stdout; 0 where it is no terminal: programs want whole lines."""
     try:
         return min(os.get_terminal_size(sys.stdout.fileno()).columns or 80, WIDEST)
     except (OSError, ValueError):
@@ -19,9 +19,9 @@ def columns() -> int:
 
 
 def lines(text: object, first: str, limit: int) -> list[str]:
-    """`text` behind `first`, in lines of up to `limit` columns (0: no limit); the later ones begin below the text.
+    """Wrap `text` after the prefix `first`, to `limit` columns (0: no limit), with a hanging indent.
 
-    A word that is wider than a line stands alone on its own: half a path or command is of no use to anybody.
+    A word that is wider than a line gets a line of its own: half a path or command is of no use.
     """
     shown, first = safe(text), safe(first)
     if not limit or width(first) + width(shown) <= limit:
@@ -37,6 +37,6 @@ def lines(text: object, first: str, limit: int) -> list[str]:
 
 
 def tell(text: object, first: str = "") -> None:
-    """Print it on stdout, as wide as that is."""
+    """Print wrapped text on stdout."""
     for line in lines(text, first, columns()):
         say(line)

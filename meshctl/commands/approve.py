@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, client: Client) -> int:
-    """Authorizes, shows, asks, admits."""
+    """Authorize the node, show its code, ask the person, admit it."""
     try:
         done = step_stream.follow(
             client.stream("POST", route("requests", args.ref, "authorize")), as_json=False

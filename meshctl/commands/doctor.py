@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, client: Client) -> int:
-    """Prints the findings."""
+    """Print the findings."""
     answer = client.get("doctor")
     findings: list[Finding] = answer.get("findings") or []
     broken = [f for f in findings if f.get("held") is False]

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, client: Client) -> int:
-    """Asks, then forgets."""
+    """Ask, then forget the member."""
     node = render.safe(args.node)
     target = route("peers", args.node, query={"force": int(args.force)})
     if not args.yes:
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace, client: Client) -> int:
 
 
 def _look_for(name: str, client: Client) -> None:
-    """Raises MeshctlError where no other node has that name, so that nobody is asked about nothing."""
+    """Raises MeshctlError where no other node has that name, before the person is asked."""
     nodes = {peer.get("name"): peer for peer in client.get("peers").get("peers") or []}
     shown = render.safe(name)
     if name not in nodes:

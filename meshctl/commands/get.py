@@ -17,11 +17,11 @@ from meshctl.walk import name_problem
 STDOUT = "-"
 NOTHING = "nothing was left here"
 PARTLY = "what was written is not all of it"
-TARGET_LIMIT = 4096  # bytes of a symlink's target: Linux takes no longer path
+TARGET_LIMIT = 4096  # bytes of a symlink's target: Linux allows no longer path
 
 
 class Content(NamedTuple):
-    """What the daemon says of what it sends. size: bytes of content, where it is known."""
+    """The daemon's description of the content that it sends. size: bytes, where known."""
 
     name: str
     kind: str  # file, directory or symlink, whose content is its target
@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, client: Client) -> int:
-    """Fetches one file or directory."""
+    """Fetch one file or directory."""
     if args.output == STDOUT and args.json:
         raise usage("cannot write content and JSON to standard output", "", "one of -o - and --json")
     if args.output == "":
@@ -97,7 +97,7 @@ def _described(response: http.client.HTTPResponse, asked: str) -> Content:
 def _symlink(
     args: argparse.Namespace, ref: str, path: str, response: http.client.HTTPResponse
 ) -> MeshctlError:
-    """What is said of a symlink, whose own content, a path, is of no use to anybody."""
+    """The error for a symlink, whose own content, a path, is of no use."""
     target = b""
     while len(target) < TARGET_LIMIT and (data := _read(response, TARGET_LIMIT)):
         target += data
@@ -115,7 +115,7 @@ def _symlink(
 
 
 def _inside(path: str, target: str) -> list[str] | None:
-    """Where a symlink at `path` leads, as names from the top of the entry; None if it leads out of it."""
+    """Resolve a symlink at `path` to names from the top of the entry; None if it leads out of it."""
     if target.startswith("/"):
         return None
     place = [step for step in path.split("/") if step][:-1]
@@ -185,7 +185,7 @@ def _to_stdout(response: http.client.HTTPResponse, content: Content) -> int:
         try:
             write_all(out, data)
         except BrokenPipeError:
-            raise  # nobody reads any more, which is no failure
+            raise  # the reader is gone, which is no failure
         except OSError as error:
             title, why = (
                 f"cannot write {render.safe(content.name)} to standard output",
@@ -204,7 +204,7 @@ def _to_stdout(response: http.client.HTTPResponse, content: Content) -> int:
 
 
 class _Body:
-    """The response as something to read from, with failures said as failures."""
+    """The response as a byte stream that raises MeshctlError for failures."""
 
     def __init__(self, response: http.client.HTTPResponse) -> None:
         self._response = response

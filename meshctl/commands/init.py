@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, client: Client) -> int:
-    """Makes the mesh, or says that this node is in it already."""
+    """Found the mesh, or report that this node is in it already."""
     body: Document = {"name": args.name}
     if args.network is not None:
         body["network"] = args.network
@@ -58,7 +58,7 @@ def _tell_next(network: object) -> None:
 
 
 def network_id(text: str) -> str:
-    """A ZeroTier network's id, in lower case."""
+    """Parse a ZeroTier network's id; in lower case."""
     if not is_network_id(text):
         raise argparse.ArgumentTypeError(
             f"{text!r} is no network id; one has 16 hex digits: 8056c2e21c000001"

@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, client: Client) -> int:
-    """Makes, lists or revokes."""
+    """Issue, list or revoke invites."""
     if args.list:
         return _list(args, client)
     if args.revoke is not None:

@@ -12,7 +12,7 @@ from meshctl.client import Client, Document, route
 from meshctl.errors import DONE, interrupted, usage
 from meshctl.numbers import is_network_id
 
-PASTE_PAUSE_S = 0.2  # lines that follow one another faster than this were pasted, not typed
+PASTE_PAUSE_S = 0.2  # lines that follow each other faster are pasted, not typed
 INVITE_LIMIT = 1 << 16
 
 
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, client: Client) -> int:
-    """Joins, showing what it waits for."""
+    """Join, and show what it waits for."""
     invite = "".join("".join(args.invite).split()) or _ask()
     by_network = is_network_id(invite)
     body: Document = {"invite": invite}
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace, client: Client) -> int:
 
 
 def _confirm(event: Document, client: Client) -> None:
-    """A member says yes; anybody on the network could, for a mesh of its own."""
+    """Ask whether the admitting member is the right one: anybody on the network could admit, to a mesh of its own."""
     address, code = render.safe(event.get("address")), render.safe(event.get("code"))
     render.note(f"The member at {address} lets this node into its mesh.")
     if code:
@@ -96,7 +96,7 @@ def _confirm(event: Document, client: Client) -> None:
 
 
 def _ask() -> str:
-    """The invite from the terminal or a pipe, without white space. Raises MeshctlError (usage) if there is none."""
+    """Read the invite from the terminal or a pipe, without white space. Raises MeshctlError (usage) without one."""
     if sys.stdin.isatty():
         print("Invite: ", end="", file=sys.stderr, flush=True)
         text = _pasted()
@@ -115,7 +115,7 @@ def _ask() -> str:
 
 
 def _pasted() -> bytes:
-    """What was typed, and the lines right behind it: mail programs break long lines."""
+    """The typed line, and the lines right after it: mail programs break long lines."""
     text = os.read(0, INVITE_LIMIT)
     while text.strip() and select.select([0], [], [], PASTE_PAUSE_S)[0]:
         more = os.read(0, INVITE_LIMIT)

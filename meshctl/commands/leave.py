@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, client: Client) -> int:
-    """Asks, then leaves."""
+    """Ask, then leave the mesh."""
     lost = " What only this node holds is lost." if args.force else ""
     question = f"Leave the mesh? The copies on this node go; the other nodes keep theirs.{lost}"
     if not render.confirm(question, args.yes):

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, client: Client) -> int:
-    """Prints lines as they come."""
+    """Print lines as they come."""
     if args.service == "meshd":
         raise usage(
             "cannot show meshd's own log",
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace, client: Client) -> int:
                 stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at)) if at > 0 else "-"
                 render.say(f"{stamp}  {render.safe(str(event.get('text')).expandtabs(4))}")
     except KeyboardInterrupt:
-        return INTERRUPTED  # the way to end it; nothing was left half done
+        return INTERRUPTED  # Ctrl-C is how to end it; nothing is left half done
     return DONE
 
 

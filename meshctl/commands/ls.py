@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, client: Client) -> int:
-    """Lists the mesh, or one entry."""
+    """List the mesh, or one entry."""
     if args.ref is None:
         return _list(args, client)
     if args.name is not None or args.owner is not None or args.limit is not None:
@@ -92,7 +92,7 @@ def _list(args: argparse.Namespace, client: Client) -> int:
 
 
 def _pages(args: argparse.Namespace, client: Client) -> tuple[list[Entry], Document]:
-    """Every entry up to --limit, and the last page, whose `next` says whether there are more."""
+    """All entries up to --limit, and the last page, whose `next` says whether there are more."""
     entries: list[Entry] = []
     after: str | None = None
     while True:
@@ -119,7 +119,7 @@ def _copies(entry: Entry) -> str:
 
 
 def _note_away(entries: list[Entry]) -> None:
-    """Once below the table: whose copies are not in its numbers, where that may be why a number is short."""
+    """Print, below the table, which nodes are away, where an entry may seem short of copies for that reason."""
     short = [entry for entry in entries if entry.get("held") != entry.get("wanted")]
     copies = [copy for entry in short for copy in entry.get("copies") or []]
     away = sorted({str(copy.get("node")) for copy in copies if copy.get("state") == "unknown"})
@@ -152,7 +152,7 @@ def _show_entry(entry: Entry, as_json: bool) -> int:
 
 
 def _note_copies(entry: Entry) -> None:
-    """Beside the listing of a directory: where it is kept, and why not elsewhere."""
+    """Print, beside a directory's listing, which nodes hold it, and why others do not."""
     copies = entry.get("copies") or []
     held = [str(copy.get("node")) for copy in copies if copy.get("state") == "held"]
     size = render.size(entry.get("size") or 0)

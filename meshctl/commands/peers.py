@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, client: Client) -> int:
-    """Prints the table, or sets an address."""
+    """Print the table, or set an address."""
     if args.what is not None:
         return _set(args, client)
     answer = client.get("peers")
@@ -67,7 +67,7 @@ def _set(args: argparse.Namespace, client: Client) -> int:
 
 
 def peer_table(peers: list[dict[str, Any]]) -> str:
-    """The nodes, this one first; also part of `meshctl status`."""
+    """The table of the nodes, this one first. Part of `meshctl status`, too."""
     ordered = sorted(peers, key=lambda peer: (not peer.get("this_node"), str(peer.get("name"))))
     rows = [
         (
@@ -91,7 +91,7 @@ def _seen(peer: dict[str, Any]) -> str:
     if not peer.get("reachable"):
         return f"not reached, {_last(peer)}"
     rtt_s, latency_ms, path = peer.get("rtt_s"), peer.get("latency_ms"), peer.get("path")
-    if path:  # what ZeroTier measures between the machines, without meshd's own time
+    if path:  # ZeroTier's latency between the machines, without meshd's own time
         took = f", {render.safe(path)}" + (f", {latency_ms} ms" if isinstance(latency_ms, int) else "")
     else:
         took = f", {rtt_s * 1000:.0f} ms" if isinstance(rtt_s, int | float) else ""

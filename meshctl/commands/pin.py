@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, client: Client) -> int:
-    """Pins each path in turn; the exit code is that of the first that was not wholly done."""
+    """Pin each path in turn. The exit code is that of the first one that was not wholly done."""
     if args.cid is not None:
         return _pin_cid(args, client)
     _check_usage(args)
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace, client: Client) -> int:
 
 
 def _say_not_begun(failure: MeshctlError, trees: list[Tree]) -> None:
-    """Of several paths those before the one that failed are kept, as was said of each; those behind it are not begun."""
+    """Add to a failure which paths after it were not begun. Those before it are pinned, as each line said."""
     if trees:
         names = render.names([tree.name for tree in trees], limit=5)
         failure.explain(f"{failure.detail or 'it failed'}; not begun: {names}")
@@ -91,7 +91,7 @@ def _pin_tree(tree: Tree, args: argparse.Namespace, client: Client) -> int:
     upload = Upload(client, tree, query)
     follower = Follower(tree.name, tree.size, done="pinned", detach=args.detach, as_json=args.json)
     try:
-        with closing(upload.events()) as events:  # closed at once, however it is left: the daemon must see it
+        with closing(upload.events()) as events:  # closed at once, however it ends: the daemon must notice
             return follower.follow(events)
     except KeyboardInterrupt:
         raise _left(follower, sent=upload.whole) from None
@@ -113,7 +113,7 @@ def _pin_cid(args: argparse.Namespace, client: Client) -> int:
 
 
 def _left(follower: Follower, *, sent: bool) -> MeshctlError:
-    """What Ctrl-C left behind. sent: all of it was with the daemon, which may have gone on."""
+    """The error for Ctrl-C, with what is left behind. sent: the daemon had all of it, and may have gone on."""
     name = render.safe(follower.name)
     look = hints.command("ls", follower.name)
     if follower.kept:

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, client: Client) -> int:
-    """Lists, or denies one."""
+    """List the requests, or deny one."""
     if args.deny is not None:
         denied = client.call("DELETE", route("requests", args.deny))
         if args.json:

@@ -18,14 +18,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, client: Client) -> int:
-    """Restores one entry and shows its copies as they come."""
+    """Restore one entry, and show its copies as they come."""
     ref = refs.whole(args.ref, "restore")
     follower = Follower(ref, None, done="restored", detach=False, as_json=args.json)
     try:
         return follower.follow(client.stream("POST", route("trash", ref, "restore")))
     except MeshctlError as failure:
         if failure.code == "not-found" and failure.hint.startswith("meshctl ls"):
-            failure.advise("meshctl trash")  # not the list of what is kept
+            failure.advise("meshctl trash")  # rather than the list of entries
         raise
     except KeyboardInterrupt:
         name = render.safe(follower.name)

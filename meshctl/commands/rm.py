@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, client: Client) -> int:
-    """Removes each in turn, and goes on after one that fails; the exit code is that of the first that failed."""
+    """Remove each in turn, and go on after a failure. The exit code is that of the first failure."""
     code = DONE
     for ref in args.refs:
         try:

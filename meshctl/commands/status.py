@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, client: Client) -> int:
-    """Prints the overview."""
+    """Print the overview."""
     if args.check and not args.json:
         return _check(client)
     status = client.get(
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace, client: Client) -> int:
 
 
 def _check(client: Client) -> int:
-    # What a monitoring system shows is standard output, and it knows no code above 3: a failure is a verdict too.
+    # A monitoring system shows standard output, and knows no code above 3: a failure is a verdict, too.
     try:
         status = client.get("status", query={"glance": "1"})
     except MeshctlError as failure:
@@ -103,7 +103,7 @@ def _how_to_begin(status: Part) -> str:
 
 
 def _at_rest(secrets: Part) -> str:
-    """How the mesh's secrets lie on this node's disk."""
+    """The state of the mesh's secrets at rest, as a phrase."""
     key = str(secrets.get("key") or "")
     match secrets.get("kept"):
         case "credentials" if secrets.get("by") == "environment":
@@ -170,7 +170,7 @@ def _services(services: list[Part]) -> None:
 
 
 def _last_exit(text: str) -> str:
-    """How it ended, in a column's width: its last lines are in the condition while it is down, and in its log."""
+    """How a service ended, in a column's width. Its last lines are in the condition while it is down, and in the log."""
     short = text.partition("; its last lines")[0]
     return short if len(short) <= _EXIT_WIDTH else f"{short[: _EXIT_WIDTH - 1]}…"
 
@@ -192,7 +192,7 @@ def _conditions(conditions: list[Part]) -> None:
 
 
 def _since(condition: Part) -> str:
-    """`, since 14:02 (3 min)`, with the date where it was not today; nothing where it is not known."""
+    """`, since 14:02 (3 min)`, with the date where it was not today; "" where unknown."""
     began = float(condition.get("since") or 0)
     if began <= 0:
         return ""

@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, client: Client) -> int:
-    """Prints the table."""
+    """Print the table."""
     answer = client.get("trash")
     if args.json:
         render.document(answer)

@@ -1,4 +1,4 @@
-"""meshctl version: what this client is, and what the daemon says of itself in Meshd-Version."""
+"""meshctl version: the version of this client, and the daemon's in its Meshd-Version header."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, client: Client) -> int:
-    """Asks whether the daemon is alive; the version is in every answer's head, and in a refusal's too.
+    """Ask whether the daemon is alive: its version is in every response's headers, a refusal's included.
 
-    Not for its status: having asked for that counts as having read the news in it.
+    It does not ask for the status: that would count as having read the notices in it.
     """
     problem = ""
     try:

@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, client: Client) -> int:
-    """Prints events until it is stopped, or the daemon goes away, which is a failure."""
+    """Print events until it is interrupted, or the daemon ends, which is a failure."""
     try:
         for event in client.stream("GET", route("events")):
             if args.json:
@@ -28,7 +28,7 @@ def run(args: argparse.Namespace, client: Client) -> int:
             elif event.get("event") != "error":
                 _show(event)
     except KeyboardInterrupt:
-        return INTERRUPTED  # the way to end it; nothing was left half done
+        return INTERRUPTED  # Ctrl-C is how to end it; nothing is left half done
     return DONE
 
 
@@ -47,7 +47,7 @@ def _show(event: dict[str, Any]) -> None:
 
 
 def _words(event: dict[str, Any]) -> str:
-    """A condition as `meshctl status` shows it; of anything else its kind and whatever it tells."""
+    """A condition as `meshctl status` shows it; any other event as its kind and its fields."""
     severity = f"{event['severity']}: " if event.get("severity") else ""
     if event.get("event") == "condition-raised":
         return f"{severity}{event.get('title')}"
