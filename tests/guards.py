@@ -8,12 +8,15 @@ module ends. What is found is also ended where that can be done, so that the nex
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
+import os
+import socket
 import sys
 import threading
 import time
 import traceback
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -22,12 +25,12 @@ import psutil
 import pytest
 import pytest_asyncio
 
+from tests.processes import descendants
+
 _TESTS = Path(__file__).resolve().parent
 LONGEST_STEP_S = 0.5
 """How long one step of an event loop may take. Others' time does not count: see Watchdog."""
 GRACE_S = 2.0  # what was told to end may take so long
-_LISTENS = "0A"  # state of a TCP socket in /proc/net/tcp
-_ACCEPTS = 0x10000  # flag of a Unix socket in /proc/net/unix: __SO_ACCEPTCON
 
 
 lives_on: list[Callable[[], Iterable[int]]] = []
@@ -42,23 +45,22 @@ class Footprint:
     """What this process has at one moment."""
 
     children: frozenset[psutil.Process]
-    sockets: frozenset[str]  # their inodes
+    sockets: Mapping[int, int]  # their inodes, with the file descriptor
     loops: frozenset[str]
 
     @classmethod
     def now(cls) -> Footprint:
-        children = psutil.Process().children(recursive=True)
-        inodes, loops = set(), set()
-        for fd in Path("/proc/self/fd").iterdir():
+        sockets, loops = {}, set()
+        for fd in map(int, os.listdir("/proc/self/fd")):  # noqa: PTH208 - twice each test: see tests/processes.py
             try:
-                target = str(fd.readlink())
+                target = os.readlink(f"/proc/self/fd/{fd}")  # noqa: PTH115 - the same
             except FileNotFoundError:  # the one that lists them
                 continue
             if target == "anon_inode:[eventpoll]":  # each open event loop has one
-                loops.add(f"an open event loop (file descriptor {fd.name})")
+                loops.add(f"an open event loop (file descriptor {fd})")
             elif target.startswith("socket:["):
-                inodes.add(target[len("socket:[") : -1])
-        return cls(frozenset(children), frozenset(inodes), frozenset(loops))
+                sockets[int(target[len("socket:[") : -1])] = fd
+        return cls(frozenset(_processes(descendants(os.getpid()))), sockets, frozenset(loops))
 
     def children_since(self, before: Footprint) -> list[psutil.Process]:
         """Those that were not there before; but what a process from before started is that one's own affair, and so is
@@ -73,23 +75,26 @@ class Footprint:
     def left_since(self, before: Footprint) -> list[str]:
         """What is here and was not there before, as a person would say it."""
         found = [f"the process {_describe(child)}" for child in self.children_since(before)]
-        found += [f"a listening socket, {socket}" for socket in _listening(self.sockets - before.sockets)]
+        for inode in self.sockets.keys() - before.sockets.keys():
+            found += [f"a listening socket, {one}" for one in _listening(self.sockets[inode])]
         return sorted([*found, *(self.loops - before.loops)])
 
 
-def _listening(inodes: frozenset[str]) -> Iterator[str]:
-    """Those of the sockets that listen. The kernel's tables are slow to read and mostly need not be."""
-    if not inodes:
+def _processes(pids: Iterable[int]) -> Iterator[psutil.Process]:
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            yield psutil.Process(pid)
+
+
+def _listening(fd: int) -> Iterator[str]:
+    """That socket, where it listens."""
+    try:
+        same = socket.socket(fileno=os.dup(fd))
+    except OSError:  # closed meanwhile
         return
-    for table in ("tcp", "tcp6"):
-        for line in Path("/proc/net", table).read_text().splitlines()[1:]:
-            fields = line.split()
-            if fields[3] == _LISTENS and fields[9] in inodes:
-                yield f"{table} {fields[1]} (inode {fields[9]})"
-    for line in Path("/proc/net/unix").read_text().splitlines()[1:]:
-        fields = line.split()
-        if int(fields[3], 16) & _ACCEPTS and fields[6] in inodes:
-            yield f"unix {fields[7] if len(fields) > 7 else ''} (inode {fields[6]})"
+    with same:
+        if same.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            yield f"{'unix' if same.family == socket.AF_UNIX else 'tcp'} {same.getsockname()}"
 
 
 def _parents(child: psutil.Process) -> set[int]:

@@ -4,73 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
-import struct
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
-
-import psutil
+from typing import NamedTuple
 
 from tests.mesh.nodes import METRICS_PORT, PORTS, Node
+from tests.processes import descendants, held_by
+from tests.sockets import Open, table
 
 _EVERY_S = 0.04
-_LISTEN = "0A"
+_CONNECTED_EVERY = (
+    3  # samples; a call to somebody takes longer to fail or to be answered, and much longer to be listed
+)
 
 
-@dataclass(frozen=True, slots=True)
-class Open:
-    """One line of the kernel's table. remote: empty for a socket that is not connected."""
+class Holder(NamedTuple):
+    """Whose socket it is: a program of a node."""
 
-    kind: str
-    address: str
-    port: int
-    listening: bool
-    remote: str
-
-    def __str__(self) -> str:
-        what = "listening" if self.listening else f"to {self.remote or 'nobody'}"
-        return f"{self.kind} {self.address}:{self.port} {what}"
-
-
-def table() -> dict[int, Open]:
-    """All Internet sockets of this network namespace, by inode."""
-    found: dict[int, Open] = {}
-    for kind in ("tcp", "tcp6", "udp", "udp6", "udplite", "udplite6", "raw", "raw6"):
-        with contextlib.suppress(FileNotFoundError):
-            for line in Path(f"/proc/net/{kind}").read_text().splitlines()[1:]:
-                fields = line.split()
-                local, remote = _end(fields[1]), _end(fields[2])
-                found[int(fields[9])] = Open(
-                    kind=kind.rstrip("6"),
-                    address=local[0],
-                    port=local[1],
-                    listening=kind.startswith("tcp") and fields[3] == _LISTEN,
-                    remote=remote[0] if remote[1] else "",
-                )
-    return found
-
-
-def _end(field: str) -> tuple[str, int]:
-    raw, _, port = field.partition(":")
-    words = bytes.fromhex(raw)
-    count = len(words) // 4
-    packed = struct.pack(f">{count}I", *struct.unpack(f"={count}I", words))
-    ip = ipaddress.ip_address(packed)
-    mapped = getattr(ip, "ipv4_mapped", None)
-    return str(mapped or ip), int(port, 16)
-
-
-def inodes(pid: int) -> set[int]:
-    """The sockets that a process holds."""
-    found = set()
-    with contextlib.suppress(OSError):
-        for entry in Path(f"/proc/{pid}/fd").iterdir():
-            with contextlib.suppress(OSError):
-                link = str(entry.readlink())
-                if link.startswith("socket:["):
-                    found.add(int(link[8:-1]))
-    return found
+    node: Node
+    program: str
 
 
 class Sampler:
@@ -82,6 +35,8 @@ class Sampler:
         self.seen: dict[str, set[tuple[str, int]]] = {}  # node -> (address, port) of every listener ever
         self.samples = 0
         self._addresses: set[str] = set()
+        self._pids: list[int] = []
+        self._holders: dict[int, Holder | None] = {}  # by inode; None: of nobody whom this looks at
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sockets", daemon=True)
 
@@ -104,20 +59,21 @@ class Sampler:
         """One sample of every node."""
         nodes = list(self._nodes())
         self._addresses |= {n.address for n in nodes}
-        held: list[tuple[Node, str, set[int]]] = []
-        for node in nodes:
-            process = node.process
-            if process is None:
-                continue
-            with contextlib.suppress(psutil.Error):
-                root = psutil.Process(process.pid)
-                for one in [root, *root.children(recursive=True)]:
-                    with contextlib.suppress(psutil.Error):
-                        held.append((node, one.name(), inodes(one.pid)))
-        sockets = table()
-        for node, program, own in held:
-            for found in (sockets[i] for i in own & sockets.keys()):
-                self._judge(node, program, found)
+        pids = [n.process.pid for n in nodes if n.process is not None]
+        if pids != self._pids:  # what was a stranger's may have been of one that has just been started
+            self._pids, self._holders = pids, {}
+        whole = self.samples % _CONNECTED_EVERY == 0
+        found = table(connected=whole)
+        if (
+            found.inodes() - self._holders.keys()
+        ):  # who holds what does not change, and takes long to find out
+            self._holders = dict.fromkeys(found.inodes(), None) | self._holders | _held(nodes)
+        for inode in found.inodes():
+            holder = self._holders[inode]
+            if holder is not None:
+                self._judge(*holder, found[inode])
+        if whole:
+            self._holders = {inode: self._holders[inode] for inode in found.inodes()}
         self.samples += 1
 
     def _judge(self, node: Node, program: str, found: Open) -> None:
@@ -128,6 +84,19 @@ class Sampler:
             line = f"{node} {program}: {found}: {why}"
             if line not in self.findings:
                 self.findings.append(line)
+
+
+def _held(nodes: Iterable[Node]) -> dict[int, Holder | None]:
+    """Who holds which socket. Asked after the table, so that who holds what stands there has begun."""
+    held: dict[int, Holder | None] = {}
+    for node in nodes:
+        process = node.process
+        if process is not None:
+            for pid in (process.pid, *descendants(process.pid)):
+                with contextlib.suppress(OSError):  # it has just ended
+                    program = Path(f"/proc/{pid}/comm").read_text().strip()
+                    held |= dict.fromkeys(held_by(pid), Holder(node, program))
+    return held
 
 
 def wrong(node: Node, found: Open, addresses: set[str]) -> str:

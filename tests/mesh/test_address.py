@@ -11,7 +11,8 @@ import pytest
 from tests.mesh.conftest import MakeNode
 from tests.mesh.nodes import METRICS_PORT, PORTS, Mesh, Node, Subnet, marked
 from tests.mesh.pairing import until
-from tests.mesh.sampler import inodes, table
+from tests.processes import held_by
+from tests.sockets import table
 
 pytestmark = [pytest.mark.mesh, pytest.mark.root]
 _NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="making a network interface needs root")
@@ -56,8 +57,9 @@ def interface(subnet: Subnet) -> Iterator[Interface]:
 def _listeners(node: Node) -> set[tuple[str, int]]:
     """Where the node and all that it started listen at this moment."""
     assert node.process is not None
-    own = set[int]().union(*(inodes(pid) for pid in (node.process.pid, *marked(node.state))))
-    return {(s.address, s.port) for inode, s in table().items() if inode in own and s.listening}
+    own = set[int]().union(*(held_by(pid) for pid in (node.process.pid, *marked(node.state))))
+    listening = table(connected=False)
+    return {(s.address, s.port) for s in map(listening.__getitem__, own & listening.inodes()) if s.listening}
 
 
 @_NEEDS_ROOT

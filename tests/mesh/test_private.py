@@ -13,7 +13,8 @@ import pytest
 from tests.mesh.conftest import MakeNode
 from tests.mesh.nodes import METRICS_PORT, PORTS, Mesh, Node, marked
 from tests.mesh.pairing import until
-from tests.mesh.sampler import Open, Sampler, wrong
+from tests.mesh.sampler import Sampler, wrong
+from tests.sockets import Open
 
 pytestmark = pytest.mark.mesh
 
@@ -68,6 +69,15 @@ def test_the_sampler_sees_what_it_is_there_to_see(leaky: Node) -> None:
     sampler.look()
     assert any("udp 127.0.0.1" in line and "not TCP" in line for line in sampler.findings), sampler.findings
     assert any("0.0.0.0" in line and "listens where" in line for line in sampler.findings), sampler.findings
+
+
+def test_the_sampler_sees_what_was_open_before_it_knew_the_node(leaky: Node) -> None:
+    nodes: list[Node] = []
+    sampler = Sampler(lambda: nodes)
+    sampler.look()
+    nodes.append(leaky)
+    sampler.look()
+    assert len(sampler.findings) == 2, sampler.findings
 
 
 @pytest.mark.parametrize(

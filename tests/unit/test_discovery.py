@@ -22,7 +22,7 @@ from meshd.config.zerotier import ZeroTier as ServiceConfig
 from meshd.model import OverlayState
 from meshd.overlay.discovery import PROBE_MOST, Discovery, has_rfc4193, known, probed, rfc4193
 from meshd.overlay.zerotier import Network, Peer, ZeroTier
-from tests.mesh.sampler import _end
+from tests.sockets import table
 from tests.waiting import until
 from tests.zerotier.fake import FakeService
 from tests.zerotier.membership import Timing
@@ -175,12 +175,7 @@ class Neighbours:
 
     def calling(self) -> int:
         """How many connections this node is trying to make now."""
-        count = 0
-        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-            fields = line.split()
-            if fields[3] == "02" and _end(fields[1])[0] == OWN and _end(fields[2])[1] == self.port:
-                count += 1
-        return count
+        return sum(s.calling and (s.address, s.remote_port) == (OWN, self.port) for s in table())
 
     def close(self) -> None:
         for one in self._open:
