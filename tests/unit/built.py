@@ -7,8 +7,9 @@ from meshd.node import Node
 
 
 async def close(node: Node) -> None:
-    """Close its clients: nothing else of it is open."""
+    """Close its clients and its files: nothing else of it is open."""
     for component in node.components:
+        component.release()
         for stop in component.stops:
             if stop.phase is StopPhase.CLIENTS:
                 await stop.work()

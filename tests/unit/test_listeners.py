@@ -144,7 +144,8 @@ async def test_a_head_that_comes_drop_by_drop_gets_no_more_time(connect: Connect
             await asyncio.sleep(HEAD_S / 10)
 
     dropping = asyncio.create_task(drop())
-    assert await ends(reader) == b""
+    with contextlib.suppress(ConnectionError):  # of a drop that came after the end
+        assert await ends(reader) == b""
     dropping.cancel()
 
 
