@@ -9,7 +9,7 @@ CHECKED = $(wildcard meshd meshctl tests scripts bench)
 
 .PHONY: help
 help:  ## list the commands
-	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
 .PHONY: setup
 setup:  ## make .venv and .parts/bin (PYTHON=python3.12 chooses the interpreter)
@@ -30,11 +30,16 @@ test: lint  ## lint, then run the tests (ARGS='-k pin' chooses some)
 	@$(BIN)/pytest -n auto $(ARGS)
 
 # What needs neither engines nor a mesh, and says within two minutes whether a change may be sound.
-QUICK = tests/unit tests/mesh_room tests/supervise tests/journal tests/docs/test_architecture.py tests/docs/test_pages.py
+UNITS = tests/unit tests/mesh_room tests/supervise tests/journal
+QUICK = $(UNITS) tests/docs/test_architecture.py tests/docs/test_pages.py
 
 .PHONY: check
 check: lint  ## lint, then the tests that need no engines (about two minutes)
 	@$(BIN)/pytest -n auto $(QUICK) $(ARGS)
+
+.PHONY: test-newest
+test-newest: setup  ## the tests that need no engines, on the newest Python of this machine (3.13 or newer)
+	@scripts/newest.sh $(UNITS) $(ARGS)
 
 .PHONY: lint
 lint: setup  ## check style, types and the direction of imports
@@ -70,5 +75,5 @@ lock:  ## write requirements/ anew after a change of pyproject.toml (UPGRADE=1 t
 
 .PHONY: clean
 clean:  ## remove what was made here; built programs stay in the user's cache
-	@rm -rf .venv .parts .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
+	@rm -rf .venv .venv-newest .parts .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

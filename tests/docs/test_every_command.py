@@ -36,6 +36,7 @@ ONLY_PARSED = {
     "make test": "it is what runs this test",
     "make test ARGS='-k pin -x'": "it is what runs this test",
     "make check": "it is a part of what runs this test",
+    "make test-newest": "it is a part of what runs this test, and tests/unit/test_newest.py has its choice",
     ".venv/bin/pytest tests/unit/test_sas.py": "it is a part of what runs this test",
     "make format": "it would change the checkout that is tested",
     "make setup": "the tutorial types make -C meshd setup",
