@@ -41,6 +41,14 @@ check: lint  ## lint, then the tests that need no engines (about two minutes)
 test-newest: setup  ## the tests that need no engines, on the newest Python of this machine (3.13 or newer)
 	@scripts/newest.sh $(UNITS) $(ARGS)
 
+.PHONY: audit
+audit: setup  ## look for advisories about the locked packages (ARGS=--offline asks the file alone)
+	@$(BIN)/python -m scripts.audit $(ARGS)
+
+.PHONY: advisories
+advisories: setup  ## write requirements/advisories.json anew from OSV, or from its export (FROM=all.zip)
+	@$(BIN)/python -m scripts.osv $(if $(FROM),--from "$$FROM")
+
 .PHONY: lint
 lint: setup  ## check style, types and the direction of imports
 	@$(BIN)/ruff check $(CHECKED)
