@@ -79,16 +79,9 @@ class Pinner:
         entries.check_name(declared.name)
         self._catalogue.need_mesh()
         self._storage.check(max(declared.size or 0, declared.length or 0))
-        leave = self._uploads.enter()
-        try:
-            added = await self._uploads.add(body, content_type, declared, _throttled(emit))
-            try:
-                await emit(wire.AddedEvent(root=added.root, size=added.size, files=added.files))
-                pin = await self._staging.stage(self._draft(declared.name, added, replicas), emit)
-            finally:
-                await asyncio.shield(self._uploads.release(added.root))
-        finally:
-            leave()
+        async with self._uploads.receive(body, content_type, declared, _throttled(emit)) as added:
+            await emit(wire.AddedEvent(root=added.root, size=added.size, files=added.files))
+            pin = await self._staging.stage(self._draft(declared.name, added, replicas), emit)
         await self._keep(pin, replicas, emit, new=True, detach=detach)
 
     async def existing(
@@ -98,16 +91,13 @@ class Pinner:
         entries.check_name(name)
         self._catalogue.need_mesh()
         self._storage.check(0)
-        leave = self._uploads.enter()
-        try:
+        with self._uploads.opened():
             await emit(wire.StepEvent(message="looking for the content on the members"))
             stat = await self._kubo.stat(f"/ipfs/{cid}")
             self._storage.check(stat.cumulative)
             size = stat.cumulative if stat.directory else stat.size
             added = Added(stat.cid, size, 1, stat.directory)
             pin = await self._staging.stage(self._draft(name, added, replicas), emit)
-        finally:
-            leave()
         await self._keep(pin, replicas, emit, new=True, detach=detach)
 
     async def make_whole(self, pin: Pin, emit: wire.Emit) -> None:

@@ -79,13 +79,11 @@ def _site(candidate: Candidate) -> str:
 def initial(
     pin: Pin, candidates: Iterable[Candidate], *, own: str, without: Collection[str] = ()
 ) -> tuple[str, ...]:
-    """Nodes for a new entry: () for everywhere, else the node `own` first. without: cluster ids that are not to be chosen, though
-    they count among the nodes that there are."""
+    """Nodes for a new entry: () for everywhere, else the node `own` first. without: cluster ids that are not to be chosen."""
     if pin.wanted == "all":
         return ()
-    staying = [c for c in candidates if not c.leaving]
-    able = [c for c in staying if c.cluster_id not in without]
-    return choose(target(pin.wanted, len(staying)), pin.cid, pin.size, able, first=own)
+    able = [c for c in candidates if c.cluster_id not in without]
+    return choose(pin.wanted, pin.cid, pin.size, able, first=own)
 
 
 def takeover(

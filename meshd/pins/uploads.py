@@ -8,7 +8,7 @@ import hashlib
 import re
 import secrets
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 
 import aiohttp
@@ -146,6 +146,32 @@ class Uploads:
                 self._idle.set()
 
         return leave
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[None]:
+        """Count the current task among the open uploads inside. Raises as `enter` does."""
+        leave = self.enter()
+        try:
+            yield
+        finally:
+            leave()
+
+    @contextlib.asynccontextmanager
+    async def receive(
+        self,
+        body: AsyncIterator[bytes],
+        content_type: str,
+        declared: Declared,
+        on_bytes: Callable[[int], Awaitable[None]],
+    ) -> AsyncIterator[Added]:
+        """`add` and, at the end, `release`. Inside, what was added is pinned, and no collection of garbage begins: time to
+        make an entry of it. Raises as `enter` and `add` do."""
+        with self.opened():
+            added = await self.add(body, content_type, declared, on_bytes)
+            try:
+                yield added
+            finally:
+                await asyncio.shield(self.release(added.root))
 
     async def add(
         self,

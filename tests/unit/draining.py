@@ -105,6 +105,36 @@ class Gate:
         return self._host.held.intersection(cids)
 
 
+class SharedPinset:
+    """The cluster of each node, as all of them agree in the end."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    async def version(self) -> str:
+        return "1.1.6"
+
+    async def with_room(self) -> set[str]:
+        return {h.cluster_id for h in self._world.nodes.values()}
+
+    async def pin(self, pin: Pin) -> None:
+        await self._world.jitter()
+        self._world.pinset[pin.cid] = pin
+        self._world.commits.append(pin)
+
+    async def unpin(self, cid: str) -> bool:
+        await self._world.jitter()
+        return self._world.pinset.pop(cid, None) is not None
+
+    async def allocation(self, cid: str) -> Pin | None:
+        await self._world.jitter()
+        return self._world.pinset.get(cid)
+
+    async def allocations(self) -> list[Pin]:
+        await self._world.jitter()
+        return list(self._world.pinset.values())
+
+
 class Storage:
     """Room on the node itself."""
 
@@ -140,15 +170,16 @@ class Host:
         self.said: list[str] = []
         self.ahead_s = 0.0  # of the others' clocks
         self.store = MeshStore(folder, self.fingerprint, now=lambda: time.time() + self.ahead_s)
-        anything = cast(Any, self)  # it is its own cluster, disk and line to the others
+        anything = cast(Any, self)  # it is its own disk and line to the others
+        cluster = SharedPinset(world)
         self.copies = Copies(cast(Any, Gate(self)), self.store, anything)
-        nodes = Nodes(anything, self.store, cast(Any, Storage()), self.peer_states)
+        nodes = Nodes(cluster, self.store, cast(Any, Storage()), self.peer_states)
         self.drain = Drain(
-            cluster=anything,
+            cluster=cluster,
             store=self.store,
             copies=self.copies,
             nodes=nodes,
-            committer=Committer(anything, nodes, anything),
+            committer=Committer(cluster, nodes, anything),
             waiter=Waiter(self.copies, nodes),
         )
 
@@ -202,23 +233,7 @@ class Host:
             )
         return states
 
-    # -- its cluster and its disk ----------------------------------------------------------------------------------
-
-    async def allocations(self) -> list[Pin]:
-        await self.world.jitter()
-        return list(self.world.pinset.values())
-
-    async def allocation(self, cid: str) -> Pin | None:
-        await self.world.jitter()
-        return self.world.pinset.get(cid)
-
-    async def pin(self, pin: Pin) -> None:
-        await self.world.jitter()
-        self.world.pinset[pin.cid] = pin
-        self.world.commits.append(pin)
-
-    async def with_room(self) -> set[str]:
-        return {h.cluster_id for h in self.world.nodes.values()}
+    # -- its disk --------------------------------------------------------------------------------------------------
 
     async def sync(self) -> None:
         """All is durable here."""

@@ -8,8 +8,8 @@ from collections import Counter
 import hypothesis.strategies as st
 from hypothesis import given
 
-from meshd.model import Replicas
-from meshd.pins.placement import Candidate, choose, elected, plan, target
+from meshd.model import Pin, Replicas
+from meshd.pins.placement import Candidate, choose, elected, initial, lost, plan, takeover, target
 
 HEAL = 600.0
 IDS = st.integers(0, 9)
@@ -150,6 +150,51 @@ def test_the_node_with_clearly_more_room_is_preferred() -> None:
     assert all(choose(1, f"cid{i}", 1, roster) == ("c9",) for i in range(20))
 
 
+# -- a new entry, and others in place of those that refuse ---------------------------------------------------------
+
+
+def entry(wanted: Replicas, *on: str) -> Pin:
+    return Pin("cid", "a.txt", "f0", "root", 100, 1.0, wanted, allocations=on)
+
+
+def test_who_leaves_is_not_chosen_however_much_room_it_has() -> None:
+    roster = [*nodes(2), Candidate("f2", "c2", free=10**12, leaving=True)]
+    assert set(choose(3, "cid", 100, roster)) == {"c0", "c1"}
+    assert set(initial(entry(3), roster, own="f1")) == {"c0", "c1"}
+    assert initial(entry(3), roster, own="f1")[0] == "c1", "this node first: what is here need not be fetched"
+
+
+def test_what_everybody_shall_have_names_nobody_and_the_rest_names_as_many_as_are_wanted() -> None:
+    assert initial(entry("all"), nodes(3), own="f0") == ()
+    assert [len(initial(entry(n), nodes(4), own="f0")) for n in (1, 2, 4, 9)] == [1, 2, 4, 4]
+
+
+def test_another_is_chosen_for_who_may_not_be() -> None:
+    roster = [*nodes(3), Candidate("f9", "c9", free=10**9)]
+    assert "c9" in initial(entry(2), roster, own="f0")
+    assert "c9" not in initial(entry(2), roster, own="f0", without={"c9"})
+    assert len(initial(entry(2), roster, own="f0", without={"c9"})) == 2
+
+
+def test_who_takes_over_comes_beside_those_that_were_chosen() -> None:
+    """Dropped from the record, a node lets go: that is for later, once all the others hold it."""
+    assert takeover(entry(2, "c0", "c1"), ["c0"], {"f1"}, nodes(3)) == ("c0", "c1", "c2")
+
+
+def test_nobody_takes_over_where_all_hold_it_or_nobody_is_left() -> None:
+    assert takeover(entry(2, "c0", "c1"), ["c0", "c1"], set(), nodes(3)) is None
+    assert takeover(entry(2, "c0", "c1"), ["c0"], {"f1"}, nodes(2)) is None
+    assert takeover(entry("all"), ["c0"], {"f1"}, nodes(3)) is None, "everybody is asked already"
+    gone = [Candidate("f0", "c0", free=1000, leaving=True), *nodes(4)[1:]]
+    taken = takeover(entry(2, "c0", "c1"), ["c0"], {"f1"}, gone)
+    assert taken is not None
+    assert set(taken) == {"c0", "c1", "c2", "c3"}, (
+        "a copy on a node that leaves is none of those that are wanted"
+    )
+    leaving = [*nodes(2), Candidate("f2", "c2", free=10**9, leaving=True)]
+    assert takeover(entry(2, "c0", "c1"), ["c0"], {"f1"}, leaving) is None, "it goes, and its copy with it"
+
+
 # -- plan ----------------------------------------------------------------------------------------------------------
 
 
@@ -235,6 +280,24 @@ def test_what_everybody_has_is_not_made_less() -> None:
 def test_what_all_shall_have_goes_everywhere() -> None:
     assert decide("all", ["c0"], nodes(3)) == ()
     assert decide("all", [], nodes(3)) is None
+
+
+# -- what is lost --------------------------------------------------------------------------------------------------
+
+
+def test_what_only_nodes_have_that_are_gone_is_lost_and_is_given_to_nobody() -> None:
+    """There is nobody to copy it from, and others would look for it for ever."""
+    gone = [Candidate("f0", "c0", reachable=False, away_s=HEAL), *nodes(3)[1:]]
+    assert lost(["c0"], gone, heal_after_s=HEAL)
+    assert lost(["c9"], gone, heal_after_s=HEAL), "it was forgotten"
+    assert decide(2, ["c0"], gone) is None
+    assert not lost(["c0", "c1"], gone, heal_after_s=HEAL)
+    assert not lost([], gone, heal_after_s=HEAL), "everybody has it"
+
+
+def test_nothing_is_lost_by_a_short_outage() -> None:
+    away = [Candidate("f0", "c0", reachable=False, away_s=HEAL - 1), *nodes(3)[1:]]
+    assert not lost(["c0"], away, heal_after_s=HEAL)
 
 
 # -- who acts ------------------------------------------------------------------------------------------------------
