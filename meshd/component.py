@@ -53,7 +53,7 @@ class Component:
 
     start: runs before any request is answered, in the order of the components; may raise MeshError. loops: begin after
     that. stops: run at the end by phase, within a phase from the last component to the first. routes: of the
-    control API. facts, checks: see meshd.conditions. state_files: those that it owns. release: closes them, so that leave
+    control API. peer_routes: of the peer API. facts, checks: see meshd.conditions. state_files: those that it owns. release: closes them, so that leave
     can remove them; blocks.
     """
 
@@ -62,6 +62,7 @@ class Component:
     loops: tuple[Loop, ...] = ()
     stops: tuple[Stop, ...] = ()
     routes: tuple[Route, ...] = ()
+    peer_routes: tuple[Route, ...] = ()
     facts: tuple[FactSource[Any], ...] = ()
     checks: tuple[Check, ...] = ()
     state_files: tuple[StateFile, ...] = ()

@@ -16,7 +16,7 @@ from meshd.mesh.wiring import Mesh
 from meshd.overlay import wiring as overlay_room
 from meshd.overlay.monitor import Overlay
 from meshd.overlay.zerotier import ZeroTier
-from meshd.peer import wiring as peer_room
+from meshd.peer.wiring import Peer
 from meshd.periodic import TaskGuard
 from meshd.pins.wiring import Pins, PinsDeps
 from meshd.reconciler import wiring as reconciler_room
@@ -64,7 +64,7 @@ class Node:
             state_files=self.state_files,
             guard=self.guard,
         )
-        self.peer_server = peer_room.server(self.mesh, self.pins)
+        self.peer = Peer(config, self.mesh, self.pins)
         self.reconciler = Reconciler(
             ReconcilerDeps(
                 config=config,
@@ -73,7 +73,7 @@ class Node:
                 mesh=self.mesh,
                 pins=self.pins,
                 readiness=self.health.readiness,
-                peer_server=self.peer_server,
+                peer_server=self.peer.server,
                 manager=self.manager,
             )
         )
@@ -97,13 +97,12 @@ class Node:
                 mesh=self.mesh,
                 pins=self.pins,
                 health=self.health,
-                approval=self.peer_server.approval,
+                approval=self.peer.approval,
                 reconciler=self.reconciler,
                 joining=self.joining,
                 leaving=self.leaving,
             )
         )
-        self.peer_server.answer_scrapes(config.metrics.peer_token_file, self.control.status.exposition)
         self.components = self._components()
 
     def _components(self) -> tuple[Component, ...]:
@@ -116,7 +115,7 @@ class Node:
             self.engine_room.component(),
             self.pins.component(),
             self.health.component(),
-            peer_room.component(self.peer_server),
+            self.peer.component(),
             reconciler_room.component(self.reconciler, self.health.readiness),
             metrics_room.component(self.config.metrics.listen, control.routes),
             control,
@@ -124,6 +123,7 @@ class Node:
         for part in parts:
             self.state_files.declare(part.state_files, part.release)
         self.control.serve(parts)
+        self.peer.serve(parts)
         self.diagnosis = Diagnosis(parts, self.health.board, self.guard)
         return (*parts, self.diagnosis.component())
 

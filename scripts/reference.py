@@ -28,6 +28,7 @@ import meshctl.cli
 from meshctl.errors import MeshctlError
 from meshd import __main__ as daemon_command
 from meshd import files
+from meshd.component import Component
 from meshd.config import Config, parse
 from meshd.control.server import described, whole
 from meshd.errors import Code, MeshError
@@ -40,14 +41,24 @@ _HEAD = "<!-- Made from the code; to make it again, type: make docs -->\n"
 
 
 def routes() -> list[Route]:
-    """The control API as a node has it that was built and does not run; its handlers can be looked at, not called."""
+    """The control API; its handlers can be looked at, not called."""
+    return whole(route for component in components() for route in component.routes)
+
+
+def peer_routes() -> list[Route]:
+    """The peer API, as `routes`."""
+    return [route for component in components() for route in component.peer_routes]
+
+
+def components() -> tuple[Component, ...]:
+    """Those of a node that was built with the configuration's defaults, and does not run."""
     with tempfile.TemporaryDirectory() as folder:
         settings = parse(f'[paths]\nstate = "{folder}/s"\nrun = "{folder}/r"\n', "the reference")
         files.prepare_folders(settings.state, settings.paths.run, settings.private_sockets)
-        components = Node(settings).components
-        for component in components:
+        made = Node(settings).components
+        for component in made:
             component.release()
-    return whole(route for component in components for route in component.routes)
+    return made
 
 
 # -- the command line ----------------------------------------------------------------------------------------------

@@ -6,11 +6,11 @@ from urllib.parse import quote
 
 from meshd.errors import Code, MeshError
 from meshd.http.request import Request
-from meshd.http.route import Content, Events
+from meshd.http.route import Bytes, Events
 from meshd.kubo.rpc import Stat
 from meshd.model import REPLICAS_MOST, Replicas
 from meshd.pins.catalogue import PAGE_MOST, Catalogue
-from meshd.pins.content import Content as Reading
+from meshd.pins.content import Content
 from meshd.pins.entries import is_cid
 from meshd.pins.pin import Pinner
 from meshd.pins.remove import Remover
@@ -19,7 +19,7 @@ from meshd.wire import Emit, Entries, Entry, Listing, PinRequest, Removed, Trash
 
 
 class PinsApi:
-    def __init__(self, catalogue: Catalogue, pinner: Pinner, content: Reading, remover: Remover) -> None:
+    def __init__(self, catalogue: Catalogue, pinner: Pinner, content: Content, remover: Remover) -> None:
         self._catalogue = catalogue
         self._pinner = pinner
         self._content = content
@@ -81,14 +81,14 @@ class PinsApi:
         """?path= inside a directory"""
         return await self._content.listing(request.params["ref"], request.query.text("path"))
 
-    async def content(self, request: Request) -> Content:
+    async def content(self, request: Request) -> Bytes:
         """?path=; a file's bytes, or a tar of a directory. Cut off where less came than there is."""
         found = await self._content.find(request.params["ref"], request.query.text("path"))
         headers = {"Meshd-Kind": _kind(found.stat), "Meshd-Name": quote(found.name, safe="")}
         if found.stat.directory:
-            return Content(self._content.read(found), "application/x-tar", headers=headers)
+            return Bytes(self._content.read(found), "application/x-tar", headers=headers)
         headers["Meshd-Size"] = str(found.stat.size)
-        return Content(self._content.read(found), length=found.stat.size, headers=headers)
+        return Bytes(self._content.read(found), length=found.stat.size, headers=headers)
 
     async def recover(self, request: Request) -> Events:
         """See that the copies are made; streams as adding does."""

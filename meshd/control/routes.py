@@ -26,6 +26,11 @@ _AUTHORIZE_EVENTS = (wire.StepEvent, wire.AuthorizedEvent, wire.ErrorEvent)
 _TEXT = "text/plain"
 
 
+def scraped(status: StatusApi) -> Route:
+    """The metrics, for a Prometheus on another machine of the overlay."""
+    return Route("GET", "/metrics", "scraper", status.metrics, _TEXT)
+
+
 def table(
     status: StatusApi, mesh: MeshApi, requests: RequestsApi, pins: PinsApi, doctor: DoctorApi
 ) -> list[Route]:

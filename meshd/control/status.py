@@ -80,13 +80,10 @@ class StatusApi:
 
     async def metrics(self, request: Request) -> Text:
         """The Prometheus text format."""
-        return Text(await self.exposition(), content_type=METRICS_TYPE)
-
-    async def exposition(self) -> bytes:
-        """The same, as bytes."""
         from meshd.exposition import render  # only where somebody scrapes: a megabyte less elsewhere
 
-        return render(await self.document(), self._pins.pinner.durations)
+        text = render(await self.document(), self._pins.pinner.durations)
+        return Text(text, content_type=METRICS_TYPE)
 
     async def status(self, request: Request) -> wire.Status:
         """The document. With glance=1 a program looks, so the news in it stays for a person."""

@@ -13,7 +13,7 @@ from meshd.control.doctor import DoctorApi
 from meshd.control.mesh import MeshApi
 from meshd.control.pins import PinsApi
 from meshd.control.requests import RequestsApi
-from meshd.control.routes import table
+from meshd.control.routes import scraped, table
 from meshd.control.server import ControlServer, whole
 from meshd.control.status import StatusApi
 from meshd.health.wiring import Health
@@ -69,6 +69,8 @@ class Control:
             PinsApi(pins.catalogue, pins.pinner, pins.content, pins.remover),
             DoctorApi(health.examination),
         )
+        by_token = deps.config.metrics.peer_token_file is not None
+        self._scraped = (scraped(self.status),) if by_token else ()
         keeper = Gatekeeper(deps.config.control, services.pids, services.in_a_group)
         self.server = ControlServer(deps.config.control_socket, keeper)
 
@@ -81,6 +83,7 @@ class Control:
         return Component(
             name="control",
             routes=tuple(self._routes),
+            peer_routes=self._scraped,
             start=(self.server.start,),
             stops=(Stop("the control socket", StopPhase.REQUESTS, self.server.stop),),
         )

@@ -92,7 +92,7 @@ class Api:
         principal.check(caller, route.access)
         query.check_text(request.rel_url.raw_path_qs, self._surface.see)
         if not self._surface.between_nodes:
-            query.check_names(request.query, route.query, self._surface.see)
+            query.check_names(request.query, route.parameters, self._surface.see)
         return Request(
             principal=caller,
             params=found.params,
@@ -104,11 +104,14 @@ class Api:
         )
 
     async def _document(self, request: web.BaseRequest, route: Route) -> BaseModel | None:
-        """The JSON body as the shape that the route takes; an empty one is an empty document."""
-        if not isinstance(route.takes, type):
-            return None
-        raw = await read_body(request, route.body_most, self._surface)
+        """What was sent, as the shape that the route takes: the JSON body, where an empty one is an empty document, or the
+        query."""
         try:
+            if isinstance(route.query, type):
+                return route.query.model_validate(dict(request.query))
+            if not isinstance(route.takes, type):
+                return None
+            raw = await read_body(request, route.body_most, self._surface)
             return route.takes.model_validate_json(raw or b"{}")
         except ValidationError as exc:
             raise problem.invalid(exc, self._surface) from None

@@ -64,7 +64,7 @@ def _operation(route: Route) -> dict[str, Any]:
     }
     names = re.findall(r"{(\w+)}", route.path)
     parameters = [{"name": n, "in": "path", "required": True, "schema": {"type": "string"}} for n in names]
-    parameters += [{"name": n, "in": "query", "schema": {"type": "string"}} for n in route.query]
+    parameters += [{"name": n, "in": "query", "schema": {"type": "string"}} for n in route.parameters]
     if parameters:
         operation["parameters"] = parameters
     if isinstance(route.takes, str):

@@ -28,7 +28,7 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
-class Content:
+class Bytes:
     """Bytes as they come. length: how many there will be, None where nobody knows; the caller is cut off where fewer come."""
 
     chunks: AsyncGenerator[bytes, None]
@@ -48,7 +48,7 @@ class Events:
     work: Callable[[Emit], Awaitable[None]]
 
 
-Answer = BaseModel | Text | Content | Events
+Answer = BaseModel | Text | Bytes | Events
 Handler = Callable[[Request], Awaitable[Answer]]
 
 
@@ -57,7 +57,8 @@ class Route:
     """One line of an API. path: with {names}, each for one segment. access: who may ask, decided before the handler runs.
 
     answers: the shape of the answer, or the shapes of a stream's events, or a media type. takes: the shape of the JSON
-    body, or the media type of one that is streamed. query: the parameters that there are. body_most: bytes of a JSON body.
+    body, or the media type of one that is streamed. query: the parameters that there are, or a shape of them, which the
+    handler then gets as the body. body_most: bytes of a JSON body.
     answer_s: seconds for the body and the handler together; None for as long as it takes.
     """
 
@@ -67,9 +68,14 @@ class Route:
     handler: Handler
     answers: type[BaseModel] | tuple[type[BaseModel], ...] | str
     takes: type[BaseModel] | str | None = None
-    query: tuple[str, ...] = ()
+    query: tuple[str, ...] | type[BaseModel] = ()
     body_most: int = BODY_MOST
     answer_s: float | None = None
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Their names."""
+        return self.query if isinstance(self.query, tuple) else tuple(self.query.model_fields)
 
 
 class Found(NamedTuple):

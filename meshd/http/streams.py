@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from meshd.errors import Code, MeshError, mistake
 from meshd.http import problem
 from meshd.http.problem import Surface
-from meshd.http.route import Answer, Content, Events, Text
+from meshd.http.route import Answer, Bytes, Events, Text
 from meshd.serving import listener
 from meshd.wire import ErrorEvent, Wire
 
@@ -54,8 +54,8 @@ class Reply:
         """Raises what the answer raises; give that to `fail`."""
         if isinstance(answer, Events):
             return await self._send_events(answer)
-        if isinstance(answer, Content):
-            return await self._send_content(answer)
+        if isinstance(answer, Bytes):
+            return await self._send_bytes(answer)
         return self._whole(answer)
 
     def fail(self, exc: Exception) -> web.StreamResponse:
@@ -101,7 +101,7 @@ class Reply:
         await response.prepare(self._request)
         return response
 
-    async def _send_content(self, answer: Content) -> web.StreamResponse:
+    async def _send_bytes(self, answer: Bytes) -> web.StreamResponse:
         response, sent = None, 0
         async with contextlib.aclosing(answer.chunks):
             async for chunk in answer.chunks:

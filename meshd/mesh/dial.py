@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import io
 import ssl
-from typing import TypeVar
 
 import aiohttp
 from pydantic import BaseModel, ValidationError
@@ -13,8 +12,8 @@ from yarl import URL
 
 from meshd.errors import Code, MeshError
 from meshd.mesh.invites import host_port
-
-_M = TypeVar("_M", bound=BaseModel)
+from meshd.wire import Nothing
+from meshd.wire.verbs import A, Q, Verb
 
 CONNECT_S = 3.0
 ANSWER_MOST = 8 * 1024 * 1024  # bytes
@@ -48,33 +47,31 @@ def open_session(local: str, trust: ssl.SSLContext | aiohttp.Fingerprint) -> aio
     )
 
 
-def url(address: str, port: int, path: str, query: dict[str, str] | None = None) -> URL:
-    """The URL of a node's resource."""
-    return URL.build(scheme="https", host=address, port=port, path=path, query=query or {})
+async def exchange(session: aiohttp.ClientSession, address: str, port: int, verb: Verb[Q, A], asked: Q) -> A:
+    """Send one request, return its answer.
 
-
-async def exchange(
-    session: aiohttp.ClientSession, method: str, where: URL, model: type[_M], body: BaseModel | None = None
-) -> _M:
-    """Send one request, return its response as `model`.
-
-    Raises the MeshError of the response, aiohttp.ClientError, TimeoutError, OSError.
+    Raises the MeshError of the answer, aiohttp.ClientError, TimeoutError, OSError.
     """
+    by_query, says = verb.method == "GET", not isinstance(asked, Nothing)
+    query = {name: str(value) for name, value in asked.model_dump().items()} if by_query else {}
+    where = URL.build(scheme="https", host=address, port=port, path=verb.path, query=query)
     # A stream, as aiohttp writes it in pieces: a long body does not block the event loop.
-    data = io.BytesIO(body.model_dump_json().encode()) if body is not None else None
+    data = io.BytesIO(asked.model_dump_json().encode()) if says and not by_query else None
     headers = {"Content-Type": "application/json"} if data is not None else None
-    async with session.request(method, where, data=data, headers=headers, allow_redirects=False) as response:
+    async with session.request(
+        verb.method, where, data=data, headers=headers, allow_redirects=False
+    ) as response:
         raw = await _read(response)
         status = response.status
     try:
         if status == 200:
-            return model.model_validate_json(raw)
+            return verb.gives.model_validate_json(raw)
         problem = _Problem.model_validate_json(raw)
     except ValidationError:
         raise MeshError(
             Code.PEER_UNREACHABLE,
             f"cannot understand {where.authority}",
-            f"its answer to {method} {where.path} ({status}) is not what a meshd answers",
+            f"its answer to {verb.method} {verb.path} ({status}) is not what a meshd answers",
             "see that both machines run a meshd of about the same age: meshctl version",
         ) from None
     raise MeshError.from_problem(problem.model_dump())

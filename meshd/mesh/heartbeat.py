@@ -23,7 +23,8 @@ from meshd.mesh.peer_client import PeerClient
 from meshd.mesh.protocol import PROTOCOL, speaks
 from meshd.mesh.store import MeshStore
 from meshd.model import PeerState
-from meshd.wire import Heartbeat, Member
+from meshd.principal import Principal
+from meshd.wire import Heartbeat, Member, verbs
 
 _MISSED = 3  # beats until a peer counts as not reachable
 _WRITE_SEEN_EVERY_S = 600.0
@@ -124,6 +125,11 @@ class Heartbeats:
         for key, watched in self._monitored.items():
             if fingerprint in (None, key):
                 watched.wake.set()
+
+    async def answer(self, caller: Principal, theirs: Heartbeat) -> Heartbeat:
+        """Take in a heartbeat, return this node's. It is the caller's own, whomever it names."""
+        self.heard(caller.member(), theirs)
+        return await self._own_beat()
 
     def heard(self, fingerprint: str, beat: Heartbeat) -> None:
         """Take in a heartbeat that a peer has sent; answer it at once where it has news."""
@@ -244,7 +250,7 @@ class Heartbeats:
     async def _exchange_beats(self, watched: _Monitored) -> None:
         mine = await self._own_beat()
         began = self._monotonic()
-        theirs = await self._peers.beat(watched.member, mine)
+        theirs = await self._peers.call(watched.member, verbs.BEAT, mine)
         watched.seen_at = self._monotonic()
         watched.rtt_s = watched.seen_at - began
         watched.last_seen = self._now()
@@ -291,7 +297,7 @@ class Heartbeats:
         recently = self._monotonic() - watched.exchanged_at < _EXCHANGE_AGAIN_S
         if pair == watched.exchanged and recently:
             return
-        merged = await self._peers.push_roster(watched.member, self._store.roster())
+        merged = await self._peers.call(watched.member, verbs.EXCHANGE_ROSTERS, self._store.roster())
         watched.exchanged, watched.exchanged_at = pair, self._monotonic()
         if await self._store.merge(merged):
             _LOG.info("the roster has changed", peer=watched.member.name, members=len(self._store.members()))

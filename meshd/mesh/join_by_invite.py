@@ -12,7 +12,7 @@ from meshd.mesh.identity import Identity, grouped
 from meshd.mesh.invites import Invitation
 from meshd.mesh.peer_client import PeerClient
 from meshd.mesh.protocol import PROTOCOL
-from meshd.wire import Admitted, Joiner, PeerJoinRequest
+from meshd.wire import Admitted, Joiner, Nothing, PeerJoinRequest, verbs
 
 _TRIES = 2  # a lost response leaves the token spent, and a repeated request is answered again
 
@@ -61,7 +61,7 @@ async def _ask(
 ) -> Admitted:
     server = invitation.fingerprint
     for left in reversed(range(_TRIES)):
-        nonce = (await peers.challenge(address, port, server)).nonce
+        nonce = (await peers.call_at(address, port, server, verbs.CHALLENGE, Nothing())).nonce
         signed = invites.statement(nonce, server, invitation.invite_id, invitation.token, joiner)
         request = PeerJoinRequest(
             protocol=PROTOCOL,
@@ -73,7 +73,7 @@ async def _ask(
             joiner=joiner,
         )
         try:
-            return await peers.join(address, port, server, request)
+            return await peers.call_at(address, port, server, verbs.JOIN, request)
         except MeshError as exc:
             if exc.code is not Code.PEER_UNREACHABLE or not left:
                 raise

@@ -25,6 +25,7 @@ from meshd.mesh.state_check import JoinTransaction
 from meshd.mesh.store import MeshStore
 from meshd.model import OverlayState
 from meshd.overlay.monitor import Overlay
+from meshd.wire import verbs
 
 _LOG = structlog.get_logger(part="membership")
 
@@ -242,7 +243,7 @@ class Membership:
 
         async def one(member: wire.Member) -> str:
             try:
-                theirs = await self._peers.push_roster(member, roster)
+                theirs = await self._peers.call(member, verbs.EXCHANGE_ROSTERS, roster)
             except MeshError:
                 return ""  # it is away; a later beat brings it the roster
             if self._store.mesh is not None:

@@ -30,6 +30,7 @@ from meshd.wire import (
     Admitted,
     Ask,
     AskAnswer,
+    AskingId,
     CodeEvent,
     ConfirmEvent,
     Emit,
@@ -37,6 +38,7 @@ from meshd.wire import (
     Reveal,
     StepEvent,
     Wire,
+    verbs,
 )
 
 Address = tuple[str, int]
@@ -113,6 +115,11 @@ class _Heard:
     port: int
     fingerprint: str
     id: str
+
+    @property
+    def where(self) -> tuple[str, int, str]:
+        """Whom to call."""
+        return self.address, self.port, self.fingerprint
 
 
 class _Pairing:
@@ -191,7 +198,7 @@ class _Pairing:
 
     async def _withdraw(self, heard: _Heard) -> None:
         with contextlib.suppress(MeshError):
-            await self._peers.withdraw(heard.address, heard.port, heard.fingerprint, heard.id)
+            await self._peers.call_at(*heard.where, verbs.WITHDRAW, AskingId(id=heard.id))
 
     async def _say(self, message: str) -> None:
         await self._tell(StepEvent(message=message))
@@ -297,16 +304,17 @@ class _Pairing:
     async def _to_the_end(self, address: str, port: int, fingerprint: str) -> None:
         mine = self._identity.fingerprint
         nonce = sas.new_nonce()
-        asked = await self._peers.ask(
+        asked = await self._peers.call_at(
             address,
             port,
             fingerprint,
+            verbs.ASK,
             Ask(protocol=PROTOCOL, commitment=sas.commitment(mine, nonce), joiner=self._own),
         )
         heard = self._heard[fingerprint] = _Heard(address, port, fingerprint, asked.id)
         signed = sas.statement(fingerprint, asked.nonce, nonce, self._own)
         reveal = Reveal(id=asked.id, nonce=nonce, signature=self._identity.sign(signed).hex())
-        answer = await self._peers.reveal(address, port, fingerprint, reveal)
+        answer = await self._peers.call_at(address, port, fingerprint, verbs.REVEAL, reveal)
         how, code = f"{host_port(address, port)} knows this node already", ""
         if answer.state == "waiting":
             code = sas.code(fingerprint, asked.nonce, mine, nonce, self._own)
@@ -350,7 +358,7 @@ class _Pairing:
         while True:
             await asyncio.sleep(self._look_s)
             try:
-                answer = await self._peers.look(heard.address, heard.port, heard.fingerprint, heard.id)
+                answer = await self._peers.call_at(*heard.where, verbs.LOOK, AskingId(id=heard.id))
             except MeshError as exc:
                 gone = exc.code is Code.NOT_FOUND or exc.code in FINAL
                 if gone or self._loop.time() > answered + _PATIENCE_S:

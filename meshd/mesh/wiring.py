@@ -12,6 +12,7 @@ from meshd.mesh.engine_settings import EngineSettings
 from meshd.mesh.facts import MeshFacts
 from meshd.mesh.heartbeat import Heartbeats
 from meshd.mesh.identity import Identity
+from meshd.mesh.member_calls import MemberCalls
 from meshd.mesh.membership import Membership
 from meshd.mesh.network_admin import NetworkAdmin
 from meshd.mesh.peer_client import PeerClient
@@ -95,6 +96,7 @@ class Mesh:
                 ),
             ),
             stops=(Stop("the client of the other nodes", StopPhase.CLIENTS, self.peers.close),),
+            peer_routes=MemberCalls(store, self.heartbeats).routes(),
             facts=(FactSource(MeshFacts, facts),),
             state_files=STATE_FILES,
         )

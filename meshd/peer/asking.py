@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from meshd.mesh.approval import Approval
 from meshd.mesh.join_requests import JoinRequest
-from meshd.peer.call import Call, Done
 from meshd.peer.nonces import Nonces
 from meshd.peer.welcome import Welcome, check_protocol
-from meshd.wire import Ask, AskAnswer, Asked, AskingId, Reveal
+from meshd.principal import Principal
+from meshd.wire import Ask, AskAnswer, Asked, AskingId, Nothing, Reveal
 
 
 class Asking:
@@ -19,28 +19,26 @@ class Asking:
         self._welcome = welcome
         self._nonces = nonces
 
-    async def ask(self, call: Call) -> Asked:
+    async def ask(self, caller: Principal, asked: Ask) -> Asked:
         """Take the commitment, give a nonce. Raises what `Approval.ask` does, and MeshError BAD_REQUEST."""
-        asked = call.read(Ask)
         check_protocol(asked.protocol)
-        request = self._approval.ask(asked, call.remote, self._nonces.give(call.remote))
+        request = self._approval.ask(asked, caller.address, self._nonces.give(caller.address))
         return Asked(id=request.id, nonce=request.nonce)
 
-    async def reveal(self, call: Call) -> AskAnswer:
+    async def reveal(self, _: Principal, revealed: Reveal) -> AskAnswer:
         """See that it was committed to and is signed; from here on people see the request."""
-        revealed = call.read(Reveal)
         return await self._answer(
             await self._approval.reveal(revealed.id, revealed.nonce, revealed.signature)
         )
 
-    async def look(self, call: Call) -> AskAnswer:
+    async def look(self, _: Principal, asked: AskingId) -> AskAnswer:
         """How it stands; with the mesh's secrets where it was admitted. Raises MeshError NOT_FOUND."""
-        return await self._answer(self._approval.look(call.read(AskingId).id))
+        return await self._answer(self._approval.look(asked.id))
 
-    async def withdraw(self, call: Call) -> Done:
+    async def withdraw(self, _: Principal, asked: AskingId) -> Nothing:
         """The node does not ask any more."""
-        self._approval.withdraw(call.read(AskingId).id)
-        return Done()
+        self._approval.withdraw(asked.id)
+        return Nothing()
 
     async def _answer(self, request: JoinRequest) -> AskAnswer:
         if request.state == "denied":

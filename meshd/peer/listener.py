@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import ipaddress
-import json
 import logging
 import socket
 from typing import Any
@@ -15,11 +14,11 @@ import structlog
 from aiohttp import web
 
 from meshd.errors import Code, MeshError
+from meshd.http import problem
+from meshd.http.problem import Surface
 from meshd.serving.limiter import Limit
 from meshd.serving.listener import HEAD_LIMITS
 
-BODY_MOST = 8 * 1024 * 1024  # bytes
-STRANGER_BODY_MOST = 64 * 1024
 MEMBER, NEIGHBOUR, STRANGER = "member", "neighbour", "stranger"
 _STRANGER_S = 30.0  # seconds that a connection without a certificate may last
 LIMITS = {
@@ -34,15 +33,21 @@ _LOG = structlog.get_logger(part="peer-api")
 _quiet = logging.getLogger("meshd.peer.http")  # what others send wrong is answered, and is no news here
 
 
-def problem(error: MeshError) -> web.Response:
-    """The answer that carries an error."""
-    by = {"by": error.by} if error.by else {}
-    return web.Response(
-        status=error.status,
-        body=json.dumps(error.problem() | by).encode(),
-        content_type="application/problem+json",
-        headers={"Server": "meshd"},
-    )
+SURFACE = Surface(
+    part="peer-api",
+    see="see that both nodes run a meshd of about the same age",
+    headers={"Server": "meshd"},
+    hides="member",
+    between_nodes=True,
+    fault=MeshError(
+        Code.INTERNAL,
+        "cannot answer",
+        "something broke on that node",
+        "see the journal of meshd on that node: journalctl -u meshd",
+    ),
+    failed="a peer was not answered",
+)
+"""The caller is a meshd, or a Prometheus. A stranger does not learn which paths there are."""
 
 
 class _Connection(web.RequestHandler):
@@ -74,21 +79,10 @@ class _Connection(web.RequestHandler):
         )
         if status >= 500:  # the seam in the server left something through
             _LOG.error("a peer was not answered", exc_info=exc)
-            error = MeshError(Code.INTERNAL, "cannot answer", "something broke on that node")
-        answer = problem(error)
+            error = SURFACE.fault
+        answer = problem.answer(error, SURFACE)
         answer.force_close()
         return answer
-
-
-async def body_of(request: web.BaseRequest) -> bytes:
-    """The whole body. Raises MeshError BAD_REQUEST where it is too long or the caller hung up."""
-    try:
-        return await request.read()
-    except web.HTTPRequestEntityTooLarge:
-        cause = "it is too long"
-    except (web.RequestPayloadError, ConnectionError):
-        cause = "it was cut off"
-    raise MeshError(Code.BAD_REQUEST, "cannot take the request", cause)
 
 
 class Connections(web.Server):
@@ -97,7 +91,6 @@ class Connections(web.Server):
     def __init__(self, handler: Any) -> None:
         super().__init__(
             handler,
-            request_factory=self._request,
             logger=_quiet,
             access_log=None,
             lingering_time=2.0,
@@ -115,10 +108,6 @@ class Connections(web.Server):
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
-
-    def _request(self, message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
-        most = BODY_MOST if certificate_of(protocol.transport) is not None else STRANGER_BODY_MOST
-        return web.BaseRequest(message, payload, protocol, writer, task, self._loop, client_max_size=most)
 
 
 def certificate_of(transport: asyncio.BaseTransport | None) -> bytes | None:

@@ -1,28 +1,22 @@
-"""The whole peer API as one table."""
+"""What this room answers to anybody, before it is a member. What members may ask the rooms say that answer it."""
 
 from __future__ import annotations
 
+from meshd.http.route import Route
+from meshd.http.verbs import answered
 from meshd.peer.asking import Asking
-from meshd.peer.call import Route
-from meshd.peer.members import Members
 from meshd.peer.strangers import Strangers
+from meshd.wire import verbs
 
 
-def table(strangers: Strangers, asking: Asking, members: Members) -> list[Route]:
-    """Every resource, and who may ask for it."""
-    return [
-        Route("GET", "/hello", "stranger", strangers.hello),
-        Route("POST", "/challenge", "stranger", strangers.challenge),
-        Route("POST", "/join", "stranger", strangers.join),
-        Route("POST", "/ask", "stranger", asking.ask),
-        Route("POST", "/ask/reveal", "stranger", asking.reveal),
-        Route("POST", "/ask/look", "stranger", asking.look),
-        Route("POST", "/ask/withdraw", "stranger", asking.withdraw),
-        Route("POST", "/beat", "member", members.beat),
-        Route("GET", "/roster", "member", members.roster),
-        Route("POST", "/roster", "member", members.take_roster),
-        Route("POST", "/confirm", "member", members.confirm),
-        Route("GET", "/removals", "member", members.removals),
-        Route("POST", "/removals", "member", members.take_removals),
-        Route("POST", "/release", "member", members.release),
-    ]
+def table(strangers: Strangers, asking: Asking) -> tuple[Route, ...]:
+    """Who this node is, joining by an invite, and asking to join without one."""
+    return (
+        answered(verbs.HELLO, strangers.hello),
+        answered(verbs.CHALLENGE, strangers.challenge),
+        answered(verbs.JOIN, strangers.join),
+        answered(verbs.ASK, asking.ask),
+        answered(verbs.REVEAL, asking.reveal),
+        answered(verbs.LOOK, asking.look),
+        answered(verbs.WITHDRAW, asking.withdraw),
+    )

@@ -10,10 +10,10 @@ from meshd.errors import Code, MeshError
 from meshd.mesh import certificate, invites
 from meshd.mesh.protocol import PROTOCOL
 from meshd.mesh.store import MeshStore
-from meshd.peer.call import Call
 from meshd.peer.nonces import Nonces
 from meshd.peer.welcome import Welcome, check_protocol
-from meshd.wire import Admitted, Challenge, Hello, Member, PeerJoinRequest
+from meshd.principal import Principal
+from meshd.wire import Admitted, Challenge, Hello, Member, Nothing, PeerJoinRequest
 
 _LOG = structlog.get_logger(part="peer-api")
 
@@ -34,20 +34,19 @@ class Strangers:
         self._nonces = nonces
         self._on_joined = on_joined
 
-    async def hello(self, call: Call) -> Hello:
+    async def hello(self, _: Principal, __: Nothing) -> Hello:
         """All that a stranger may learn."""
         return Hello(protocol=PROTOCOL, fingerprint=self._store.fingerprint)
 
-    async def challenge(self, call: Call) -> Challenge:
+    async def challenge(self, caller: Principal, _: Nothing) -> Challenge:
         """A number to sign. Raises MeshError BUSY."""
-        return Challenge(nonce=self._nonces.give(call.remote))
+        return Challenge(nonce=self._nonces.give(caller.address))
 
-    async def join(self, call: Call) -> Admitted:
+    async def join(self, _: Principal, request: PeerJoinRequest) -> Admitted:
         """Admit the holder of an invite who proves the key of its certificate.
 
         Raises MeshError BAD_REQUEST, DENIED (nonce or signature), and what `MeshStore.admit` raises.
         """
-        request = call.read(PeerJoinRequest)
         check_protocol(request.protocol)
         if not self._nonces.take(request.nonce):
             raise MeshError(

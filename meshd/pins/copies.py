@@ -15,7 +15,7 @@ from meshd.errors import MeshError
 from meshd.mesh.peer_client import PeerClient
 from meshd.mesh.store import MeshStore
 from meshd.pins.gate import Gate
-from meshd.wire import Confirmed, Copy, Member
+from meshd.wire import Confirmed, ConfirmRequest, Copy, Member, verbs
 
 FIRST_PAUSE = 0.02
 LONGEST_PAUSE = 1.0
@@ -152,7 +152,7 @@ class Copies:
                 if fingerprint == self._store.fingerprint:
                     return await self.local(cids)
                 current = self._store.by_fingerprint(fingerprint) or member  # its address may have changed
-                return await self._peers.confirm(current, cids)
+                return await self._peers.call(current, verbs.CONFIRM, ConfirmRequest(cids=cids))
 
             asker = self._askers[fingerprint] = Asker(member.name, ask)
         return asker
@@ -165,7 +165,7 @@ class Copies:
             if member.fingerprint == self._store.fingerprint:
                 one = await self.local(part)
             else:
-                one = await self._peers.confirm(member, part)
+                one = await self._peers.call(member, verbs.CONFIRM, ConfirmRequest(cids=part))
             answer.states |= one.states
             answer.details |= one.details
         return answer

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 
 from meshd import __version__
+from meshd.http.route import Route
+from meshd.http.verbs import answered
 from meshd.mesh.peer_client import PeerClient
 from meshd.mesh.protocol import PROTOCOL
 from meshd.mesh.store import MeshStore
@@ -13,13 +15,25 @@ from meshd.pins.copies import Copies
 from meshd.pins.remove import Remover
 from meshd.pins.storage import Storage
 from meshd.pins.trash import Journal
-from meshd.wire import Confirmed, Heartbeat, Member, Released, Removal, Removals
+from meshd.principal import Principal
+from meshd.wire import (
+    Confirmed,
+    ConfirmRequest,
+    Heartbeat,
+    Member,
+    Nothing,
+    Released,
+    ReleaseRequest,
+    Removals,
+    RemovalsAfter,
+    verbs,
+)
 
 _PART = 1000  # removals in one answer
 
 
 class PeerBackend:
-    """peer.holder.Holder, and the way back: taking the removals that a peer has recorded."""
+    """What this room answers to members, and the way back: taking the removals that a peer has recorded."""
 
     def __init__(
         self,
@@ -40,7 +54,7 @@ class PeerBackend:
         self._ready = ready
         self._taken: dict[str, int] = {}  # fingerprint -> number of the last removal taken from it
 
-    async def beat(self) -> Heartbeat:
+    async def facts(self) -> Heartbeat:
         """The facts of the moment."""
         ready = self._ready()
         return Heartbeat(
@@ -55,21 +69,31 @@ class PeerBackend:
             now=time.time(),
         )
 
-    async def confirm(self, cids: list[str]) -> Confirmed:
+    def routes(self) -> tuple[Route, ...]:
+        """What members may have this node do with its content."""
+        return (
+            answered(verbs.CONFIRM, self.confirm),
+            answered(verbs.REMOVALS, self.removals),
+            answered(verbs.TELL_REMOVALS, self.take_removals),
+            answered(verbs.RELEASE, self.release),
+        )
+
+    async def confirm(self, _: Principal, asked: ConfirmRequest) -> Confirmed:
         """Which of these this node holds durably."""
-        return await self._copies.local(cids)
+        return await self._copies.local(asked.cids)
 
-    def removals(self, after: int) -> Removals:
+    async def removals(self, _: Principal, asked: RemovalsAfter) -> Removals:
         """Removals recorded here with numbers above `after`, the oldest first; total: the last number among them."""
-        return self._journal.after(after, most=_PART)
+        return self._journal.after(asked.after, most=_PART)
 
-    async def take_removals(self, removals: list[Removal], from_: str) -> None:
+    async def take_removals(self, caller: Principal, told: Removals) -> Nothing:
         """A member says that these entries were removed."""
-        await self._remover.take_removals(removals, from_)
+        await self._remover.take_removals(told.removals, caller.member())
+        return Nothing()
 
-    async def release(self, cid: str, caller: str) -> Released:
+    async def release(self, caller: Principal, asked: ReleaseRequest) -> Released:
         """A member asks to let go of an entry at once; only its owner may."""
-        return await self._remover.release(cid, caller)
+        return await self._remover.release(asked.cid, caller.member())
 
     async def fetch_removals(self, member: Member, count: int) -> None:
         """Take what `member` has recorded since the last time. count: its last number now. Raises MeshError."""
@@ -77,7 +101,7 @@ class PeerBackend:
         if count < taken:
             taken = 0  # it was set up anew
         while taken < count:
-            answer = await self._peers.removals(member, taken)
+            answer = await self._peers.call(member, verbs.REMOVALS, RemovalsAfter(after=taken))
             await self._remover.take_removals(answer.removals, member.fingerprint)
             if answer.total <= taken:
                 break

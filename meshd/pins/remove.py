@@ -27,6 +27,7 @@ from meshd.pins.gc import Garbage
 from meshd.pins.nodes import Nodes
 from meshd.pins.pin import Pinner
 from meshd.pins.trash import Journal
+from meshd.wire import verbs
 
 _GONE_TIMEOUT = 15.0
 _EARLY_S = 2.0  # for all removals of one message: the pinset may be about to know them
@@ -181,10 +182,12 @@ class Remover:
                     return wire.NodeOutcome(node=member.name, state="trashed") if held else None
                 released = await self.release(removal.cid, self._store.fingerprint)
             else:
-                await self._peers.push_removals(member, [removal])
+                await self._peers.call(
+                    member, verbs.TELL_REMOVALS, wire.Removals(removals=[removal], total=1)
+                )
                 if not removal.now:
                     return wire.NodeOutcome(node=member.name, state="trashed") if held else None
-                released = await self._peers.release(member, removal.cid)
+                released = await self._peers.call(member, verbs.RELEASE, wire.ReleaseRequest(cid=removal.cid))
         except MeshError as exc:
             later = "it lets go when it returns" if removal.now else "it hears of it when it returns"
             detail = f"{exc.detail or exc.title}; {later}"

@@ -190,6 +190,7 @@ class Pins:
                 Stop("what is under way for entries", StopPhase.WORK, self.stop),
                 Stop("the gate", StopPhase.LISTENERS, self.gate.stop),
             ),
+            peer_routes=self.peer_backend.routes(),
             facts=(FactSource(PinFacts, self._facts()),),
             state_files=STATE_FILES,
             release=self.journal.close,
@@ -210,7 +211,7 @@ class Pins:
         """Say before each beat what this node keeps, and take what the others have removed."""
 
         async def say() -> None:
-            heartbeats.own = await self.peer_backend.beat()
+            heartbeats.own = await self.peer_backend.facts()
 
         heartbeats.subscribe_beats(say)
         heartbeats.subscribe_removals(self.peer_backend.fetch_removals)

@@ -2,6 +2,7 @@
 
 from meshd.wire.base import (
     Emit,
+    Nothing,
     Replicas,
     Request,
     Wire,
@@ -84,6 +85,7 @@ from meshd.wire.peer import (
     ReleaseRequest,
     Removal,
     Removals,
+    RemovalsAfter,
     Roster,
 )
 
@@ -137,6 +139,7 @@ __all__ = [
     "MeshResult",
     "Node",
     "NodeOutcome",
+    "Nothing",
     "OverlayView",
     "Peer",
     "PeerAddress",
@@ -151,6 +154,7 @@ __all__ = [
     "Released",
     "Removal",
     "Removals",
+    "RemovalsAfter",
     "Removed",
     "Replicas",
     "Request",

@@ -24,5 +24,9 @@ class Request(BaseModel):
     model_config = ConfigDict(extra="forbid", defer_build=True)
 
 
+class Nothing(Wire):
+    """A request that says nothing but its name, or an answer that says only that it was done: `{}`."""
+
+
 Emit = Callable[[Wire], Awaitable[None]]
 """Publishes one event of a stream to whoever follows it. Raises ConnectionError where nobody does any more."""

@@ -141,6 +141,12 @@ class Removals(Wire):
     total: int
 
 
+class RemovalsAfter(Wire):
+    """Which removals are asked for: those with numbers above `after`."""
+
+    after: Annotated[int, Field(ge=0, lt=10**12)] = 0
+
+
 class ReleaseRequest(Request):
     """rm --now: let go at once. Only the entry's owner may ask."""
 

@@ -20,8 +20,10 @@ from meshd.mesh.store import MeshStore
 from meshd.model import Pin
 from meshd.pins.trash import removal_of
 from meshd.pins.wiring import Pins, PinsDeps
+from meshd.wire import ReleaseRequest, Removals
 from tests.engines.entries import committed, entry
 from tests.engines.machine import Machine
+from tests.mesh_room.nodes import calling
 from tests.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -100,7 +102,9 @@ async def test_a_removal_that_names_a_path_is_not_taken_and_holds_up_no_other(
     ours, gone = await kept(node, "ours"), await removed(node, "gone")
     paths = [f"/ipfs/{ours.cid}", f"{ours.cid}/root", f"{ours.cid}/", f"/ipfs/{ours.cid}/../x", "", "."]
     told = [wire.Removal(cid=path, time=LONG_AGO, by=BARN, owner=BARN, now=True) for path in paths]
-    await pins.peer_backend.take_removals([*told, removal_of(gone, BARN)], BARN)
+    await pins.peer_backend.take_removals(
+        calling(BARN), Removals(removals=[*told, removal_of(gone, BARN)], total=0)
+    )
     assert [r.cid for r in pins.journal.all()] == [gone.cid]
     await pins.sweeper.sweep()
     assert ours.cid in await node.kubo.pinned([ours.cid])
@@ -110,7 +114,7 @@ async def test_what_is_no_cid_is_not_let_go_whoever_asks(node: Machine, pins: Pi
     ours = await kept(node, "ours")
     for path in (f"/ipfs/{ours.cid}", f"{ours.cid}/", f"{ours.cid}/root", "", "."):
         with pytest.raises(MeshError) as caught:
-            await pins.peer_backend.release(path, BARN)
+            await pins.peer_backend.release(calling(BARN), ReleaseRequest(cid=path))
         assert (caught.value.code, caught.value.title) == (Code.BAD_REQUEST, "cannot let that go")
     assert await node.kubo.pinned([ours.cid]) == {ours.cid}
 
@@ -120,13 +124,13 @@ async def test_what_others_tell_of_the_owner_is_not_believed(node: Machine, pins
     gone = await removed(node, "gone")
     stranger = "e2" * 32
     told = removal_of(gone, stranger).model_copy(update={"owner": stranger, "now": True})
-    await pins.peer_backend.take_removals([told], stranger)
+    await pins.peer_backend.take_removals(calling(stranger), Removals(removals=[told], total=0))
     assert await node.kubo.pinned([gone.cid]) == {gone.cid}
     record = pins.journal.get(gone.cid)
     assert record is not None
     assert record.owner == BARN
     with pytest.raises(MeshError) as caught:
-        await pins.peer_backend.release(gone.cid, stranger)
+        await pins.peer_backend.release(calling(stranger), ReleaseRequest(cid=gone.cid))
     assert caught.value.code is Code.NOT_OWNER
 
 

@@ -16,6 +16,8 @@ PLUGGED_IN = {
     ("serving", "control"): "serving.listener.Listener: its socket, who calls, what one too many is told",
     ("serving", "pins"): "the same",
 }
+# It calls the handlers of the routes that all rooms bring (http.route.Route), and who says who calls (http.adapter.Identify).
+SERVES_ALL = "http"
 
 
 class Call(NamedTuple):
@@ -34,6 +36,7 @@ def upward(calls: list[Call]) -> list[Call]:
         for call in calls
         if call.answers
         and floor_of[call.caller] > floor_of[call.callee]
+        and call.caller != SERVES_ALL
         and (call.caller, call.callee) not in PLUGGED_IN
     ]
 

@@ -3,27 +3,53 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
 
 from meshd.errors import Code, MeshError
+from meshd.http.request import Request
+from meshd.http.route import Answer, Handler, Route
+from meshd.http.verbs import answered
 from meshd.mesh import tls
 from meshd.mesh.address_book import AddressBook
+from meshd.mesh.approval import Approval
 from meshd.mesh.heartbeat import Heartbeats
 from meshd.mesh.identity import Identity
 from meshd.mesh.join_by_invite import join
+from meshd.mesh.member_calls import MemberCalls
 from meshd.mesh.peer_client import PeerClient
 from meshd.mesh.protocol import PROTOCOL
 from meshd.mesh.secrets import Secrets
 from meshd.mesh.seeds import Resolve, Seeds
 from meshd.mesh.store import MeshStore
+from meshd.peer.asking import Asking
+from meshd.peer.nonces import Nonces
+from meshd.peer.routes import table
 from meshd.peer.server import PeerServer
-from meshd.wire import Confirmed, Heartbeat, Joiner, Member, Released, Removal, Removals
+from meshd.peer.strangers import Strangers
+from meshd.peer.welcome import Welcome
+from meshd.principal import Principal
+from meshd.wire import (
+    Confirmed,
+    ConfirmRequest,
+    Heartbeat,
+    Joiner,
+    Member,
+    Nothing,
+    Released,
+    ReleaseRequest,
+    Removal,
+    Removals,
+    RemovalsAfter,
+    verbs,
+)
 
 
 class Clock:
@@ -34,6 +60,11 @@ class Clock:
 
     def __call__(self) -> float:
         return self.at
+
+
+def calling(fingerprint: str) -> Principal:
+    """The member of that fingerprint, as a handler knows it."""
+    return Principal(label="a member", how="member", fingerprint=fingerprint)
 
 
 class FakeHolder:
@@ -75,6 +106,29 @@ class FakeHolder:
             raise MeshError(Code.NOT_OWNER, "cannot release it", "another node brought it")
         return Released(released=True)
 
+    def routes(self) -> list[Route]:
+        """Each by what the test has put in its place by then."""
+
+        async def confirm(_: Principal, asked: ConfirmRequest) -> Confirmed:
+            return await self.confirm(asked.cids)
+
+        async def removals(_: Principal, asked: RemovalsAfter) -> Removals:
+            return self.removals(asked.after)
+
+        async def take_removals(caller: Principal, told: Removals) -> Nothing:
+            await self.take_removals(told.removals, caller.member())
+            return Nothing()
+
+        async def release(caller: Principal, asked: ReleaseRequest) -> Released:
+            return await self.release(asked.cid, caller.member())
+
+        return [
+            answered(verbs.CONFIRM, confirm),
+            answered(verbs.REMOVALS, removals),
+            answered(verbs.TELL_REMOVALS, take_removals),
+            answered(verbs.RELEASE, release),
+        ]
+
 
 class Node:
     """One machine. `start` it, then `found` a mesh or `join` one."""
@@ -93,24 +147,54 @@ class Node:
         self.address_book = AddressBook(folder / "addresses.json")
         self.peers = PeerClient(self.identity, lambda: self.address, self.address_book)
         self.joined: list[Member] = []
-        self.server = self.make_server()
         self.removals_seen: list[tuple[str, int]] = []
         self.heartbeats = Heartbeats(self.store, self.peers, interval=0.2, now=now)
         self.heartbeats.subscribe_beats(self._say)
         self.heartbeats.subscribe_removals(self._on_removals)
         self._watching: asyncio.Task[None] | None = None
+        self.handlers: dict[tuple[str, str], Handler] = {}
+        self.approval: Approval
+        self.server = self.make_server()
 
-    def make_server(self, **options: object) -> PeerServer:
-        self.server = PeerServer(
-            self.identity,
-            self.store,
-            lambda: Secrets.load(self.folder),
-            self.holder,
-            on_joined=self.joined.append,
-            on_heartbeat=lambda fingerprint, beat: self.heartbeats.heard(fingerprint, beat),
-            **options,  # type: ignore[arg-type]
-        )
+    def make_server(
+        self,
+        *,
+        approval: Approval | None = None,
+        ask_nonces: Nonces | None = None,
+        more: Iterable[Route] = (),
+        **options: Any,
+    ) -> PeerServer:
+        """A listener with all that a node answers, each by what `handlers` has for it then. options: see PeerServer."""
+
+        def secrets() -> Secrets:
+            return Secrets.load(self.folder)
+
+        self.approval = approval or Approval(self.store, secrets, on_joined=self.joined.append)
+        welcome = Welcome(self.store, secrets, self._count)
+        routes = [
+            *table(
+                Strangers(self.store, welcome, Nonces(), self.joined.append),
+                Asking(self.approval, welcome, ask_nonces or Nonces()),
+            ),
+            *MemberCalls(self.store, self.heartbeats).routes(),
+            *self.holder.routes(),
+            *more,
+        ]
+        self.handlers = {(route.method, route.path): route.handler for route in routes}
+        self.server = PeerServer(self.identity, self.store, **options)
+        self.server.serve(dataclasses.replace(r, handler=self._handler(r.method, r.path)) for r in routes)
         return self.server
+
+    def _handler(self, *name: str) -> Handler:
+        method, path = name
+
+        async def handler(request: Request) -> Answer:
+            return await self.handlers[method, path](request)
+
+        return handler
+
+    async def _count(self) -> int:
+        return 0
 
     def make_seeds(self, *seeds: str, resolve: Resolve | None = None) -> Seeds:
         return Seeds(

@@ -8,7 +8,7 @@ from meshd.mesh import sas
 from meshd.mesh.pairing import Confirm, ask
 from meshd.mesh.protocol import PROTOCOL
 from meshd.mesh.secrets import Secrets
-from meshd.wire import Admitted, Ask, AskAnswer, Asked, CodeEvent, Reveal, StepEvent, Wire
+from meshd.wire import Admitted, Ask, AskAnswer, Asked, AskingId, CodeEvent, Reveal, StepEvent, Wire, verbs
 from tests.mesh_room.nodes import Node
 from tests.waiting import until
 
@@ -101,7 +101,7 @@ async def begin(node: Node, member: Node, nonce: str, **other: object) -> Asked:
         commitment=sas.commitment(node.fingerprint, nonce),
         joiner=node.joiner(**other),
     )
-    return await node.peers.ask(member.listen, member.port, member.fingerprint, request)
+    return await node.peers.call_at(member.listen, member.port, member.fingerprint, verbs.ASK, request)
 
 
 async def reveal(node: Node, member: Node, asked: Asked, nonce: str, **other: object) -> AskAnswer:
@@ -113,12 +113,14 @@ async def reveal(node: Node, member: Node, asked: Asked, nonce: str, **other: ob
         "signature": node.identity.sign(signed).hex(),
     }
     request = Reveal.model_validate(facts | other)
-    return await node.peers.reveal(member.listen, member.port, member.fingerprint, request)
+    return await node.peers.call_at(member.listen, member.port, member.fingerprint, verbs.REVEAL, request)
 
 
 async def look(node: Node, member: Node, asked: Asked) -> AskAnswer:
     """How it stands."""
-    return await node.peers.look(member.listen, member.port, member.fingerprint, asked.id)
+    return await node.peers.call_at(
+        member.listen, member.port, member.fingerprint, verbs.LOOK, AskingId(id=asked.id)
+    )
 
 
 async def asks(node: Node, member: Node) -> Asked:

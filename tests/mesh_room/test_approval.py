@@ -14,7 +14,7 @@ from meshd.mesh import sas
 from meshd.mesh.approval import Approval
 from meshd.mesh.secrets import Secrets
 from meshd.peer.nonces import Nonces
-from meshd.wire import JoinRequestView, Reveal
+from meshd.wire import AskingId, JoinRequestView, Reveal, verbs
 from tests.mesh_room.nodes import Node, raw, refusal_of
 from tests.mesh_room.strangers import asks, begin, look, reveal
 
@@ -67,11 +67,11 @@ async def barn(make_node: MakeNode, attic: Node) -> Node:
 
 
 def _waiting(node: Node) -> list[str]:
-    return [view.name for view in node.server.approval.views()]
+    return [view.name for view in node.approval.views()]
 
 
 def _code(node: Node) -> str:
-    (view,) = node.server.approval.views()
+    (view,) = node.approval.views()
     return view.code
 
 
@@ -85,7 +85,7 @@ async def test_a_person_sees_a_request_once_its_key_was_proved(
     assert _waiting(attic) == []
     assert seen == []
     assert (await reveal(barn, attic, asked, NONCE)).state == "waiting"
-    assert seen == attic.server.approval.views()
+    assert seen == attic.approval.views()
     (view,) = seen
     assert view.code == sas.code(attic.fingerprint, asked.nonce, barn.fingerprint, NONCE, barn.joiner())
     assert (view.since, view.until) == (attic.now(), attic.now() + 3600)
@@ -131,7 +131,9 @@ async def test_a_reveal_is_good_for_its_own_request_only(attic: Node, barn: Node
     await reveal(barn, attic, first, NONCE)
     second = await begin(barn, attic, NONCE)
     replayed = Reveal(id=second.id, nonce=NONCE, signature=signature)
-    refusal = await refusal_of(barn.peers.reveal(attic.listen, attic.port, attic.fingerprint, replayed))
+    refusal = await refusal_of(
+        barn.peers.call_at(attic.listen, attic.port, attic.fingerprint, verbs.REVEAL, replayed)
+    )
     assert refusal.code is Code.DENIED
     assert (await look(barn, attic, first)).state == "waiting"
 
@@ -142,8 +144,8 @@ async def test_the_same_reveal_again_changes_nothing(
     asked = await begin(barn, attic, NONCE)
     await reveal(barn, attic, asked, NONCE)
     assert (await reveal(barn, attic, asked, NONCE)).state == "waiting"
-    assert len(seen) == len(attic.server.approval.views()) == 1
-    await attic.server.approval.approve("barn", _code(attic))
+    assert len(seen) == len(attic.approval.views()) == 1
+    await attic.approval.approve("barn", _code(attic))
     assert (await reveal(barn, attic, asked, NONCE)).state == "admitted"
 
 
@@ -182,7 +184,7 @@ async def test_nonsense_is_answered(attic: Node, path: str, body: object) -> Non
 
 async def test_an_id_that_nobody_has_opens_nothing(attic: Node, barn: Node) -> None:
     asked = await asks(barn, attic)
-    await attic.server.approval.approve("barn", _code(attic))
+    await attic.approval.approve("barn", _code(attic))
     guess = {"id": "0" * 64}
     assert (await raw(attic, "POST", "/ask/look", guess))[0] == 404
     assert (await raw(attic, "POST", "/ask/withdraw", guess))[0] == 200
@@ -224,9 +226,11 @@ async def test_a_flood_from_one_address_is_bounded_and_members_are_answered(
     refused = [outcome for outcome in outcomes if isinstance(outcome, MeshError)]
     assert len(outcomes) - len(refused) <= 10
     assert {error.code for error in refused} <= {Code.BUSY, Code.PEER_UNREACHABLE}
-    assert len(attic.server.approval.views()) <= 3
+    assert len(attic.approval.views()) <= 3
     there = barn.view_of(attic)
-    assert (await barn.peers.beat(there, await barn.holder.beat())).fingerprint == attic.fingerprint
+    assert (
+        await barn.peers.call(there, verbs.BEAT, await barn.holder.beat())
+    ).fingerprint == attic.fingerprint
     other = await make_node("other").start()
     await asks(other, attic)
     assert "other" in _waiting(attic)
@@ -237,7 +241,9 @@ async def test_requests_are_rationed_and_invites_go_on(pair: Pair, make_node: Ma
     cellar = await make_node("cellar").start()
     for _ in range(10):
         asked = await begin(cellar, attic, NONCE)
-        await cellar.peers.withdraw(attic.listen, attic.port, attic.fingerprint, asked.id)
+        await cellar.peers.call_at(
+            attic.listen, attic.port, attic.fingerprint, verbs.WITHDRAW, AskingId(id=asked.id)
+        )
     assert (await refusal_of(begin(cellar, attic, NONCE))).code is Code.BUSY
     await cellar.join(await attic.invite())
 
@@ -252,15 +258,19 @@ async def test_a_request_ends_when_its_node_does_not_look(
     assert _waiting(attic) == ["barn"]
     monotonic.at += 1
     assert _waiting(attic) == []
-    assert (await refusal_of(attic.server.approval.approve("barn", "0"))).code is Code.NOT_FOUND
+    assert (await refusal_of(attic.approval.approve("barn", "0"))).code is Code.NOT_FOUND
     assert (await refusal_of(look(barn, attic, asked))).code is Code.NOT_FOUND
 
 
 async def test_withdrawn(attic: Node, barn: Node) -> None:
     asked = await asks(barn, attic)
-    await barn.peers.withdraw(attic.listen, attic.port, attic.fingerprint, asked.id)
+    await barn.peers.call_at(
+        attic.listen, attic.port, attic.fingerprint, verbs.WITHDRAW, AskingId(id=asked.id)
+    )
     assert _waiting(attic) == []
-    await barn.peers.withdraw(attic.listen, attic.port, attic.fingerprint, asked.id)
+    await barn.peers.call_at(
+        attic.listen, attic.port, attic.fingerprint, verbs.WITHDRAW, AskingId(id=asked.id)
+    )
 
 
 # -- what a person does ------------------------------------------------------------------------------------------------
@@ -271,12 +281,12 @@ async def test_three_wrong_codes_end_a_request(attic: Node, barn: Node) -> None:
     right = _code(attic)
     wrong = "0000 0000 0000" if right != "0000 0000 0000" else "1111 1111 1111"
     for _ in range(2):
-        refusal = await refusal_of(attic.server.approval.approve("barn", wrong))
+        refusal = await refusal_of(attic.approval.approve("barn", wrong))
         assert refusal.code is Code.DENIED
         assert refusal.detail == "that is not the code of this request"
         assert (await look(barn, attic, asked)).state == "waiting"
-    await refusal_of(attic.server.approval.approve("barn", ""))
-    assert (await refusal_of(attic.server.approval.approve("barn", right))).code is Code.NOT_FOUND
+    await refusal_of(attic.approval.approve("barn", ""))
+    assert (await refusal_of(attic.approval.approve("barn", right))).code is Code.NOT_FOUND
     assert (await refusal_of(look(barn, attic, asked))).code is Code.NOT_FOUND
     assert attic.store.peers() == []
 
@@ -285,16 +295,16 @@ async def test_a_person_who_approves_twice_is_told_the_same(attic: Node, barn: N
     await asks(barn, attic)
     code = _code(attic)
     first, second = await asyncio.gather(
-        attic.server.approval.approve("barn", code.replace(" ", "")),
-        attic.server.approval.approve("barn", f" {code} "),
+        attic.approval.approve("barn", code.replace(" ", "")),
+        attic.approval.approve("barn", f" {code} "),
     )
-    assert first == second == await attic.server.approval.approve("BARN", code)
+    assert first == second == await attic.approval.approve("BARN", code)
     assert len(attic.joined) == 1
 
 
 async def test_an_answer_can_be_had_for_ten_minutes(attic: Node, barn: Node, monotonic: Monotonic) -> None:
     asked = await asks(barn, attic)
-    await attic.server.approval.approve("barn", _code(attic))
+    await attic.approval.approve("barn", _code(attic))
     monotonic.at += 599
     admitted = (await look(barn, attic, asked)).admitted
     assert admitted is not None
@@ -305,10 +315,10 @@ async def test_an_answer_can_be_had_for_ten_minutes(attic: Node, barn: Node, mon
 
 async def test_a_denied_key_waits_ten_minutes(attic: Node, barn: Node, monotonic: Monotonic) -> None:
     asked = await asks(barn, attic)
-    assert attic.server.approval.deny("barn").name == "barn"
+    assert attic.approval.deny("barn").name == "barn"
     assert (await look(barn, attic, asked)).state == "denied"
     assert (await refusal_of(begin(barn, attic, NONCE, name="another"))).code is Code.DENIED
-    assert (await refusal_of(attic.server.approval.approve("barn", "0"))).code is Code.NOT_FOUND
+    assert (await refusal_of(attic.approval.approve("barn", "0"))).code is Code.NOT_FOUND
     monotonic.at += 600
     await asks(barn, attic)
 
@@ -324,10 +334,10 @@ async def test_admitted_means_written(attic: Node, barn: Node, monkeypatch: pyte
 
     with monkeypatch.context() as broken:
         broken.setattr(state, "write", cut)
-        assert (await refusal_of(attic.server.approval.approve("barn", code))).code is Code.BAD_STATE
+        assert (await refusal_of(attic.approval.approve("barn", code))).code is Code.BAD_STATE
     assert (await look(barn, attic, asked)).state == "waiting"
     assert attic.joined == []
-    await attic.server.approval.approve("barn", code)
+    await attic.approval.approve("barn", code)
     assert (await look(barn, attic, asked)).state == "admitted"
     again = type(attic.store)(attic.folder, attic.fingerprint)
     assert again.by_fingerprint(barn.fingerprint) == attic.view_of(barn)
@@ -338,10 +348,10 @@ async def test_without_secrets_nobody_is_admitted(attic: Node, barn: Node) -> No
     code = _code(attic)
     kept = Secrets.load(attic.folder)
     Secrets.erase(attic.folder)
-    assert (await refusal_of(attic.server.approval.approve("barn", code))).code is Code.BAD_STATE
+    assert (await refusal_of(attic.approval.approve("barn", code))).code is Code.BAD_STATE
     assert attic.store.peers() == []
     kept.save(attic.folder)
-    await attic.server.approval.approve("barn", code)
+    await attic.approval.approve("barn", code)
     assert (await look(barn, attic, asked)).state == "admitted"
 
 
@@ -354,7 +364,7 @@ async def test_a_person_who_goes_away_does_not_lose_the_admission(attic: Node, b
         return await apply(change)
 
     attic.store._apply = tells  # type: ignore[method-assign]
-    approving = asyncio.create_task(attic.server.approval.approve("barn", _code(attic)))
+    approving = asyncio.create_task(attic.approval.approve("barn", _code(attic)))
     await asyncio.wait_for(writing.wait(), 10)
     approving.cancel()
     assert isinstance((await asyncio.gather(approving, return_exceptions=True))[0], asyncio.CancelledError)
@@ -373,12 +383,14 @@ async def test_nobody_takes_a_request_back_while_its_admission_is_written(attic:
         return await apply(change)
 
     attic.store._apply = waits  # type: ignore[method-assign]
-    approving = asyncio.create_task(attic.server.approval.approve("barn", _code(attic)))
+    approving = asyncio.create_task(attic.approval.approve("barn", _code(attic)))
     await asyncio.wait_for(writing.wait(), 10)
     assert (await look(barn, attic, asked)).state == "waiting"
     with pytest.raises(MeshError, match="no node of that id or name"):
-        attic.server.approval.deny("barn")
-    await barn.peers.withdraw(attic.listen, attic.port, attic.fingerprint, asked.id)
+        attic.approval.deny("barn")
+    await barn.peers.call_at(
+        attic.listen, attic.port, attic.fingerprint, verbs.WITHDRAW, AskingId(id=asked.id)
+    )
     go_on.set()
     assert (await asyncio.wait_for(approving, 10)).name == "barn"
     assert (await look(barn, attic, asked)).state == "admitted"
@@ -391,7 +403,7 @@ async def test_a_node_that_was_forgotten_while_it_waited(attic: Node, barn: Node
     await attic.store.forget(barn.fingerprint, by=attic.fingerprint)
     assert (await refusal_of(look(barn, attic, asked))).code is Code.FORGOTTEN
     assert _waiting(attic) == []
-    refusal = await refusal_of(attic.server.approval.approve("barn", code))
+    refusal = await refusal_of(attic.approval.approve("barn", code))
     assert refusal.code is Code.FORGOTTEN
     assert "that machine" in refusal.hint
     assert attic.store.peers() == []
@@ -404,8 +416,8 @@ async def test_ids_nonces_and_secrets_are_in_no_log_and_no_error(
         asked = await begin(barn, attic, NONCE)
         await reveal(barn, attic, asked, NONCE)
         code = _code(attic)
-        wrong = await refusal_of(attic.server.approval.approve("barn", "0"))
-        await attic.server.approval.approve("barn", code)
+        wrong = await refusal_of(attic.approval.approve("barn", "0"))
+        await attic.approval.approve("barn", code)
         await look(barn, attic, asked)
         denied = await refusal_of(reveal(barn, attic, asked, OTHER))
     output = capfd.readouterr()

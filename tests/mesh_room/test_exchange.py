@@ -7,9 +7,11 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from meshd.mesh.heartbeat import Heartbeats
-from meshd.wire import Heartbeat, Member, Roster
+from meshd.wire import Member, verbs
+from meshd.wire.verbs import Verb
 from tests.mesh_room.nodes import Clock, Node
 from tests.waiting import until
 
@@ -23,13 +25,13 @@ class Newer:
         self.beats = 0
         self.exchanges = 0
 
-    async def beat(self, peer: Member, mine: Heartbeat) -> Heartbeat:
-        self.beats += 1
-        return (await self._node.holder.beat()).model_copy(update={"roster_digest": self.digest})
-
-    async def push_roster(self, peer: Member, roster: Roster) -> Roster:
+    async def call(self, peer: Member, verb: Verb[Any, Any], asked: BaseModel) -> BaseModel:
+        if verb.path == verbs.BEAT.path:
+            self.beats += 1
+            return (await self._node.holder.beat()).model_copy(update={"roster_digest": self.digest})
+        assert verb.path == verbs.EXCHANGE_ROSTERS.path
         self.exchanges += 1
-        return roster
+        return asked
 
     def keep_only(self, fingerprints: Iterable[str]) -> None:
         """Nothing is open."""

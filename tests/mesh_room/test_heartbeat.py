@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable
 import pytest
 
 from meshd.errors import Code, MeshError
+from meshd.http import problem
 from meshd.mesh import roster
 from meshd.model import PeerState
-from meshd.peer import listener
-from meshd.wire import Heartbeat, Member, Removal, Roster
+from meshd.wire import Heartbeat, Member, Removal, Roster, verbs
+from meshd.wire.verbs import A, Q, Verb
 from tests.mesh_room.nodes import Clock, Node
 from tests.waiting import until
 
@@ -158,13 +159,13 @@ def _beaten(beats: Counter[str], times: int) -> bool:
 
 
 def _count(node: Node, beats: Counter[str]) -> None:
-    beat = node.peers.beat
+    call = node.peers.call
 
-    async def counted(peer: Member, mine: Heartbeat) -> Heartbeat:
-        beats[node.name] += 1
-        return await beat(peer, mine)
+    async def counted(peer: Member, verb: Verb[Q, A], asked: Q) -> A:
+        beats[node.name] += verb.path == verbs.BEAT.path
+        return await call(peer, verb, asked)
 
-    node.peers.beat = counted  # type: ignore[method-assign, assignment]
+    node.peers.call = counted  # type: ignore[method-assign]
 
 
 async def test_a_slow_hook_does_not_stop_the_beat(pair: Pair) -> None:
@@ -220,8 +221,8 @@ async def test_where_it_is_not_told_who_had_it_forgotten_nobody_is_accused(
     """An older meshd does not say it; and what is no member is not written down."""
     attic, barn = pair
     await attic.store.forget(barn.fingerprint, by=attic.fingerprint)
-    problem = listener.problem
-    monkeypatch.setattr(listener, "problem", lambda e: problem(_by(e, by or "")))
+    answer = problem.answer
+    monkeypatch.setattr(problem, "answer", lambda e, surface: answer(_by(e, by or ""), surface))
     barn.begin_watch()
     await until(lambda: barn.store.forgotten)
     assert barn.store.me().forgotten_by == ""
@@ -275,7 +276,7 @@ async def test_heard_from_a_peer_that_was_lost(pair: Pair) -> None:
     attic.begin_watch()
     await until(lambda: _of(attic, barn).problem != "")
     await barn.server.start(barn.listen, port)
-    await barn.peers.beat(barn.view_of(attic), await barn.holder.beat())
+    await barn.peers.call(barn.view_of(attic), verbs.BEAT, await barn.holder.beat())
     await until(lambda: _of(attic, barn).reachable, seconds=5)
     before = _of(attic, barn).seen_at
     attic.heartbeats.poke(barn.fingerprint)

@@ -7,16 +7,16 @@ import socket
 from collections.abc import Callable
 
 import pytest
-from pydantic import BaseModel
 from structlog.testing import capture_logs
 
 from meshd.errors import Code, MeshError
+from meshd.http.request import Request
+from meshd.http.route import Answer
 from meshd.mesh import invites
 from meshd.mesh.join_by_invite import join
 from meshd.mesh.secrets import Secrets
-from meshd.peer.call import Call
 from meshd.peer.nonces import Nonces
-from meshd.wire import PeerJoinRequest
+from meshd.wire import ConfirmRequest, Nothing, PeerJoinRequest, verbs
 from tests.mesh_room.nodes import Node, raw, refusal_of
 
 MakeNode = Callable[..., Node]
@@ -25,7 +25,9 @@ Pair = tuple[Node, Node]
 
 async def _request(attic: Node, node: Node, line: str, **other: object) -> PeerJoinRequest:
     invitation = invites.decode(line, node.now())
-    nonce = (await node.peers.challenge(attic.listen, attic.port, attic.fingerprint)).nonce
+    nonce = (
+        await node.peers.call_at(attic.listen, attic.port, attic.fingerprint, verbs.CHALLENGE, Nothing())
+    ).nonce
     joiner = node.joiner()
     signed = invites.statement(nonce, attic.fingerprint, invitation.invite_id, invitation.token, joiner)
     facts: dict[str, object] = {
@@ -40,14 +42,16 @@ async def _request(attic: Node, node: Node, line: str, **other: object) -> PeerJ
 
 
 async def _sent(attic: Node, node: Node, request: PeerJoinRequest) -> Code:
-    return (await refusal_of(node.peers.join(attic.listen, attic.port, attic.fingerprint, request))).code
+    return (
+        await refusal_of(node.peers.call_at(attic.listen, attic.port, attic.fingerprint, verbs.JOIN, request))
+    ).code
 
 
 async def test_a_nonce_is_good_once(pair: Pair, make_node: MakeNode) -> None:
     attic, _ = pair
     cellar = await make_node("cellar").start()
     request = await _request(attic, cellar, await attic.invite())
-    await cellar.peers.join(attic.listen, attic.port, attic.fingerprint, request)
+    await cellar.peers.call_at(attic.listen, attic.port, attic.fingerprint, verbs.JOIN, request)
     assert await _sent(attic, cellar, request) is Code.DENIED
 
 
@@ -104,7 +108,9 @@ async def test_challenges_are_rationed(pair: Pair) -> None:
         status, _, _ = await raw(attic, "POST", "/challenge")
         codes.append(status)
     assert codes == [200] * 10 + [409] * 2
-    assert (await barn.peers.challenge(attic.listen, attic.port, attic.fingerprint)).nonce
+    assert (
+        await barn.peers.call_at(attic.listen, attic.port, attic.fingerprint, verbs.CHALLENGE, Nothing())
+    ).nonce
 
 
 @pytest.mark.parametrize("body", [None, {}, [], {"protocol": 1}, {"nonce": "x" * 100_000}])
@@ -178,12 +184,12 @@ async def test_the_same_node_is_answered_again(pair: Pair, make_node: MakeNode) 
 async def test_an_answer_that_is_lost_is_asked_for_again(pair: Pair, make_node: MakeNode) -> None:
     attic, _ = pair
     cellar = await make_node("cellar").start()
-    route = attic.server._routes["POST", "/join"]
-    calls: list[Call] = []
+    answers = attic.handlers["POST", "/join"]
+    calls: list[Request] = []
 
-    async def loses_the_first(call: Call) -> BaseModel:
-        answer = await route.handler(call)
-        calls.append(call)
+    async def loses_the_first(request: Request) -> Answer:
+        answer = await answers(request)
+        calls.append(request)
         if len(calls) == 1:
             assert attic.server._connections is not None
             for connection in attic.server._connections.connections:
@@ -191,7 +197,7 @@ async def test_an_answer_that_is_lost_is_asked_for_again(pair: Pair, make_node: 
                 connection.transport.close()
         return answer
 
-    attic.server._routes["POST", "/join"] = route._replace(handler=loses_the_first)
+    attic.handlers["POST", "/join"] = loses_the_first
     await cellar.join(await attic.invite())
     assert len(calls) == 2
     assert [member.name for member in attic.joined] == ["barn", "cellar"]
@@ -250,8 +256,12 @@ async def test_somebody_else_at_the_address_learns_nothing(make_node: MakeNode) 
     line = (await attic.store.issue_invite(60.0, addresses=[f"{impostor.listen}:{impostor.port}"])).invite
     assert line is not None
     asked: list[object] = []
-    impostor.server._routes.clear()
-    impostor.server._answer = asked.append  # type: ignore[method-assign,assignment]
+
+    async def noted(request: Request) -> Answer:
+        asked.append(request)
+        raise MeshError(Code.INTERNAL, "cannot answer")
+
+    impostor.handlers = dict.fromkeys(impostor.handlers, noted)
     refusal = await refusal_of(barn.join(line))
     assert refusal.code is Code.DENIED
     assert impostor.fingerprint[:4] in refusal.detail
@@ -294,7 +304,9 @@ async def test_secrets_and_tokens_are_in_no_log_and_no_error(
         await barn.join(line)
         refusal = await refusal_of(cellar.join(line))
         attic.holder.breaks = RuntimeError("inside")
-        broken = await refusal_of(barn.peers.confirm(barn.view_of(attic), ["a"]))
+        broken = await refusal_of(
+            barn.peers.call(barn.view_of(attic), verbs.CONFIRM, ConfirmRequest(cids=["a"]))
+        )
     kept = Secrets.load(attic.folder)
     token = invites.decode(line, 0.0).token
     output = capfd.readouterr()

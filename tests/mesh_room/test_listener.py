@@ -7,15 +7,16 @@ import socket
 from collections.abc import Callable
 
 import pytest
-from pydantic import BaseModel
 from structlog.testing import capture_logs
 
 from meshd.errors import Code, MeshError
+from meshd.http.request import Request
+from meshd.http.route import Answer
 from meshd.mesh import tls
 from meshd.mesh.identity import Identity
-from meshd.peer.call import Call
 from meshd.peer.listener import LIMITS, MEMBER, STRANGER
 from meshd.serving.limiter import Limit
+from meshd.wire import ConfirmRequest, Nothing, verbs
 from tests.mesh_room.nodes import Node, raw, refusal_of
 from tests.waiting import until
 
@@ -27,7 +28,9 @@ async def test_a_mistake_inside_is_answered_without_its_trace(pair: Pair) -> Non
     attic, barn = pair
     attic.holder.breaks = RuntimeError("the inside of this node")
     with capture_logs() as logs:
-        refusal = await refusal_of(barn.peers.confirm(barn.view_of(attic), ["a"]))
+        refusal = await refusal_of(
+            barn.peers.call(barn.view_of(attic), verbs.CONFIRM, ConfirmRequest(cids=["a"]))
+        )
     assert refusal.code is Code.INTERNAL
     assert "inside of this node" not in str(refusal.problem())
     assert [entry["event"] for entry in logs] == ["a peer was not answered"]
@@ -40,7 +43,9 @@ async def test_a_socket_that_breaks_inside_is_no_mistake_of_the_caller(pair: Pai
     attic, barn = pair
     attic.holder.breaks = broken
     with capture_logs() as logs:
-        refusal = await refusal_of(barn.peers.confirm(barn.view_of(attic), ["a"]))
+        refusal = await refusal_of(
+            barn.peers.call(barn.view_of(attic), verbs.CONFIRM, ConfirmRequest(cids=["a"]))
+        )
     assert refusal.code is Code.INTERNAL
     assert [entry["event"] for entry in logs] == ["a peer was not answered"]
 
@@ -97,26 +102,26 @@ async def test_addresses_that_are_not_ours(make_node: MakeNode, address: str) ->
 
 async def test_start_again_on_the_same_port(pair: Pair) -> None:
     attic, barn = pair
-    await barn.peers.roster(barn.view_of(attic))
+    await barn.peers.call(barn.view_of(attic), verbs.ROSTER, Nothing())
     address, port = attic.listen, attic.port
     await attic.server.stop()
     assert attic.server.listening is None
-    refusal = await refusal_of(barn.peers.roster(barn.view_of(attic)))
+    refusal = await refusal_of(barn.peers.call(barn.view_of(attic), verbs.ROSTER, Nothing()))
     assert "nothing listens" in refusal.detail
     await attic.server.start(address, port)
-    await barn.peers.roster(barn.view_of(attic))
+    await barn.peers.call(barn.view_of(attic), verbs.ROSTER, Nothing())
 
 
 async def test_a_connection_is_kept_and_one_that_ended_is_made_again(pair: Pair) -> None:
     attic, barn = pair
-    await barn.peers.beat(barn.view_of(attic), await barn.holder.beat())
+    await barn.peers.call(barn.view_of(attic), verbs.BEAT, await barn.holder.beat())
     kept = _connections(attic)
     assert len(kept) == 1
-    await barn.peers.beat(barn.view_of(attic), await barn.holder.beat())
+    await barn.peers.call(barn.view_of(attic), verbs.BEAT, await barn.holder.beat())
     assert _connections(attic) == kept
     await attic.server.start(attic.listen, attic.port)
     assert not _connections(attic)
-    await barn.peers.beat(barn.view_of(attic), await barn.holder.beat())
+    await barn.peers.call(barn.view_of(attic), verbs.BEAT, await barn.holder.beat())
     assert len(_connections(attic) - kept) == 1
 
 
@@ -128,21 +133,23 @@ def _connections(node: Node) -> set[object]:
 async def test_a_node_that_hangs_up_instead_of_answering_is_asked_again(pair: Pair) -> None:
     attic, barn = pair
     there = barn.view_of(attic)
-    await barn.peers.roster(there)
-    route = attic.server._routes["POST", "/confirm"]
-    calls: list[Call] = []
+    await barn.peers.call(there, verbs.ROSTER, Nothing())
+    answers = attic.handlers["POST", "/confirm"]
+    calls: list[Request] = []
 
-    async def hangs_up_once(call: Call) -> BaseModel:
-        calls.append(call)
+    async def hangs_up_once(request: Request) -> Answer:
+        calls.append(request)
         if len(calls) == 1:
             assert attic.server._connections is not None
             for connection in attic.server._connections.connections:
                 assert connection.transport is not None
                 connection.transport.abort()
-        return await route.handler(call)
+        return await answers(request)
 
-    attic.server._routes["POST", "/confirm"] = route._replace(handler=hangs_up_once)
-    assert (await barn.peers.confirm(there, ["a"])).states == {"a": "missing"}
+    attic.handlers["POST", "/confirm"] = hangs_up_once
+    assert (await barn.peers.call(there, verbs.CONFIRM, ConfirmRequest(cids=["a"]))).states == {
+        "a": "missing"
+    }
     assert len(calls) == 2
 
 
@@ -150,17 +157,19 @@ async def test_a_call_under_way_outlives_its_membership(pair: Pair) -> None:
     """A node that leaves says so to all, and is no member any more while it does."""
     attic, barn = pair
     inside, go = asyncio.Event(), asyncio.Event()
-    route = attic.server._routes["POST", "/roster"]
+    answers = attic.handlers["POST", "/roster"]
 
-    async def waits(call: Call) -> BaseModel:
+    async def waits(request: Request) -> Answer:
         inside.set()
         await go.wait()
-        return await route.handler(call)
+        return await answers(request)
 
-    attic.server._routes["POST", "/roster"] = route._replace(handler=waits)
+    attic.handlers["POST", "/roster"] = waits
     await barn.store.forget(barn.fingerprint, by=barn.fingerprint)
     async with asyncio.timeout(10), asyncio.TaskGroup() as group:
-        push = group.create_task(barn.peers.push_roster(barn.view_of(attic), barn.store.roster()))
+        push = group.create_task(
+            barn.peers.call(barn.view_of(attic), verbs.EXCHANGE_ROSTERS, barn.store.roster())
+        )
         await inside.wait()
         line = barn.peers._lines[attic.fingerprint]
         barn.peers.keep_only([])
@@ -275,7 +284,7 @@ async def test_members_are_heard_while_strangers_hold_all_their_places(make_node
     assert accepts is not None
     await until(lambda: accepts.count(STRANGER) == 4)
     barn.peers.keep_only([])  # so that it connects anew
-    await barn.peers.roster(barn.view_of(attic))
+    await barn.peers.call(barn.view_of(attic), verbs.ROSTER, Nothing())
     assert accepts.count(MEMBER)
     for call in calls:
         call.close()
@@ -302,21 +311,23 @@ async def test_a_frozen_node_is_given_up(pair: Pair) -> None:
             update={"address": "127.0.0.3", "peer_port": frozen.getsockname()[1]}
         )
         async with asyncio.timeout(8):
-            refusal = await refusal_of(barn.peers.beat(there, await barn.holder.beat()))
+            refusal = await refusal_of(barn.peers.call(there, verbs.BEAT, await barn.holder.beat()))
     assert refusal.code is Code.PEER_UNREACHABLE
     assert "in time" in refusal.detail
 
 
 async def test_a_body_that_is_too_long(pair: Pair) -> None:
     attic, barn = pair
-    refusal = await refusal_of(barn.peers.confirm(barn.view_of(attic), ["x" * 5000] * 2000))
+    refusal = await refusal_of(
+        barn.peers.call(barn.view_of(attic), verbs.CONFIRM, ConfirmRequest(cids=["x" * 5000] * 2000))
+    )
     assert refusal.code is Code.BAD_REQUEST
 
 
 async def test_addresses_of_two_kinds_do_not_meet(pair: Pair) -> None:
     _, barn = pair
     barn.address = "127.0.0.2"
-    refusal = await refusal_of(barn.peers.challenge("::1", 4010, "0" * 64))
+    refusal = await refusal_of(barn.peers.call_at("::1", 4010, "0" * 64, verbs.CHALLENGE, Nothing()))
     assert refusal.code is Code.PEER_UNREACHABLE
     assert refusal.detail
 
@@ -326,14 +337,14 @@ async def test_an_answer_without_end_is_cut_off(pair: Pair, monkeypatch: pytest.
 
     attic, barn = pair
     monkeypatch.setattr(dial, "ANSWER_MOST", 100)
-    refusal = await refusal_of(barn.peers.roster(barn.view_of(attic)))
+    refusal = await refusal_of(barn.peers.call(barn.view_of(attic), verbs.ROSTER, Nothing()))
     assert refusal.code is Code.PEER_UNREACHABLE
     assert "longer than" in refusal.detail
 
 
 async def test_sessions_of_the_gone_are_closed(pair: Pair) -> None:
     attic, barn = pair
-    await barn.peers.roster(barn.view_of(attic))
+    await barn.peers.call(barn.view_of(attic), verbs.ROSTER, Nothing())
     session = barn.peers._lines[attic.fingerprint].session
     barn.peers.keep_only([])
     await until(lambda: session.closed)

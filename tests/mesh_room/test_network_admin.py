@@ -197,7 +197,7 @@ async def api(site: Site) -> AsyncIterator[Api]:
     clients: list[Client] = []
 
     async def make(node: Node, zerotier: str) -> Client:
-        served = RequestsApi(lambda: node.server.approval, site.admin(node, zerotier))
+        served = RequestsApi(lambda: node.approval, site.admin(node, zerotier))
         routes = [
             Route("GET", "/v1/requests", "admin", served.waiting, JoinRequests),
             Route("POST", "/v1/requests/{ref}/authorize", "admin", served.authorize, (AuthorizedEvent,)),

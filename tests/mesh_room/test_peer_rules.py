@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from meshd.errors import Code, MeshError
+from meshd.errors import Code
 from meshd.mesh import tls
-from meshd.peer.call import Access, Call
-from meshd.peer.routes import table
+from meshd.principal import Access
+from meshd.wire import ConfirmRequest, Nothing, verbs
+from scripts import reference
 from tests.mesh_room.nodes import Node, raw, refusal_of
 
 MakeNode = Callable[..., Node]
@@ -39,16 +40,23 @@ WHO_MAY: dict[tuple[str, str], Access] = {
 }
 
 
-class Room:
-    """A part of the daemon that has every handler."""
-
-    def __getattr__(self, verb: str) -> Any:
-        return verb
-
-
 def test_who_may_call_each_route_is_as_it_is_written_here() -> None:
-    room: Any = Room()
-    assert {(r.method, r.path): r.access for r in table(room, room, room)} == WHO_MAY
+    assert {(r.method, r.path): r.access for r in reference.peer_routes()} == WHO_MAY
+
+
+def test_every_call_between_nodes_is_answered_in_its_own_bounds() -> None:
+    calls = {(v.method, v.path): v for v in vars(verbs).values() if isinstance(v, verbs.Verb)}
+    routes = {(r.method, r.path): r for r in reference.peer_routes()}
+    assert calls.keys() == routes.keys() == WHO_MAY.keys()
+    for name, verb in calls.items():
+        assert (routes[name].access, routes[name].body_most) == (verb.access, verb.most)
+        assert routes[name].answers is verb.gives
+        assert verb.within_s < (routes[name].answer_s or 0), "whoever answers does not give up first"
+        assert verb.access == "member" or verb.most <= 64 * 1024, "a stranger says little"
+
+
+def test_what_a_test_s_node_answers_is_what_a_real_one_does(make_node: MakeNode) -> None:
+    assert set(make_node("attic").handlers) == set(WHO_MAY)
 
 
 @pytest.mark.parametrize("route", [r for r, access in WHO_MAY.items() if access == "member"])
@@ -60,12 +68,6 @@ async def test_a_stranger_is_refused_by_the_door_and_not_only_by_the_handler(
     assert (status, answer["title"]) == (403, "cannot answer a stranger")
 
 
-def test_where_the_door_failed_the_handler_refuses_a_stranger() -> None:
-    with pytest.raises(MeshError) as caught:
-        Call(None, "10.0.0.9", {}, b"").member()
-    assert caught.value.code is Code.DENIED
-
-
 async def test_a_beat_is_the_caller_s_whomever_it_names(
     pair: Pair, make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -75,7 +77,7 @@ async def test_a_beat_is_the_caller_s_whomever_it_names(
     heard: list[str] = []
     monkeypatch.setattr(attic.heartbeats, "heard", lambda fingerprint, beat: heard.append(fingerprint))
     lie = (await barn.holder.beat()).model_copy(update={"fingerprint": cellar.fingerprint})
-    await barn.peers.beat(barn.view_of(attic), lie)
+    await barn.peers.call(barn.view_of(attic), verbs.BEAT, lie)
     assert heard == [barn.fingerprint]
 
 
@@ -100,7 +102,7 @@ async def test_a_stranger_s_request_is_bounded_more_than_a_member_s(pair: Pair) 
         status, answer, _ = await raw(attic, "POST", "/join", {"token": "a" * size})
         assert status == 400
         assert why in str(answer["detail"])
-    await barn.peers.confirm(barn.view_of(attic), ["a" * 70_000])
+    await barn.peers.call(barn.view_of(attic), verbs.CONFIRM, ConfirmRequest(cids=["a" * 70_000]))
 
 
 async def test_who_connects_and_says_nothing_is_hung_up_on(pair: Pair) -> None:
@@ -208,7 +210,9 @@ async def test_where_it_is_sent_on_to_nobody_goes(pair: Pair, make_node: MakeNod
     async with lying(make_node("rogue")) as rogue:
         rogue.say = lambda _: web.Response(status=307, headers={"Location": "/elsewhere"})
         refusal = await refusal_of(
-            barn.peers.challenge(rogue.node.listen, rogue.port, rogue.node.fingerprint)
+            barn.peers.call_at(
+                rogue.node.listen, rogue.port, rogue.node.fingerprint, verbs.CHALLENGE, Nothing()
+            )
         )
     assert refusal.code is Code.PEER_UNREACHABLE
     assert [path for _, path in rogue.calls] == ["/challenge"]
@@ -222,7 +226,9 @@ async def test_an_answer_that_is_too_long_is_not_read_to_its_end(
     async with lying(make_node("rogue")) as rogue:
         rogue.say = lambda _: web.Response(body=b" " * 100_001)
         refusal = await refusal_of(
-            barn.peers.challenge(rogue.node.listen, rogue.port, rogue.node.fingerprint)
+            barn.peers.call_at(
+                rogue.node.listen, rogue.port, rogue.node.fingerprint, verbs.CHALLENGE, Nothing()
+            )
         )
     assert "longer than" in refusal.detail
 
@@ -234,8 +240,8 @@ async def test_a_kept_connection_is_not_used_for_a_member_that_is_elsewhere_now(
     cellar = await make_node("cellar").start()
     beat = await barn.holder.beat()
     there = barn.view_of(attic)
-    assert (await barn.peers.beat(there, beat)).fingerprint == attic.fingerprint
+    assert (await barn.peers.call(there, verbs.BEAT, beat)).fingerprint == attic.fingerprint
     moved = there.model_copy(update={"address": cellar.listen, "peer_port": cellar.port})
-    assert (await refusal_of(barn.peers.beat(moved, beat))).code is Code.PEER_UNREACHABLE
+    assert (await refusal_of(barn.peers.call(moved, verbs.BEAT, beat))).code is Code.PEER_UNREACHABLE
     renewed = there.model_copy(update={"certificate": cellar.identity.certificate})
-    assert (await refusal_of(barn.peers.beat(renewed, beat))).code is Code.PEER_UNREACHABLE
+    assert (await refusal_of(barn.peers.call(renewed, verbs.BEAT, beat))).code is Code.PEER_UNREACHABLE

@@ -11,22 +11,24 @@ import aiohttp
 import pytest
 from structlog.testing import capture_logs
 
+from meshd.http.request import Request
+from meshd.http.route import Route, Text
 from meshd.mesh import tls
-from meshd.peer.scrape import Scrape
 from tests.mesh_room.nodes import Node
 
 TOKEN = "0123456789abcdef"
 
 
-async def render() -> bytes:
-    return b"meshd_ready 1.0\n"
+async def metrics(_: Request) -> Text:
+    return Text("meshd_ready 1.0\n")
 
 
 @pytest.fixture
 async def attic(make_node: Callable[..., Node], tmp_path: Path) -> Node:
     (tmp_path / "token").write_text(f"{TOKEN}\n")
     node = make_node("attic")
-    node.make_server(scrape=Scrape(tmp_path / "token", render))
+    route = Route("GET", "/metrics", "scraper", metrics, "text/plain")
+    node.make_server(token_file=tmp_path / "token", more=[route])
     await node.start()
     await node.found()
     return node

@@ -8,14 +8,16 @@ from collections.abc import Callable
 import pytest
 
 from meshd.errors import Code, MeshError
-from meshd.wire import Removal, Removals
-from tests.mesh_room.nodes import Node
+from meshd.wire import ConfirmRequest, ReleaseRequest, Removal, Removals
+from tests.mesh_room.nodes import Node, calling
 from tests.pins.attic import Attic
 
 
 async def test_its_owner_has_an_entry_let_go_at_once(attic: Attic, barn: Node) -> None:
     pin = attic.entry(attic.node, barn, owner=barn.fingerprint, kept=False)
-    assert (await attic.pins.peer_backend.release(pin.cid, barn.fingerprint)).released
+    assert (
+        await attic.pins.peer_backend.release(calling(barn.fingerprint), ReleaseRequest(cid=pin.cid))
+    ).released
     assert not attic.has(pin)
 
 
@@ -23,7 +25,7 @@ async def test_nobody_else_has(attic: Attic, barn: Node, cellar: Node) -> None:
     for owner in (attic.node, cellar):
         pin = attic.entry(attic.node, barn, owner=owner.fingerprint, kept=False)
         with pytest.raises(MeshError) as caught:
-            await attic.pins.peer_backend.release(pin.cid, barn.fingerprint)
+            await attic.pins.peer_backend.release(calling(barn.fingerprint), ReleaseRequest(cid=pin.cid))
         assert caught.value.code is Code.NOT_OWNER
         assert attic.has(pin)
 
@@ -34,7 +36,7 @@ async def test_who_the_owner_is_the_entry_says_and_not_what_was_told(attic: Atti
     told = attic.removal(pin, by=barn.fingerprint, owner=barn.fingerprint)
     await attic.pins.journal.record([told])
     with pytest.raises(MeshError) as caught:
-        await attic.pins.peer_backend.release(pin.cid, barn.fingerprint)
+        await attic.pins.peer_backend.release(calling(barn.fingerprint), ReleaseRequest(cid=pin.cid))
     assert caught.value.code is Code.NOT_OWNER
     assert attic.has(pin)
 
@@ -44,7 +46,7 @@ async def test_what_is_in_the_pinset_is_not_let_go_though_the_owner_asks(
 ) -> None:
     monkeypatch.setattr("meshd.pins.remove._GONE_TIMEOUT", 0.1)
     pin = attic.entry(attic.node, barn, owner=barn.fingerprint)
-    answer = await attic.pins.peer_backend.release(pin.cid, barn.fingerprint)
+    answer = await attic.pins.peer_backend.release(calling(barn.fingerprint), ReleaseRequest(cid=pin.cid))
     assert (answer.released, answer.detail) == (
         False,
         "it is still in the pinset, as this node knows it",
@@ -56,15 +58,19 @@ async def test_where_kubo_does_not_answer_it_is_not_said_to_be_gone(attic: Attic
     pin = attic.entry(attic.node, barn, owner=barn.fingerprint, kept=False)
     attic.fake_kubo.fails["dag/get"] = "out of order"
     with pytest.raises(MeshError):
-        await attic.pins.peer_backend.release(pin.cid, barn.fingerprint)
+        await attic.pins.peer_backend.release(calling(barn.fingerprint), ReleaseRequest(cid=pin.cid))
     assert attic.has(pin)
 
 
 async def test_what_was_let_go_is_not_called_held(attic: Attic, barn: Node) -> None:
     pin = attic.entry(attic.node, barn, owner=barn.fingerprint, kept=False)
-    assert (await attic.pins.peer_backend.confirm([pin.cid])).states == {pin.cid: "held"}
-    await attic.pins.peer_backend.release(pin.cid, barn.fingerprint)
-    assert (await attic.pins.peer_backend.confirm([pin.cid])).states == {pin.cid: "missing"}
+    assert (await attic.pins.peer_backend.confirm(calling("f"), ConfirmRequest(cids=[pin.cid]))).states == {
+        pin.cid: "held"
+    }
+    await attic.pins.peer_backend.release(calling(barn.fingerprint), ReleaseRequest(cid=pin.cid))
+    assert (await attic.pins.peer_backend.confirm(calling("f"), ConfirmRequest(cids=[pin.cid]))).states == {
+        pin.cid: "missing"
+    }
     assert pin.cid not in attic.pins.gate.durable, "nor remembered as on the disk"
 
 
@@ -73,7 +79,9 @@ async def test_what_was_let_go_is_not_called_held(attic: Attic, barn: Node) -> N
 
 async def test_a_removal_that_is_told_is_recorded_and_the_content_stays(attic: Attic, barn: Node) -> None:
     pin = attic.entry(attic.node, barn, kept=False)
-    await attic.pins.peer_backend.take_removals([attic.removal(pin, by=barn.fingerprint)], barn.fingerprint)
+    await attic.pins.peer_backend.take_removals(
+        calling(barn.fingerprint), Removals(removals=[attic.removal(pin, by=barn.fingerprint)], total=0)
+    )
     assert attic.says(pin) == "lying"
     assert attic.has(pin)
 
@@ -81,7 +89,7 @@ async def test_a_removal_that_is_told_is_recorded_and_the_content_stays(attic: A
 async def test_the_owner_itself_has_it_let_go_at_once(attic: Attic, barn: Node) -> None:
     pin = attic.entry(attic.node, barn, owner=barn.fingerprint, kept=False)
     told = attic.removal(pin, by=barn.fingerprint, now=True)
-    await attic.pins.peer_backend.take_removals([told], barn.fingerprint)
+    await attic.pins.peer_backend.take_removals(calling(barn.fingerprint), Removals(removals=[told], total=0))
     assert not attic.has(pin)
     assert attic.says(pin) == "gone"
 
@@ -89,7 +97,7 @@ async def test_the_owner_itself_has_it_let_go_at_once(attic: Attic, barn: Node) 
 async def test_nobody_has_it_let_go_in_the_owner_s_name(attic: Attic, barn: Node, cellar: Node) -> None:
     pin = attic.entry(attic.node, owner=cellar.fingerprint, kept=False)
     told = attic.removal(pin, by=cellar.fingerprint, now=True)
-    await attic.pins.peer_backend.take_removals([told], barn.fingerprint)
+    await attic.pins.peer_backend.take_removals(calling(barn.fingerprint), Removals(removals=[told], total=0))
     assert attic.has(pin)
     barn.holder.recorded = [told]
     await attic.pins.peer_backend.fetch_removals(attic.node.view_of(barn), 1)
@@ -101,7 +109,7 @@ async def test_nobody_has_it_let_go_by_calling_itself_the_owner(
 ) -> None:
     pin = attic.entry(attic.node, owner=cellar.fingerprint, kept=False)
     told = attic.removal(pin, by=barn.fingerprint, owner=barn.fingerprint, now=True)
-    await attic.pins.peer_backend.take_removals([told], barn.fingerprint)
+    await attic.pins.peer_backend.take_removals(calling(barn.fingerprint), Removals(removals=[told], total=0))
     assert attic.has(pin)
     record = attic.pins.journal.get(pin.cid)
     assert record is not None
@@ -114,7 +122,7 @@ async def test_an_entry_that_comes_later_is_not_let_go_by_what_was_told_of_it_be
     """It is not here, so nobody can see whose it is: the record shows what was told, and lets nothing go."""
     pin = attic.entry(barn, owner=cellar.fingerprint, here=False, kept=False)
     told = attic.removal(pin, by=cellar.fingerprint, owner=cellar.fingerprint, now=True)
-    await attic.pins.peer_backend.take_removals([told], barn.fingerprint)
+    await attic.pins.peer_backend.take_removals(calling(barn.fingerprint), Removals(removals=[told], total=0))
     record = attic.pins.journal.get(pin.cid)
     assert record is not None
     assert not record.now
@@ -125,7 +133,9 @@ async def test_what_the_pinset_has_is_not_recorded_as_removed_until_it_is_out(
 ) -> None:
     monkeypatch.setattr("meshd.pins.remove._EARLY_S", 0.0)
     pin = attic.entry(attic.node, barn)
-    await attic.pins.peer_backend.take_removals([attic.removal(pin, by=barn.fingerprint)], barn.fingerprint)
+    await attic.pins.peer_backend.take_removals(
+        calling(barn.fingerprint), Removals(removals=[attic.removal(pin, by=barn.fingerprint)], total=0)
+    )
     assert attic.says(pin) == ""
     await attic.pins.sweeper.sweep()
     assert attic.says(pin) == "", "the pinset has it still"
@@ -138,10 +148,12 @@ async def test_what_the_pinset_has_is_not_recorded_as_removed_until_it_is_out(
 
 async def test_what_went_is_not_made_new_by_being_told_again(attic: Attic, barn: Node) -> None:
     pin = attic.entry(attic.node, owner=barn.fingerprint, kept=False)
-    await attic.pins.peer_backend.release(pin.cid, barn.fingerprint)
+    await attic.pins.peer_backend.release(calling(barn.fingerprint), ReleaseRequest(cid=pin.cid))
     await attic.pins.journal.record([attic.removal(pin)])
     await attic.pins.journal.mark_gone(pin.cid)
-    await attic.pins.peer_backend.take_removals([attic.removal(pin, by=barn.fingerprint)], barn.fingerprint)
+    await attic.pins.peer_backend.take_removals(
+        calling(barn.fingerprint), Removals(removals=[attic.removal(pin, by=barn.fingerprint)], total=0)
+    )
     assert attic.says(pin) == "gone"
 
 
@@ -201,15 +213,15 @@ async def test_a_member_that_has_fewer_than_it_says_is_not_asked_for_ever(
 
 
 async def test_a_node_whose_engines_do_not_run_takes_no_copies(attic: Attic) -> None:
-    assert (await attic.pins.peer_backend.beat()).accepts
+    assert (await attic.pins.peer_backend.facts()).accepts
     attic.ready = False
-    beat = await attic.pins.peer_backend.beat()
+    beat = await attic.pins.peer_backend.facts()
     assert (beat.ready, beat.accepts) == (False, False)
 
 
 async def test_a_node_whose_disk_takes_nothing_takes_no_copies(attic: Attic) -> None:
     attic.pins.storage.unwritable = "Input/output error"
-    assert not (await attic.pins.peer_backend.beat()).accepts
+    assert not (await attic.pins.peer_backend.facts()).accepts
 
 
 # -- what is no CID ------------------------------------------------------------------------------------------------
@@ -225,10 +237,10 @@ async def test_a_path_where_a_cid_is_meant_is_neither_let_go_nor_recorded(
     attic.fake_kubo.blocks[named] = attic.fake_kubo.blocks[pin.cid]
     attic.fake_kubo.names[named] = "as kubo understands it"
     with pytest.raises(MeshError) as caught:
-        await attic.pins.peer_backend.release(named, barn.fingerprint)
+        await attic.pins.peer_backend.release(calling(barn.fingerprint), ReleaseRequest(cid=named))
     assert (caught.value.code, caught.value.title) == (Code.BAD_REQUEST, "cannot let that go")
     told = attic.removal(pin, by=barn.fingerprint, now=True).model_copy(update={"cid": named})
-    await attic.pins.peer_backend.take_removals([told], barn.fingerprint)
+    await attic.pins.peer_backend.take_removals(calling(barn.fingerprint), Removals(removals=[told], total=0))
     assert attic.pins.journal.all() == []
     assert attic.has(pin)
     assert named in attic.fake_kubo.names

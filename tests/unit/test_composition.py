@@ -9,8 +9,6 @@ import meshd.node
 from tests.docs.test_architecture import floors
 
 SOURCE = Path(meshd.node.__file__).read_text()
-# The one call that hands something up: what a route of a lower listener is answered by.
-ROUTES = {"answer_scrapes"}
 
 
 class Composition(ast.NodeVisitor):
@@ -48,11 +46,7 @@ class Composition(ast.NodeVisitor):
         self.generic_visit(node)
         room = self._room(node)
         # A component is what a room says of itself to the daemon, which is above all of them.
-        if (
-            not room
-            or room == "component"
-            or (isinstance(node.func, ast.Attribute) and node.func.attr in ROUTES)
-        ):
+        if not room or room == "component":
             return
         for given in [*node.args, *(keyword.value for keyword in node.keywords)]:
             above = self._room(given)

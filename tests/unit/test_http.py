@@ -18,7 +18,7 @@ from meshd.http.adapter import Api
 from meshd.http.problem import Surface
 from meshd.http.query import Query
 from meshd.http.request import Request
-from meshd.http.route import Answer, Content, Events, Route, Table, Text
+from meshd.http.route import Answer, Bytes, Events, Route, Table, Text
 from meshd.principal import Access, Principal
 from meshd.serving import listener
 from meshd.wire import ConfirmRequest, Emit, StepEvent
@@ -188,7 +188,7 @@ async def test_into_bytes_that_have_begun_no_error_is_written(
     room: Room, ask: Ask, fault: str, length: int | None
 ) -> None:
     raised, _, _, news = FAULTS[fault]
-    room.answer = Content(_breaks(raised, b"the first bytes"), length=length)
+    room.answer = Bytes(_breaks(raised, b"the first bytes"), length=length)
     with capture_logs() as logs:
         raw = await ask("GET /look")
     head, _, body = raw.partition(b"\r\n\r\n")
@@ -204,7 +204,7 @@ async def test_bytes_that_break_before_the_first_one_are_a_problem_document(
     room: Room, ask: Ask, fault: str
 ) -> None:
     raised, status, code, _ = FAULTS[fault]
-    room.answer = Content(_breaks(raised, b""), length=1000)
+    room.answer = Bytes(_breaks(raised, b""), length=1000)
     told = problem(await ask("GET /look"))
     assert (told["status"], told["code"]) == (status, code)
 
@@ -216,7 +216,7 @@ async def test_fewer_or_more_bytes_than_were_announced_are_no_whole_answer(
     async def chunks() -> AsyncGenerator[bytes, None]:
         yield b"x" * count
 
-    room.answer = Content(chunks(), length=10)
+    room.answer = Bytes(chunks(), length=10)
     with capture_logs() as logs:
         raw = await ask("GET /look")
     assert raw.count(b"HTTP/1.1 ") <= 1
@@ -228,7 +228,7 @@ async def test_what_is_whole_is_sent_with_its_length(room: Room, ask: Ask) -> No
         yield b"one"
         yield b"two"
 
-    room.answer = Content(chunks(), length=6, headers={"Meshd-Name": "x"})
+    room.answer = Bytes(chunks(), length=6, headers={"Meshd-Name": "x"})
     raw = await ask("GET /look")
     assert raw.endswith(b"\r\n\r\nonetwo")
     assert b"Content-Length: 6\r\n" in raw

@@ -20,7 +20,7 @@ from meshd.config import Control
 from meshd.control.access import Gatekeeper
 from meshd.control.server import KNOWN, OTHERS, OWN, ControlServer
 from meshd.http.request import Request
-from meshd.http.route import Content, Route, Text
+from meshd.http.route import Bytes, Route, Text
 from meshd.metrics import MetricsServer
 from meshd.serving import listener
 from meshd.serving.limiter import Limit
@@ -49,8 +49,8 @@ class Api:
     async def now(self, _: Request) -> Text:
         return Text("now\n")
 
-    async def watch(self, _: Request) -> Content:
-        return Content(self._until_more())
+    async def watch(self, _: Request) -> Bytes:
+        return Bytes(self._until_more())
 
     async def _until_more(self) -> AsyncGenerator[bytes, None]:
         yield b"begun\n"

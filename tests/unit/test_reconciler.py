@@ -38,7 +38,7 @@ async def node() -> AsyncIterator[Node]:
         await made.mesh.store.create("archive", joiner(made.mesh.identity, "attic", address))
         made.overlay.publish(OverlayState(address))
         yield made
-        await made.peer_server.stop()
+        await made.peer.server.stop()
         await close(made)
 
 
@@ -49,16 +49,16 @@ async def test_that_the_peer_api_has_no_port_is_told_until_it_has(node: Node) ->
     turning = asyncio.create_task(node.reconciler.run(node.guard))
     try:
         with taken:
-            await until(lambda: node.health.readiness.listen_error or node.peer_server.listening)
+            await until(lambda: node.health.readiness.listen_error or node.peer.server.listening)
             error = node.health.readiness.listen_error
             assert error is not None
             assert error.code is Code.BUSY
-        await until(lambda: node.peer_server.listening, 60)  # it tries again after some seconds
+        await until(lambda: node.peer.server.listening, 60)  # it tries again after some seconds
         await until(lambda: node.health.readiness.listen_error is None)
     finally:
         node.reconciler.stop()
         await asyncio.wait_for(turning, 60)
-    assert node.peer_server.listening is None
+    assert node.peer.server.listening is None
 
 
 async def test_a_node_that_was_forgotten_runs_nothing(node: Node) -> None:
