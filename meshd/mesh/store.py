@@ -6,8 +6,6 @@ Readers see memory, which changes only after a write has succeeded. Writers queu
 from __future__ import annotations
 
 import asyncio
-import dataclasses
-import re
 import secrets
 import time
 from collections.abc import Callable, Collection, Iterable
@@ -17,15 +15,13 @@ from typing import TypeVar
 import structlog
 
 from meshd import files
-from meshd.config import NODE_NAME
 from meshd.errors import Code, MeshError
-from meshd.mesh import admission, invites, roster, state
-from meshd.mesh.state import MeshState, in_a_mesh, need
+from meshd.mesh import admission, invites, roster, state, transitions
+from meshd.mesh.state import MeshState, need
 from meshd.wire import Admitted, Invite, Joiner, Member, Roster
 
 _T = TypeVar("_T")
 _LOG = structlog.get_logger(part="mesh")
-_MESH_ID = re.compile(r"[0-9a-f]{32}")
 
 
 class MeshStore:
@@ -131,29 +127,19 @@ class MeshStore:
 
         Raises MeshError BAD_NAME, IN_OTHER_MESH, BAD_REQUEST.
         """
-        if not NODE_NAME.fullmatch(mesh_name):
-            raise MeshError(
-                Code.BAD_NAME,
-                "cannot give the mesh that name",
-                "a name is 1 to 63 of the letters a-z, A-Z, digits, '.', '_' and '-', and begins and ends with a letter or digit",
-                "meshctl init --name archive",
-            )
-        self._check_own(own)
 
         def change(current: MeshState | None) -> tuple[MeshState, None]:
-            if current is not None:
-                raise in_a_mesh(current)
-            now = self._now()
-            member = roster.member_of(
+            founded = transitions.found(
+                current,
                 own,
-                self._fingerprint,
-                admitted_by=self._fingerprint,
-                admitted=now,
-                stamp=roster.next_stamp(now),
+                name=mesh_name,
+                mesh_id=secrets.token_hex(16),
+                secrets_digest=secrets_digest,
+                network=network,
+                me=self._fingerprint,
+                now=self._now(),
             )
-            entries = {self._fingerprint: member}
-            mesh_id = secrets.token_hex(16)
-            return MeshState(mesh_name, mesh_id, now, now, entries, {}, secrets_digest, network), None
+            return founded, None
 
         await self._commit(change)
         self._own = own
@@ -164,30 +150,18 @@ class MeshStore:
         Save the secrets before. secrets_digest, network: see `create`. Raises MeshError IN_OTHER_MESH, BAD_REQUEST
         (the response cannot be used).
         """
-        entries = roster.merge({}, self._usable(admitted.roster.members))
-        mine = entries.get(self._fingerprint)
-        named = NODE_NAME.fullmatch(admitted.mesh_name) and _MESH_ID.fullmatch(admitted.mesh_id)
-        if mine is None or mine.forgotten or not named:
-            raise MeshError(
-                Code.BAD_REQUEST,
-                "cannot join",
-                "the answer does not hold this node",
-                "update meshd on both machines",
+        members = _valid(admitted.roster.members)
+        return await self._commit(
+            lambda current: transitions.adopt(
+                current,
+                admitted,
+                members,
+                secrets_digest=secrets_digest,
+                network=network,
+                me=self._fingerprint,
+                now=self._now(),
             )
-
-        def change(current: MeshState | None) -> tuple[MeshState, bool]:
-            if current is None:
-                now = self._now()
-                name, mesh_id = admitted.mesh_name, admitted.mesh_id
-                state = MeshState(name, mesh_id, admitted.created, now, entries, {}, secrets_digest, network)
-                return state, True
-            if current.id != admitted.mesh_id:
-                raise in_a_mesh(current)
-            return dataclasses.replace(
-                current, entries=roster.merge(current.entries, entries.values())
-            ), False
-
-        return await self._commit(change)
+        )
 
     async def clear(self) -> None:
         """Remove the file: this node is in no mesh then. Raises MeshError BAD_STATE where it cannot be removed."""
@@ -202,53 +176,38 @@ class MeshStore:
         Where the roster has a statement about this node that it did not make, it states itself anew. Raises MeshError
         NO_MESH.
         """
-        now = self._now()
-        usable = [roster.without_future_mark(member, now) for member in self._usable(theirs.members)]
-
-        def change(current: MeshState | None) -> tuple[MeshState, bool]:
-            known = need(current)
-            entries = roster.merge(known.entries, usable)
-            mine = entries[self._fingerprint]
-            if self._own is not None and not mine.forgotten:
-                entries[self._fingerprint] = self._said(mine, self._own)
-            if entries == known.entries:
-                return known, False
-            return dataclasses.replace(known, entries=entries), True
-
-        return await self._commit(change)
+        valid = _valid(theirs.members)
+        return await self._commit(
+            lambda current: transitions.merge(
+                current,
+                valid,
+                own=self._own,
+                leaving=self._leaving,
+                me=self._fingerprint,
+                now=self._now(),
+            )
+        )
 
     async def update_self(self, own: Joiner) -> bool:
         """Update this node's statement (address, ports, ids, name, site); whether that changes it.
 
         Raises MeshError NO_MESH, BAD_REQUEST.
         """
-        self._check_own(own)
-
-        def change(current: MeshState | None) -> tuple[MeshState, bool]:
-            known = need(current)
-            mine = known.entries[self._fingerprint]
-            said = mine if mine.forgotten else self._said(mine, own)
-            if said is mine:
-                return known, False
-            return dataclasses.replace(known, entries={**known.entries, self._fingerprint: said}), True
-
-        news = await self._commit(change)
+        news = await self._commit(
+            lambda current: transitions.restate(
+                current, own, leaving=self._leaving, me=self._fingerprint, now=self._now()
+            )
+        )
         self._own = own
         return news
-
-    def _said(self, mine: Member, own: Joiner) -> Member:
-        """`mine` updated with this node's current document; the same object where nothing is new."""
-        now = self._now()
-        return roster.with_leaving_mark(roster.restated(mine, own, now), self._leaving, now)
 
     async def set_leaving(self, leaving: bool) -> None:
         """State that this node leaves, or that it stays after all. Raises MeshError NO_MESH, BAD_STATE."""
         self._leaving = self._now() if leaving else 0.0
 
         def change(current: MeshState | None) -> tuple[MeshState, None]:
-            known = need(current)
-            said = roster.with_leaving_mark(known.entries[self._fingerprint], self._leaving, self._now())
-            return dataclasses.replace(known, entries={**known.entries, self._fingerprint: said}), None
+            marked = transitions.mark_leaving(current, self._leaving, me=self._fingerprint, now=self._now())
+            return marked, None
 
         try:
             await self._commit(change)
@@ -264,31 +223,11 @@ class MeshStore:
         Raises MeshError NOT_FOUND, NO_MESH; and BUSY where one of these does not stay any more (see `staying`): then
         find out anew who holds it.
         """
-
-        def change(current: MeshState | None) -> tuple[MeshState, bool]:
-            known = need(current)
-            member = known.entries.get(fingerprint)
-            if member is None:
-                raise MeshError(
-                    Code.NOT_FOUND,
-                    "cannot forget that node",
-                    "the mesh does not know it",
-                    "see who is there: meshctl peers",
-                )
-            if member.forgotten:
-                return known, False
-            stay = {m.fingerprint for m in roster.staying(known.entries, fingerprint)}
-            if not stay.issuperset(relying_on):
-                raise MeshError(
-                    Code.BUSY,
-                    "cannot forget that node now",
-                    "others are leaving at this moment",
-                    "meshctl peers",
-                )
-            gone = roster.forgotten(member, by, self._now())
-            return dataclasses.replace(known, entries={**known.entries, fingerprint: gone}), True
-
-        return await self._commit(change)
+        return await self._commit(
+            lambda current: transitions.forget(
+                current, fingerprint, by=by, relying_on=relying_on, now=self._now()
+            )
+        )
 
     # -- invites ---------------------------------------------------------------------------------------------------
 
@@ -375,26 +314,6 @@ class MeshStore:
         self._members = roster.live(entries)
         self._names = roster.names(entries)
 
-    def _usable(self, members: Iterable[Member]) -> list[Member]:
-        usable: list[Member] = []
-        for member in members:
-            try:
-                roster.check_member(member)
-                usable.append(member)
-            except ValueError as exc:
-                _LOG.warning(
-                    "a statement of the roster was refused",
-                    fingerprint=member.fingerprint[:64],
-                    cause=str(exc),
-                )
-        return usable
-
-    def _check_own(self, own: Joiner) -> None:
-        if roster.check_joiner(own) != self._fingerprint:
-            raise MeshError(
-                Code.BAD_REQUEST, "cannot speak for this node", "the certificate is another node's"
-            )
-
     def _member_state(self, current: MeshState | None) -> MeshState:
         known = need(current)
         if known.entries[self._fingerprint].forgotten:
@@ -405,3 +324,19 @@ class MeshStore:
                 "type meshctl leave here, then join again with an invite of a member",
             )
         return known
+
+
+def _valid(members: Iterable[Member]) -> list[Member]:
+    """The statements that can be used. Logs the others."""
+    valid: list[Member] = []
+    for member in members:
+        try:
+            roster.check_member(member)
+            valid.append(member)
+        except ValueError as exc:
+            _LOG.warning(
+                "a statement of the roster was refused",
+                fingerprint=member.fingerprint[:64],
+                cause=str(exc),
+            )
+    return valid

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import pytest
 
@@ -132,12 +132,13 @@ async def test_one_that_was_never_reached_is_away_since_it_is_looked_for(pair: P
 async def test_two_that_cannot_agree_do_not_answer_each_other_without_a_pause(pair: Pair) -> None:
     """An older meshd leaves out what it does not know, so the rosters differ however often they are exchanged."""
     attic, barn = pair
-    usable = barn.store._usable
+    merge = barn.store.merge
 
-    def older(members: Iterable[Member]) -> list[Member]:
-        return [m.model_copy(update={"leaving_since": 0.0, "leaving_stamp": 0.0}) for m in usable(members)]
+    async def older(theirs: Roster) -> bool:
+        unmarked = {"leaving_since": 0.0, "leaving_stamp": 0.0}
+        return await merge(Roster(members=[m.model_copy(update=unmarked) for m in theirs.members]))
 
-    barn.store._usable = older  # type: ignore[method-assign]
+    barn.store.merge = older  # type: ignore[method-assign]
     await attic.store.set_leaving(True)
     await attic.store.set_leaving(False)
     beats: Counter[str] = Counter()
