@@ -15,6 +15,7 @@ PLUGGED_IN = {
     ("supervise", "cluster"): "the same",
     ("serving", "control"): "serving.listener.Listener: its socket, who calls, what one too many is told",
     ("serving", "pins"): "the same",
+    ("serving", "http"): "serving.listener.Listener.guard: what answers a request",
 }
 # It calls the handlers of the routes that all rooms bring (http.route.Route), and who says who calls (http.adapter.Identify).
 SERVES_ALL = "http"
