@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from aiohttp import web
@@ -23,7 +23,8 @@ class Surface:
     part: of the log. see: what to do about a request that makes no sense. headers: of every answer. hides: who may learn
     that a path is not there; None for everybody. between_nodes: the caller is a meshd, maybe a newer one: a parameter that
     nobody knows is passed over, an error tells who brought it about, and the values of a bad document are not repeated.
-    fault: what a caller is told of a mistake of meshd's own; failed: what the log is told.
+    fault: what a caller is told of a mistake of meshd's own; failed: what the log is told. tell: makes the answer of an
+    error where the caller understands no problem documents.
     """
 
     part: str
@@ -33,10 +34,13 @@ class Surface:
     between_nodes: bool = False
     fault: MeshError = field(default_factory=mistake)
     failed: str = "a request failed"
+    tell: Callable[[MeshError], web.Response] | None = None
 
 
 def answer(error: MeshError, surface: Surface) -> web.Response:
-    """The problem document, before anything else was sent."""
+    """The error, before anything else was sent: a problem document, where the surface has no other way."""
+    if surface.tell is not None:
+        return surface.tell(error)
     by = {"by": error.by} if error.by and surface.between_nodes else {}
     return web.Response(
         status=error.status,

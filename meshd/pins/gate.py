@@ -28,6 +28,9 @@ from aiohttp import web
 
 from meshd.errors import Code, MeshError
 from meshd.files import Disk
+from meshd.http.problem import Surface
+from meshd.http.route import Answer, Bytes, Text
+from meshd.http.streams import Reply
 from meshd.kubo.rpc import LONG, Kubo, KuboError, json_lines
 from meshd.serving import listener
 from meshd.serving.limiter import Limit, Origin
@@ -39,6 +42,7 @@ _PASSED_ON = ("id", "pin/ls")
 _CLUSTER = Origin("cluster", "cluster")
 _CONNECTIONS_MOST = 256  # it pins 50 at once (meshd/cluster/config.py), and asks meanwhile
 _IDLE_S = 3600.0  # Go's client keeps a pool, and connects ahead: it loses a request where we end one first
+_JSON = "application/json"
 _LOG = structlog.get_logger(part="gate")
 
 
@@ -111,26 +115,28 @@ class Gate:
         self.refused.pop(cid, None)
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
-        command = request.match_info["command"]
+        reply = Reply(request, _SURFACE)
         try:
-            if command in _PASSED_ON:
-                return await self._pass_on(request, command)
-            if command == "swarm/connect":
-                return await self._connect(request)
-            if command == "pin/add":
-                return await self._pin(request)
-            if command == "pin/rm":
-                cid = _cid(request)
-                await self._rules.removed(cid)
-                return web.json_response({"Pins": [cid]})
-            if command == "repo/stat":
-                size = await self._repo_size()
-                return web.json_response({"RepoSize": size, "StorageMax": size + self._rules.free()})
-            raise MeshError(Code.DENIED, f"cannot do {command}", "the cluster may not ask this of kubo")
-        except KuboError as exc:
-            return _refusal(exc.message)
-        except MeshError as exc:
-            return _refusal(str(exc), 403 if exc.code is Code.DENIED else 500)
+            return await reply.send(await self._do(request))
+        except Exception as exc:  # noqa: BLE001 - the seam: the cluster is told as kubo would tell it
+            return reply.fail(exc)
+
+    async def _do(self, request: web.Request) -> Answer:
+        command = request.match_info["command"]
+        if command in _PASSED_ON:
+            return Bytes(self._pass_on(request, command), _JSON)
+        if command == "swarm/connect":
+            return await self._connect(request.query.get("arg", ""))
+        if command == "pin/add":
+            return Bytes(self._pin(_cid(request)), _JSON)
+        if command == "pin/rm":
+            cid = _cid(request)
+            await self._rules.removed(cid)
+            return _document({"Pins": [cid]})
+        if command == "repo/stat":
+            size = await self._repo_size()
+            return _document({"RepoSize": size, "StorageMax": size + self._rules.free()})
+        raise MeshError(Code.DENIED, f"cannot do {command}", "the cluster may not ask this of kubo")
 
     async def _repo_size(self) -> int:
         """Bytes in the repository, asked of kubo at most every ten seconds: the cluster asks twice a second or so, and
@@ -141,17 +147,12 @@ class Gate:
             self._size = (size, time.monotonic())
         return size
 
-    async def _pass_on(self, request: web.Request, command: str) -> web.StreamResponse:
+    async def _pass_on(self, request: web.Request, command: str) -> AsyncGenerator[bytes, None]:
         async with self._kubo.call(command, **_options(request), timeout=LONG) as answer:
-            response = web.StreamResponse(headers={"Content-Type": answer.content_type})
-            await response.prepare(request)
             async for chunk in answer.content.iter_any():
-                await response.write(chunk)
-            await response.write_eof()
-            return response
+                yield chunk
 
-    async def _connect(self, request: web.Request) -> web.StreamResponse:
-        address = request.query.get("arg", "")
+    async def _connect(self, address: str) -> Answer:
         peer_id = address.rpartition("/p2p/")[2]
         if not self._rules.member(peer_id):
             raise MeshError(Code.DENIED, f"cannot connect to {peer_id}", "it is not a member of this mesh")
@@ -160,10 +161,10 @@ class Gate:
                 Code.DENIED, f"cannot connect to {peer_id}", f"{address} is not on a private network"
             )
         await self._kubo.connect(address)
-        return web.json_response({"Strings": [f"connect {peer_id} success"]})
+        return _document({"Strings": [f"connect {peer_id} success"]})
 
-    async def _pin(self, request: web.Request) -> web.StreamResponse:
-        cid = _cid(request)
+    async def _pin(self, cid: str) -> AsyncGenerator[bytes, None]:
+        """A line for each progress. An error before the first one is an ordinary answer; later only a cut connection tells."""
         if cid in self.fetching:
             raise MeshError(Code.BUSY, f"cannot pin {cid}", "it is being fetched already")
         self.fetching[cid] = Fetched()
@@ -172,32 +173,12 @@ class Gate:
             if why:
                 self._remember(self.refused, cid, why)
                 _LOG.warning("refused", cid=cid, why=why)
-                return _refusal(why)
-            return await self._stream(request, self._fetch(cid))
+                raise KuboError(f"pin {cid}", why)
+            async with contextlib.aclosing(self._fetch(cid)) as lines:
+                async for line in lines:
+                    yield json.dumps(line).encode() + b"\n"
         finally:
             self.fetching.pop(cid, None)
-
-    @staticmethod
-    async def _stream(
-        request: web.Request, lines: AsyncGenerator[dict[str, Any], None]
-    ) -> web.StreamResponse:
-        """Hand on the lines. An error before the first one is an ordinary answer; later only a cut connection tells."""
-        response = web.StreamResponse(headers={"Content-Type": "application/json"})
-        async with contextlib.aclosing(lines):
-            try:
-                async for line in lines:
-                    if not response.prepared:
-                        await response.prepare(request)
-                    await response.write(json.dumps(line).encode() + b"\n")
-            except MeshError as exc:
-                if not response.prepared:
-                    raise
-                _LOG.warning("a fetch ended", error=str(exc))
-                if request.transport is not None:
-                    request.transport.abort()
-                return response
-        await response.write_eof()
-        return response
 
     async def _fetch(self, cid: str) -> AsyncGenerator[dict[str, Any], None]:
         """Progress as kubo tells it; the line that says `pinned` only after it is on the disk and was read back."""
@@ -279,5 +260,15 @@ def _options(request: web.Request) -> dict[str, Any]:
     return options
 
 
-def _refusal(message: str, status: int = 500) -> web.Response:
+def _document(value: dict[str, Any]) -> Text:
+    return Text(json.dumps(value), content_type=_JSON)
+
+
+def _tell(error: MeshError) -> web.Response:
+    """As kubo tells an error, which is all that the cluster understands."""
+    message = error.message if isinstance(error, KuboError) else str(error)
+    status = 403 if error.code is Code.DENIED else 500
     return web.json_response({"Message": message, "Code": 0, "Type": "error"}, status=status)
+
+
+_SURFACE = Surface(part="gate", tell=_tell)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -139,3 +140,40 @@ async def test_no_other_command_gets_through(attic: Attic, door: Kubo, command: 
         await door.ask(command, "x")
     assert "may not ask this of kubo" in caught.value.message
     assert attic.fake_kubo.asked == []
+
+
+@pytest.mark.parametrize("command", ["pin/ls", "pin/add?arg=bafyx&progress=true"])
+async def test_where_kubo_breaks_off_the_cluster_is_cut_off_too_and_told_nothing_more(
+    attic: Attic, door: Kubo, command: str
+) -> None:
+    """Another answer inside of the one that has begun would be read as a part of the list."""
+    handed_on = asyncio.Event()
+
+    async def breaks_off(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked = await reader.readuntil(b"\r\n\r\n")
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+        if b"dag/get" in asked:  # what the gate itself wants to know of it: it is no entry
+            writer.write(head + b"Content-Length: 2\r\nConnection: close\r\n\r\n{}")
+        else:
+            writer.write(head + b'Transfer-Encoding: chunked\r\n\r\ne\r\n{"Progress":1}\r\n1\r\n\n\r\n')
+            await writer.drain()
+            await handed_on.wait()
+        writer.close()
+
+    await attic.fake_kubo.stop()
+    attic.fake_kubo.socket.unlink(missing_ok=True)
+    async with await asyncio.start_unix_server(breaks_off, attic.fake_kubo.socket):
+        reader, writer = await asyncio.open_unix_connection(attic.pins.gate.socket)
+        writer.write(f"POST /api/v0/{command} HTTP/1.1\r\nHost: kubo\r\nContent-Length: 0\r\n\r\n".encode())
+        async with asyncio.timeout(20):
+            begun = await reader.readuntil(b"Progress")
+            assert begun.startswith(b"HTTP/1.1 200 ")
+            handed_on.set()
+            try:
+                rest = await reader.read()
+            except ConnectionResetError:
+                rest = b""
+        writer.close()
+    assert b"HTTP/1.1" not in rest
+    assert b"error" not in rest
+    assert not rest.endswith(b"0\r\n\r\n"), "nobody takes it for whole"
