@@ -106,7 +106,7 @@ class Leaving:
         Returns the exception that cancelled the caller after that point, else None. Raises MeshError, and what cancels
         the caller before it; then all is as before.
         """
-        if not force and not self._services.ready:
+        if not force and not self._services.is_ready():
             raise MeshError(
                 Code.NOT_READY,
                 "cannot leave yet",

@@ -76,7 +76,7 @@ async def _guarded(node: Node, loop: Loop) -> None:
 
 def _when_ready(node: Node, work: Work) -> Work:
     async def guarded() -> None:
-        if node.reconciler.ready and not node.mesh.store.forgotten:
+        if node.engine_room.services.is_ready() and not node.mesh.store.forgotten:
             await work()
 
     return guarded

@@ -98,7 +98,6 @@ class Node:
                 pins=self.pins,
                 health=self.health,
                 approval=self.peer.approval,
-                reconciler=self.reconciler,
                 joining=self.joining,
                 leaving=self.leaving,
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 import structlog
@@ -14,6 +15,7 @@ from meshd.config import Config
 from meshd.errors import Code, MeshError
 from meshd.health.board import Board
 from meshd.health.notices import Notices
+from meshd.health.readiness import Readiness
 from meshd.http.request import Request
 from meshd.http.route import Events, Text
 from meshd.kubo.rpc import Kubo
@@ -23,7 +25,7 @@ from meshd.mesh.store import MeshStore
 from meshd.model import Condition, PeerState
 from meshd.overlay.monitor import Overlay
 from meshd.pins.wiring import Pins
-from meshd.reconciler.loop import Reconciler
+from meshd.supervise.services import Services
 from meshd.wire import Emit
 
 Happened = Literal["condition-raised", "condition-cleared"]
@@ -36,36 +38,44 @@ _ENGINE_S = 2.0  # who asks what is wrong is not kept waiting for an engine that
 _LOG = structlog.get_logger(part="control")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusDeps:
+    """What the status is put together from. versions: of each engine, by its name, as far as they are known."""
+
+    config: Config
+    overlay: Overlay
+    services: Services
+    kubo: Kubo
+    versions: Callable[[], dict[str, str]]
+    store: MeshStore
+    secret_store: SecretStore
+    membership: Membership
+    peer_states: Callable[[], tuple[PeerState, ...]]
+    pins: Pins
+    readiness: Readiness
+    board: Board
+    notices: Notices
+
+
 class StatusApi:
-    def __init__(
-        self,
-        config: Config,
-        store: MeshStore,
-        secret_store: SecretStore,
-        membership: Membership,
-        reconciler: Reconciler,
-        board: Board,
-        notices: Notices,
-        pins: Pins,
-        kubo: Kubo,
-        peer_states: Callable[[], tuple[PeerState, ...]],
-        versions: Callable[[], dict[str, str]],
-        overlay: Overlay,
-    ) -> None:
-        self._config = config
-        self._store = store
-        self._secret_store = secret_store
-        self._membership = membership
-        self._reconciler = reconciler
-        self._board = board
-        self._notices = notices
-        self._pins = pins
-        self._storage = pins.storage
-        self._journal = pins.journal
-        self._kubo = kubo
-        self._peer_states = peer_states
-        self._versions = versions
-        self._overlay = overlay
+    """The handlers that tell how this node is."""
+
+    def __init__(self, deps: StatusDeps) -> None:
+        self._config = deps.config
+        self._overlay = deps.overlay
+        self._services = deps.services
+        self._kubo = deps.kubo
+        self._versions = deps.versions
+        self._store = deps.store
+        self._secret_store = deps.secret_store
+        self._membership = deps.membership
+        self._peer_states = deps.peer_states
+        self._pins = deps.pins
+        self._storage = deps.pins.storage
+        self._journal = deps.pins.journal
+        self._readiness = deps.readiness
+        self._board = deps.board
+        self._notices = deps.notices
         self._started = time.monotonic()
 
     async def healthz(self, request: Request) -> Text:
@@ -74,9 +84,9 @@ class StatusApi:
 
     async def readyz(self, request: Request) -> Text:
         """This node serves."""
-        if self._reconciler.ready:
+        if self._services.is_ready():
             return Text("ready\n")
-        return Text(f"not ready: {self._reconciler.why_not_ready()}\n", status=503)
+        return Text(f"not ready: {self._readiness.why_not()}\n", status=503)
 
     async def metrics(self, request: Request) -> Text:
         """The Prometheus text format."""
@@ -100,7 +110,7 @@ class StatusApi:
 
     async def document(self) -> wire.Status:
         """The whole status, each part as it was last seen."""
-        overlay, mesh = self._reconciler.overlay, self._membership.mesh()
+        overlay, mesh = self._overlay.state, self._membership.mesh()
         return wire.Status(
             node=wire.Node(
                 name=self._store.me().name if mesh else self._config.node.name,
@@ -120,13 +130,13 @@ class StatusApi:
                 network_status=overlay.network_status,
                 zerotier=overlay.node,
             ),
-            services=self._services(),
+            services=self._service_rows(),
             peers=await self.peers(),
             conditions=[_condition(c) for c in self._board.conditions],
             storage=await self._room(),
             pins=await self._pin_counts(),
             secrets=await self._secrets_at_rest() if mesh else None,
-            ready=self._reconciler.ready,
+            ready=self._services.is_ready(),
         )
 
     async def _room(self) -> wire.Storage | None:
@@ -157,7 +167,7 @@ class StatusApi:
             return 0  # kubo is down or frozen, which the services say
 
     async def _pin_counts(self) -> wire.PinCounts | None:
-        if not self._reconciler.ready:
+        if not self._services.is_ready():
             return None
         try:
             async with asyncio.timeout(_ENGINE_S):
@@ -177,7 +187,7 @@ class StatusApi:
             trash_size=sum(r.size for r in trash),
         )
 
-    def _services(self) -> list[wire.Service]:
+    def _service_rows(self) -> list[wire.Service]:
         now, versions = time.monotonic(), self._versions()
         return [
             wire.Service(
@@ -190,7 +200,7 @@ class StatusApi:
                 version=versions.get(name, ""),
                 last_exit=s.state.last_exit,
             )
-            for name, s in self._reconciler.services.items()
+            for name, s in self._services.items()
         ]
 
     async def peers(self) -> list[wire.Peer]:
@@ -206,13 +216,13 @@ class StatusApi:
                 wire.Peer(
                     name=self._store.name_of(m.fingerprint),
                     fingerprint=m.fingerprint,
-                    address=(self._reconciler.overlay.address or "") if this else state.address,
+                    address=(self._overlay.state.address or "") if this else state.address,
                     site=m.site,
                     this_node=this,
                     reachable=this or state.reachable,
                     last_seen=time.time() if this else state.last_seen,
                     rtt_s=state.rtt_s,
-                    ready=self._reconciler.ready if this else state.ready,
+                    ready=self._services.is_ready() if this else state.ready,
                     free=self._storage.free() if this else state.free_bytes,
                     accepts=self._storage.accepts() if this else state.accepts,
                     version=__version__ if this else state.version,
@@ -254,9 +264,9 @@ class StatusApi:
     async def logs(self, request: Request) -> Events:
         """?lines=100 &follow=1: a service's own output"""
         name = request.params["service"]
-        service = self._reconciler.services.get(name)
+        service = self._services.get(name)
         if service is None:
-            known = ", ".join(self._reconciler.services)
+            known = ", ".join(self._services)
             raise MeshError(
                 Code.NOT_FOUND,
                 f"cannot find a service {name[:40]!a}",

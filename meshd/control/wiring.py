@@ -15,7 +15,7 @@ from meshd.control.pins import PinsApi
 from meshd.control.requests import RequestsApi
 from meshd.control.routes import scraped, table
 from meshd.control.server import ControlServer, whole
-from meshd.control.status import StatusApi
+from meshd.control.status import StatusApi, StatusDeps
 from meshd.health.wiring import Health
 from meshd.joining import Joining
 from meshd.leaving import Leaving
@@ -23,7 +23,6 @@ from meshd.mesh.approval import Approval
 from meshd.mesh.wiring import Mesh
 from meshd.overlay.monitor import Overlay
 from meshd.pins.wiring import Pins
-from meshd.reconciler.loop import Reconciler
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +36,6 @@ class ControlDeps:
     pins: Pins
     health: Health
     approval: Approval
-    reconciler: Reconciler
     joining: Joining
     leaving: Leaving
 
@@ -49,18 +47,21 @@ class Control:
         mesh, pins, health, services = deps.mesh, deps.pins, deps.health, deps.engine_room.services
         engines = deps.engine_room.engines
         self.status = StatusApi(
-            deps.config,
-            mesh.store,
-            mesh.secret_store,
-            mesh.membership,
-            deps.reconciler,
-            health.board,
-            health.notices,
-            pins,
-            deps.engine_room.kubo,
-            mesh.heartbeats.states,
-            lambda: engines.versions,
-            deps.overlay,
+            StatusDeps(
+                config=deps.config,
+                overlay=deps.overlay,
+                services=services,
+                kubo=deps.engine_room.kubo,
+                versions=lambda: engines.versions,
+                store=mesh.store,
+                secret_store=mesh.secret_store,
+                membership=mesh.membership,
+                peer_states=mesh.heartbeats.states,
+                pins=pins,
+                readiness=health.readiness,
+                board=health.board,
+                notices=health.notices,
+            )
         )
         self._routes = table(
             self.status,

@@ -9,12 +9,11 @@ import time
 import structlog
 
 from meshd.errors import START_AGAIN, Code, MeshError
-from meshd.model import OverlayState, Phase, Snapshot
+from meshd.model import Phase, Snapshot
 from meshd.periodic import TaskGuard
 from meshd.reconciler.actions import Actions
 from meshd.reconciler.decide import ORDER, Action, decide
 from meshd.reconciler.deps import ReconcilerDeps
-from meshd.supervise.services import Services
 
 GIVE_UP_S = 30.0  # as the unit's WatchdogSec=, which is missing without systemd
 _AGAIN_S = 1.0  # until the next pass after a failed one
@@ -44,32 +43,15 @@ class Reconciler:
         """Make a pass soon, as a fact has changed."""
         self._changed.set()
 
-    @property
-    def overlay(self) -> OverlayState:
-        return self._deps.overlay.state
-
-    @property
-    def services(self) -> Services:
-        return self._deps.engine_room.services
-
-    @property
-    def ready(self) -> bool:
-        """Whether this node serves: both services answer."""
-        return self._deps.engine_room.services.ready
-
-    def why_not_ready(self) -> str:
-        """What is missing until this node serves; "" when it does."""
-        return self._deps.readiness.why_not()
-
     def snapshot(self) -> Snapshot:
         """All that decide() may know, at one moment."""
         deps, actions = self._deps, self._actions
-        address, listening = self.overlay.address, deps.peer_server.listening
+        address, listening = deps.overlay.state.address, deps.peer_server.listening
         runs = deps.mesh.store.mesh is not None and address is not None and not deps.mesh.store.forgotten
         actions.kubo_runs_as(deps.engine_room.services["kubo"].state.pid)
         return Snapshot(
             now=time.monotonic(),
-            overlay=self.overlay,
+            overlay=deps.overlay.state,
             in_mesh=deps.mesh.store.mesh is not None,
             forgotten=deps.mesh.store.forgotten,
             stopping=self._stopping,

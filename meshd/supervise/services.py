@@ -37,14 +37,9 @@ class Services(Mapping[str, Service]):
         """Name -> current state."""
         return {name: service.state for name, service in self._services.items()}
 
-    @property
-    def ready(self) -> bool:
-        """Whether all of them run and answer."""
-        return all(s.phase is Phase.READY and s.healthy for s in self.states.values())
-
     def is_ready(self) -> bool:
-        """`ready` as a method, to be passed on as a callable."""
-        return self.ready
+        """Whether this node serves: all of them run and answer."""
+        return all(s.phase is Phase.READY and s.healthy for s in self.states.values())
 
     def pids(self) -> list[int]:
         """The pids of the programs that run, without their descendants."""

@@ -151,7 +151,7 @@ def every_pass() -> None:
     snapshot = Reconciler.snapshot
 
     def broken(self: Reconciler) -> object:
-        if self.ready:
+        if self._deps.engine_room.services.is_ready():
             raise KeyError("a mistake in a pass")
         return snapshot(self)
 
@@ -163,7 +163,7 @@ def one_pass() -> None:
     snapshot, left = Reconciler.snapshot, [1]
 
     def broken(self: Reconciler) -> object:
-        if self.ready and left:
+        if self._deps.engine_room.services.is_ready() and left:
             left.pop()
             raise KeyError("a mistake in a pass")
         return snapshot(self)
@@ -216,7 +216,7 @@ def a_loop_that_is_held_up() -> None:
     snapshot = Reconciler.snapshot
 
     def broken(self: Reconciler) -> object:
-        if self.ready:
+        if self._deps.engine_room.services.is_ready():
             say("held up")
             threading.Event().wait()
         return snapshot(self)

@@ -79,10 +79,10 @@ def test_what_is_handed_up_is_seen() -> None:
         return Composition(SOURCE.replace(last, f"        {line}\n{last}")).wrong
 
     assert wrong("self.more = Mesh(config, self.control)") == ["Mesh gets self.control"]
-    assert wrong("self.mesh.heartbeats.subscribe(self.reconciler.ready)") == [
-        "self.mesh.heartbeats.subscribe gets self.reconciler.ready"
+    assert wrong("self.mesh.heartbeats.subscribe(self.reconciler.wake)") == [
+        "self.mesh.heartbeats.subscribe gets self.reconciler.wake"
     ]
-    assert wrong("self.mesh.admin.ask(lambda: self.reconciler.ready)") == ["lambda: self.reconciler.ready"]
+    assert wrong("self.mesh.admin.ask(lambda: self.reconciler.wake)") == ["lambda: self.reconciler.wake"]
     assert wrong("self.pins.storage.broken = self.health.audit.broken") == [
         "self.pins.storage.broken is self.health.audit.broken"
     ]

@@ -23,7 +23,7 @@ def node(*components: Component) -> Any:
         components=components,
         guard=TaskGuard(),
         manager=ServiceManager(Notifier({})),
-        reconciler=SimpleNamespace(ready=True),
+        engine_room=SimpleNamespace(services=SimpleNamespace(is_ready=lambda: True)),
         mesh=SimpleNamespace(store=SimpleNamespace(forgotten=False)),
     )
 
@@ -43,12 +43,14 @@ async def test_work_that_needs_a_node_that_serves_waits_for_one(ready: bool, for
 
     loops = [Loop(name, counted(name), "m", period_s=0.001, when_ready=name == "when ready") for name in done]
     made = node(Component(name="room", loops=tuple(loops)))
-    made.reconciler.ready, made.mesh.store.forgotten = ready, forgotten
+    serves = ready
+    made.engine_room.services.is_ready = lambda: serves
+    made.mesh.store.forgotten = forgotten
     running = [asyncio.create_task(lifecycle._guarded(made, loop)) for loop in loops]
     try:
         await until(lambda: done["always"] > 5)
         assert done["when ready"] == 0
-        made.reconciler.ready, made.mesh.store.forgotten = True, False
+        serves, made.mesh.store.forgotten = True, False
         await until(lambda: done["when ready"])
     finally:
         for task in running:

@@ -206,7 +206,7 @@ async def test_while_it_hands_over_it_takes_nothing_new_and_if_that_fails_it_doe
         raise MeshError(Code.LAST_COPY, "cannot leave", "diary.txt is nowhere else")
 
     monkeypatch.setattr(node.pins.drain, "drain", drain)
-    monkeypatch.setattr(type(node.engine_room.services), "ready", True)
+    monkeypatch.setattr(node.engine_room.services, "is_ready", lambda: True)
     with pytest.raises(MeshError, match="diary"):
         await node.leaving.leave(_nobody, force=False, network=False)
     assert not node.mesh.store.me().leaving_since

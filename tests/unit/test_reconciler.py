@@ -43,7 +43,7 @@ async def node() -> AsyncIterator[Node]:
 
 
 async def test_that_the_peer_api_has_no_port_is_told_until_it_has(node: Node) -> None:
-    address = node.reconciler.overlay.address
+    address = node.overlay.state.address
     assert address is not None
     taken = socket.create_server((address, node.config.ports.peer))
     turning = asyncio.create_task(node.reconciler.run(node.guard))
