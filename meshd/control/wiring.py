@@ -68,7 +68,7 @@ class Control:
             MeshApi(deps.joining, mesh.store, self.status, deps.leaving, mesh.admin, mesh.seeds),
             RequestsApi(lambda: deps.approval, mesh.admin),
             PinsApi(pins.catalogue, pins.pinner, pins.content, pins.remover),
-            DoctorApi(health.examination),
+            DoctorApi(health.doctor),
         )
         by_token = deps.config.metrics.peer_token_file is not None
         self._scraped = (scraped(self.status),) if by_token else ()

@@ -1,4 +1,7 @@
-"""Audit: checks from outside that the running programs comply, by the kernel's sockets, kubo's config and its peers."""
+"""Audit: checks from outside that the running programs comply, by the kernel's sockets, kubo's config and its peers.
+
+And, while nothing runs as there is no mesh, that the programs can run here.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,12 @@ from pathlib import Path
 import structlog
 
 from meshd import files
+from meshd.cluster.wiring import Engines
 from meshd.errors import MeshError
 from meshd.kubo import policy
 from meshd.kubo.rpc import Kubo
 from meshd.mesh.engine_settings import EngineSettings
+from meshd.mesh.store import MeshStore
 from meshd.model import Phase
 from meshd.overlay.monitor import Overlay
 from meshd.periodic import TaskGuard
@@ -27,6 +32,7 @@ WHILE_STARTING_S = 0.25
 JUST_STARTED_S = 5.0
 WHILE_RUNNING_S = 20.0  # an audit costs some milliseconds, more on a machine with many connections
 _FIRST_LOOKS = 4
+_PROBE_EVERY_S = 10.0  # cheap, as what is found is not looked for again
 _LOG = structlog.get_logger(part="audit")
 
 
@@ -121,6 +127,34 @@ class Audit:
         self.drift = tuple(str(v) for v in policy.audit(config, self._settings.kubo_endpoint(address)))
         known = self._settings.kubo_ids()
         self.strangers = tuple(f"{i} at {where}" for i, where in sorted(peers.items()) if i not in known)
+
+
+class EngineProbe:
+    """Checks that both programs can run here, while this node is in no mesh. `unusable`: why one of them cannot run, as of the last try; None where both can."""
+
+    def __init__(self, engines: Engines, store: MeshStore) -> None:
+        self._engines = engines
+        self._store = store
+        self.unusable: MeshError | None = None
+
+    async def run(self) -> None:
+        """Look for the programs periodically, for ever, while this node is in no mesh."""
+        while True:
+            if self._store.mesh is None:
+                await self._look()
+            await asyncio.sleep(_PROBE_EVERY_S)
+
+    async def _look(self) -> None:
+        try:
+            await self._engines.find()
+        except MeshError as exc:
+            self.unusable = exc
+        except TimeoutError:
+            pass  # a busy machine: the next try asks again
+        except OSError as exc:
+            self.unusable = files.unusable(exc, "cannot run the engines")
+        else:
+            self.unusable = None
 
 
 def why_unwritable(folder: Path) -> str:

@@ -6,15 +6,14 @@ from meshd.cluster.wiring import EngineRoom
 from meshd.component import Component, Loop
 from meshd.conditions import FactSource
 from meshd.config import Config
-from meshd.health.audit import Audit
+from meshd.health.audit import Audit, EngineProbe
 from meshd.health.board import Board
 from meshd.health.checks import all_checks
-from meshd.health.examine import Examination
+from meshd.health.doctor import Doctor
 from meshd.health.facts import AuditFacts
 from meshd.health.notices import Notices
-from meshd.health.programs import Programs
+from meshd.health.notify_command import NotifyCommand
 from meshd.health.readiness import Readiness
-from meshd.health.telling import Teller
 from meshd.mesh.wiring import Mesh
 from meshd.overlay.monitor import Overlay
 from meshd.periodic import TaskGuard
@@ -42,10 +41,10 @@ class Health:
         self._node_name = config.node.name
         self._store = store
         self.readiness = Readiness(store, overlay, services, engine_room.engines.kubo)
-        self.programs = Programs(engine_room.engines, store)
+        self.probe = EngineProbe(engine_room.engines, store)
         self.board = Board()
-        self.teller = Teller(config.notify.command, self._who)
-        self.board.listeners.append(self.teller.heard)
+        self.notify_command = NotifyCommand(config.notify.command, self._who)
+        self.board.listeners.append(self.notify_command.heard)
         self.notices = Notices(config.state / "notices.json", store)
         self.audit = Audit(
             services=services,
@@ -56,7 +55,7 @@ class Health:
             state_files=state_files,
             guard=guard,
         )
-        self.examination = Examination(
+        self.doctor = Doctor(
             services=services,
             settings=mesh.settings,
             overlay=overlay,
@@ -73,17 +72,15 @@ class Health:
             "drift": lambda: audit.drift,
             "strangers": lambda: audit.strangers,
             "open_files": lambda: audit.open_files,
-            "unusable": lambda: self.programs.unusable,
+            "unusable": lambda: self.probe.unusable,
             "joined": self.notices.unread,
         }
         return Component(
             name="health",
             loops=(
                 Loop("audit", audit.run, "leaks, strangers and open secrets are not looked for"),
-                Loop("notify", self.teller.run, "the command of [notify] is not run"),
-                Loop(
-                    "programs", self.programs.run, "whether kubo and ipfs-cluster can be run is not looked at"
-                ),
+                Loop("notify", self.notify_command.run, "the command of [notify] is not run"),
+                Loop("programs", self.probe.run, "whether kubo and ipfs-cluster can be run is not looked at"),
             ),
             facts=(FactSource(AuditFacts, facts),),
             checks=all_checks(),

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Collection, Iterable
 import structlog
 
 from meshd import files, wire
-from meshd.cluster.engines import Engines
+from meshd.cluster.wiring import Engines
 from meshd.config import Config, check_node_name
 from meshd.errors import Code, MeshError
 from meshd.mesh import invites

@@ -6,7 +6,7 @@ import time
 
 from meshd.component import Component, Loop, Stop, StopPhase
 from meshd.conditions import FactSource
-from meshd.overlay.facts import OverlayFacts
+from meshd.overlay.health import CHECKS, OverlayFacts
 from meshd.overlay.monitor import Overlay
 
 _SETTLED_S = 15.0  # from a start, or a new address, until peers that were not polled yet may count as away
@@ -24,4 +24,5 @@ def component(overlay: Overlay) -> Component:
         loops=(Loop("overlay", overlay.run, "a change of the private network is not noticed"),),
         stops=(Stop("the client of ZeroTier", StopPhase.CLIENTS, overlay.zerotier.close),),
         facts=(FactSource(OverlayFacts, facts),),
+        checks=CHECKS,
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from meshd.conditions import Check, Facts
 from meshd.errors import MeshError
 from meshd.model import Condition, Severity
-from meshd.overlay.facts import OverlayFacts
+from meshd.overlay.health import OverlayFacts
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,8 @@ from meshd.health.checks import all_checks
 from meshd.health.facts import AuditFacts
 from meshd.mesh.facts import MeshFacts
 from meshd.model import Condition, Fault, OverlayState, PeerState, Phase, ServiceState, Severity
-from meshd.overlay.facts import OverlayFacts
+from meshd.overlay import health as overlay
+from meshd.overlay.health import OverlayFacts
 from meshd.peer import health as peer
 from meshd.peer.health import PeerFacts
 from meshd.pins.facts import PinFacts
@@ -49,7 +50,7 @@ def facts(now: float = 100.0, *, faults: tuple[Fault, ...] = (), **given: Any) -
 
 def every_check() -> tuple[Check, ...]:
     """All that the rooms bring, made for one board."""
-    return (*all_checks(), *peer.CHECKS, *reconciler.CHECKS)
+    return (*overlay.CHECKS, *all_checks(), *peer.CHECKS, *reconciler.CHECKS)
 
 
 class Looked(Board):

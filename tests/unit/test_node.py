@@ -140,8 +140,8 @@ async def test_a_node_that_has_lost_its_address_does_not_show_itself_at_it(node:
 
 
 async def test_programs_that_are_missing_are_told_before_there_is_a_mesh(alone: Node) -> None:
-    looking = asyncio.create_task(alone.health.programs.run())
-    await until(lambda: alone.health.programs.unusable is not None)
+    looking = asyncio.create_task(alone.health.probe.run())
+    await until(lambda: alone.health.probe.unusable is not None)
     looking.cancel()
     await asyncio.wait([looking])
     await alone.diagnosis.update()
@@ -169,7 +169,7 @@ async def test_nobody_is_bothered_for_a_machine_that_cannot_run_the_programs(alo
 
 
 async def test_the_doctor_says_that_there_is_no_mesh_and_not_that_kubo_is_ill(alone: Node) -> None:
-    findings = await alone.health.examination.run()
+    findings = await alone.health.doctor.run()
     assert not [f for f in findings if f.area in ("kubo", "cluster")]
     (about,) = [f for f in findings if f.area == "mesh"]
     assert (about.held, about.found) == (None, "no mesh yet")
@@ -177,7 +177,7 @@ async def test_the_doctor_says_that_there_is_no_mesh_and_not_that_kubo_is_ill(al
 
 
 async def test_the_doctor_looks_at_kubo_where_there_is_a_mesh(node: Node) -> None:
-    findings = await node.health.examination.run()
+    findings = await node.health.doctor.run()
     assert {"kubo", "cluster"} <= {f.area for f in findings}
     assert "mesh" not in {f.area for f in findings}
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from meshd.conditions import Check
-from meshd.health.checks import disk, failing, overlay, peers, privacy, programs, services
+from meshd.health.checks import disk, failing, peers, privacy, services
 
 
 def all_checks() -> tuple[Check, ...]:
     """All checks of this folder, made for one board."""
     return (
-        *overlay.CHECKS,
-        *programs.CHECKS,
         *services.checks(),
         *privacy.CHECKS,
         *peers.CHECKS,

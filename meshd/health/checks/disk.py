@@ -8,7 +8,7 @@ from meshd.conditions import Check, Facts
 from meshd.health.checks.peers import cut_off
 from meshd.mesh.facts import MeshFacts
 from meshd.model import Condition, Severity
-from meshd.overlay.facts import OverlayFacts
+from meshd.overlay.health import OverlayFacts
 from meshd.pins.facts import PinFacts
 
 _SHOWN = 5

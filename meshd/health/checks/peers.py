@@ -11,7 +11,7 @@ from meshd.conditions import Check, Facts
 from meshd.health.facts import AuditFacts
 from meshd.mesh.facts import MeshFacts
 from meshd.model import Condition, PeerState, Severity
-from meshd.overlay.facts import OverlayFacts
+from meshd.overlay.health import OverlayFacts
 
 _AT_ONCE_S = 60.0
 _NEW_S = 20.0  # for so long a new member that was not polled yet does not count as away

@@ -1,17 +1,31 @@
-"""Checks of kubo and the cluster: do they run, answer and last? A fault of the overlay is not repeated here."""
+"""Checks of kubo and the cluster: can they run here, do they run, answer and last?
+
+A fault of the overlay is not repeated here.
+"""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 
 from meshd.conditions import Check, Facts
-from meshd.health.history import History
+from meshd.health.facts import AuditFacts
 from meshd.mesh.facts import MeshFacts
 from meshd.model import Condition, Phase, ServiceState, Severity
-from meshd.overlay.facts import OverlayFacts
+from meshd.overlay.health import OverlayFacts
 from meshd.supervise.facts import ServiceFacts
 
 _OFTEN = 3
+_WINDOW_S = 600.0
+_CALM_S = 120.0  # so long without a crash, and it counts as well again
+
+
+def programs(facts: Facts) -> Iterator[Condition]:
+    """Whether the engines can run here, while there is no mesh. In a mesh the services report it."""
+    error = facts.of(AuditFacts).unusable
+    if error is not None and not facts.of(MeshFacts).in_mesh:
+        hint = error.hint or "meshctl version; from a checkout: make setup"
+        yield Condition("engine-missing", Severity.ERROR, error.title, error.detail, hint)
 
 
 def services_run(facts: Facts) -> Iterator[Condition]:
@@ -88,11 +102,37 @@ def _what_helps(service: ServiceState) -> str:
     return f"{service.advice or f'meshctl logs {service.name}'}; it is tried again by itself"
 
 
-class Unstable:
+class CrashHistory:
+    """Counts crashes. Call `deaths` at each run of the checks."""
+
+    def __init__(self) -> None:
+        self._before: dict[str, ServiceState] = {}
+        self._deaths: dict[str, deque[float]] = {}
+
+    def deaths(self, now: float, services: dict[str, ServiceState]) -> dict[str, int]:
+        """Service -> crashes within the last ten minutes, after it had run; none once it is calm. now: seconds.
+
+        A service that never becomes ready does not count: it is down, and another check reports that.
+        """
+        for name, state in services.items():
+            before = self._before.get(name)
+            if before is not None and before.phase is Phase.READY:
+                more = max(0, state.restarts - before.restarts)
+                self._deaths.setdefault(name, deque()).extend([now] * more)
+        self._before = dict(services)
+        for times in self._deaths.values():
+            while times and now - times[0] > _WINDOW_S:
+                times.popleft()
+            if times and now - times[-1] > _CALM_S:
+                times.clear()
+        return {name: len(times) for name, times in self._deaths.items() if times}
+
+
+class CrashLoop:
     """Crash loop: a service that runs, dies, and runs again. Any one moment may find it well, so it keeps a history."""
 
     def __init__(self) -> None:
-        self._history = History()
+        self._history = CrashHistory()
 
     def look(self, facts: Facts) -> Iterator[Condition]:
         services, in_mesh = facts.of(ServiceFacts).services, facts.of(MeshFacts).in_mesh
@@ -112,4 +152,8 @@ class Unstable:
 
 def checks() -> tuple[Check, ...]:
     """The checks of this file, made for one board, as one of them keeps a history."""
-    return (Check("services", services_run), Check("unstable", Unstable().look))
+    return (
+        Check("programs", programs),
+        Check("services", services_run),
+        Check("unstable", CrashLoop().look),
+    )

@@ -21,7 +21,7 @@ _OUTPUT_ENDS_S = 1.0  # after SIGKILL to all of its session
 _LOG = structlog.get_logger(part="notify")
 
 
-class Teller:
+class NotifyCommand:
     """Runs the command for one event after the other, in order. Logs a run that fails or hangs; does not retry it."""
 
     def __init__(

@@ -28,8 +28,8 @@ _SECRET_KEYS = ("cluster.secret",)
 _CLUSTER_FILE = "cluster/service.json"
 
 
-class Examination:
-    """Queries the programs, the kernel and the disk at each run. Caches nothing."""
+class Doctor:
+    """Tests every rule. Queries the programs, the kernel and the disk at each run. Caches nothing."""
 
     def __init__(
         self,
