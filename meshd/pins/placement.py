@@ -119,12 +119,10 @@ def plan(
     """
     if wanted == "all":
         return Change((), "it is wanted on every node") if allocations else None
-    if not allocations:
-        return None  # everywhere is more than was asked; nobody loses
     counted = _counted(candidates, heal_after_s)
     good = [i for i in allocations if i in counted]
     if not good:
-        return None  # there is nobody to copy it from: see `lost`
+        return None  # it is everywhere, which is more than was asked; or there is nobody to copy it from: see `lost`
     goal = target(wanted, len(counted))
     if len(good) >= goal:
         return None

@@ -64,6 +64,13 @@ async def test_who_refuses_is_replaced_by_another_and_nobody_is_dropped(
     assert attic.fake_cluster.records[cid]["allocations"] == ["clusterattic", "clusterbarn", "clustercellar"]
 
 
+async def test_for_one_pin_the_cluster_is_asked_once_whose_room_it_knows(attic: Attic) -> None:
+    told = Told()
+    await attic.pins.pinner.existing(some_content(attic), "minutes", 3, told)
+    assert len(told.done.entry.copies) == 3
+    assert attic.fake_cluster.asked.count("GET monitor") == 1
+
+
 async def test_a_node_without_room_gives_itself_no_copy(attic: Attic, barn: Node) -> None:
     pin = attic.entry(kept=False)
     attic.pins.storage.unwritable = "Input/output error"

@@ -116,6 +116,17 @@ async def test_for_one_pin_the_cluster_is_asked_once_whose_room_it_knows(seen: S
     assert seen.cluster.asked == [MONITOR]
 
 
+async def test_what_the_cluster_said_holds_for_the_next_pins_and_not_for_ever(
+    seen: Seen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(3):
+        await seen.choose(3)
+    assert seen.cluster.asked == [MONITOR], "a burst of pins asks no more than one"
+    monkeypatch.setattr(nodes, "_METRICS_FOR_S", 0.0)
+    await seen.choose(3)
+    assert seen.cluster.asked == [MONITOR] * 2
+
+
 async def test_what_everybody_shall_hold_is_chosen_for_nobody_and_waits_for_nobody(seen: Seen) -> None:
     seen.state("barn", ready=False)
     assert await seen.nodes.choose(entry("all"), Told()) == ()
