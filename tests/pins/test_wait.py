@@ -19,6 +19,7 @@ from meshd.pins.copies import Copies
 from meshd.pins.nodes import Nodes
 from meshd.pins.storage import Storage
 from meshd.pins.wait import Kept, Waiter, silent
+from meshd.wire import verbs
 from tests.pins.fake_engines import FakeCluster
 from tests.pins.told import Told
 from tests.unit.draining import World
@@ -49,9 +50,10 @@ class Mesh:
             raise MeshError(Code.PEER_UNREACHABLE, f"cannot reach {name}", "no route to host")
         return wire.Confirmed(states=dict.fromkeys(cids, self.says[name]))
 
-    async def confirm(self, member: wire.Member, cids: Sequence[str]) -> wire.Confirmed:
+    async def call(self, member: wire.Member, verb: object, asked: wire.ConfirmRequest) -> wire.Confirmed:
         """As a peer answers which of these it holds."""
-        return await self.answer(member.name, cids)
+        assert verb is verbs.CONFIRM
+        return await self.answer(member.name, asked.cids)
 
     def waiting(self, *on: str, told: Told | None = None, **options: Any) -> asyncio.Task[Kept]:
         """A wait for an entry on these nodes."""

@@ -25,7 +25,7 @@ from meshd.pins.drain import Drain
 from meshd.pins.nodes import Nodes
 from meshd.pins.storage import Room
 from meshd.pins.wait import Waiter
-from meshd.wire import Admitted, Confirmed, Joiner, Member
+from meshd.wire import Admitted, Confirmed, ConfirmRequest, Joiner, Member, verbs
 
 ROOM = 10**9
 
@@ -207,10 +207,11 @@ class Host:
             heard.add(member.fingerprint)
         return heard
 
-    async def confirm(self, member: Member, cids: list[str]) -> Confirmed:
+    async def call(self, member: Member, verb: object, asked: ConfirmRequest) -> Confirmed:
         """As a peer answers which of these it holds."""
+        assert verb is verbs.CONFIRM
         await self.world.jitter()
-        return await self._reach(member).copies.local(cids)
+        return await self._reach(member).copies.local(asked.cids)
 
     def peer_states(self) -> list[PeerState]:
         states = []

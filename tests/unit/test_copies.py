@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from meshd.mesh import certificate
 from meshd.mesh.store import MeshStore
 from meshd.pins.copies import Asker, Copies
-from meshd.wire import Confirmed, Member
+from meshd.wire import Confirmed, ConfirmRequest, Member, verbs
 from tests.waiting import until
 
 MOST = 500  # CIDs in one question
@@ -49,8 +49,9 @@ class Mesh:
         self.asked.append(cids)
         return set(cids)
 
-    async def confirm(self, peer: Member, cids: list[str]) -> Confirmed:
-        assert peer is self.barn
+    async def call(self, peer: Member, verb: object, question: ConfirmRequest) -> Confirmed:
+        assert (peer, verb) == (self.barn, verbs.CONFIRM)
+        cids = question.cids
         self.asked.append(cids)
         return Confirmed(states={cid: "held" for cid in cids if cid not in self.unnamed})
 
