@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import ast
 import contextlib
+import functools
 import io
 import json
 import os
@@ -50,6 +51,7 @@ def peer_routes() -> list[Route]:
     return [route for component in components() for route in component.peer_routes]
 
 
+@functools.cache
 def components() -> tuple[Component, ...]:
     """Those of a node that was built with the configuration's defaults, and does not run."""
     with tempfile.TemporaryDirectory() as folder:

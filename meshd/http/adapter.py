@@ -18,7 +18,7 @@ from meshd.http.problem import Surface
 from meshd.http.query import Query
 from meshd.http.request import Request
 from meshd.http.route import Answer, Found, Route, Table
-from meshd.http.streams import Reply, read_body
+from meshd.http.streams import Reply, ask_for_body, read_body
 from meshd.principal import Access, Principal
 from meshd.serving import listener
 
@@ -93,6 +93,8 @@ class Api:
         query.check_text(request.rel_url.raw_path_qs, self._surface.see)
         if not self._surface.between_nodes:
             query.check_names(request.query, route.parameters, self._surface.see)
+        if route.takes is not None:
+            await ask_for_body(request)
         return Request(
             principal=caller,
             params=found.params,

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 
 import structlog
-from aiohttp import web
+from aiohttp import HttpVersion11, hdrs, web
 from pydantic import BaseModel
 
 from meshd.errors import Code, MeshError, mistake
@@ -15,6 +15,13 @@ from meshd.http.problem import Surface
 from meshd.http.route import Answer, Bytes, Events, Text
 from meshd.serving import listener
 from meshd.wire import ErrorEvent, Wire
+
+
+async def ask_for_body(request: web.BaseRequest) -> None:
+    """Tell a caller that waits for it (`Expect: 100-continue`, as curl with a large upload) that its body may come."""
+    if request.headers.get(hdrs.EXPECT) is not None and request.version >= HttpVersion11:
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # the answer itself has not begun
 
 
 async def read_body(request: web.BaseRequest, most: int, surface: Surface) -> bytes:

@@ -99,14 +99,19 @@ async def serve(room: Room, door: Door) -> AsyncIterator[Serve]:
 
     async def made(surface: Surface | None = None) -> Ask:
         api = Api(surface or Surface(part="test"), door.identify, routes(room))
-        runners.append(api.runner(shutdown_timeout=STILL_S))
+        runners.append(api.runner(shutdown_timeout=STILL_S, lingering_time=0.05))
         await runners[-1].setup()
         site = web.TCPSite(runners[-1], "127.0.0.1", 0)
         await site.start()
         host, port = runners[-1].addresses[0][:2]
 
         async def ask(
-            line: str, body: bytes = b"", *, length: int | None = None, chunked: bool = False
+            line: str,
+            body: bytes = b"",
+            *,
+            length: int | None = None,
+            chunked: bool = False,
+            expect: bool = False,
         ) -> bytes:
             reader, writer = await asyncio.open_connection(host, port)
             head = f"{line} HTTP/1.1\r\nHost: m\r\nConnection: close\r\n"
@@ -114,10 +119,14 @@ async def serve(room: Room, door: Door) -> AsyncIterator[Serve]:
                 head += "Transfer-Encoding: chunked\r\n"
             elif body or length:
                 head += f"Content-Length: {len(body) if length is None else length}\r\n"
-            writer.write(head.encode("latin-1") + b"\r\n" + body)
+            if expect:
+                head += "Expect: 100-continue\r\n"
+            writer.write(head.encode("latin-1") + b"\r\n" + (b"" if expect else body))
             came = b""
             try:
                 async with asyncio.timeout(STILL_S):
+                    if expect and (came := await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100 "):
+                        writer.write(body)
                     while chunk := await reader.read(65536):
                         came += chunk
             except ConnectionResetError:
@@ -360,6 +369,19 @@ async def test_a_body_that_does_not_come_is_not_waited_for(ask: Ask, monkeypatch
     monkeypatch.setattr(listener, "BODY_S", 0.05)
     told = problem(await ask("PUT /tell", b"{", length=50))
     assert told["detail"].startswith("its body did not come within")
+
+
+@pytest.mark.parametrize(
+    ("line", "asked"),
+    [("PUT /tell", True), ("POST /bytes", True), ("PUT /change", False), ("PUT /tell?more=1", False)],
+)
+async def test_who_waits_to_send_a_body_is_told_to_once_it_is_known_that_it_may(
+    serve: Serve, line: str, asked: bool
+) -> None:
+    ask = await serve()
+    raw = await ask(line, b'{"cids": []}', expect=True)
+    assert raw.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n") == asked
+    assert raw.count(b"HTTP/1.1 100 ") == asked
 
 
 async def test_an_upload_reaches_its_handler_as_it_comes(room: Room, serve: Serve) -> None:
