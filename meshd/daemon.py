@@ -44,8 +44,8 @@ async def run(
         own = (config.state, config.state / "secrets", config.state / "kubo", config.state / "cluster")
         for unfinished in files.sweep_unfinished(*own, config.private_sockets):
             _LOG.info("removed what a write that was cut off had left", file=str(unfinished))
-        for leftover in await end.unless_stopping(asyncio.to_thread(orphans.kill, config.state)) or ():
-            _LOG.warning("ended a leftover of a previous run", pid=leftover.pid, program=leftover.program)
+        for orphan in await end.unless_stopping(asyncio.to_thread(orphans.kill, config.state)) or ():
+            _LOG.warning("ended a leftover of a previous run", pid=orphan.pid, program=orphan.program)
         node: Node | None = None
 
         def reload() -> None:

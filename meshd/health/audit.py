@@ -130,7 +130,10 @@ class Audit:
 
 
 class EngineProbe:
-    """Checks that both programs can run here, while this node is in no mesh. `unusable`: why one of them cannot run, as of the last try; None where both can."""
+    """Checks that both programs can run here, while this node is in no mesh.
+
+    unusable: why one of them cannot run, as of the last try; None where both can.
+    """
 
     def __init__(self, engines: Engines, store: MeshStore) -> None:
         self._engines = engines

@@ -42,7 +42,7 @@ class Overlay:
     address_since: monotonic seconds, when the address last came, changed or went.
     """
 
-    def __init__(self, config: Config, zerotier: ZeroTier, mesh: MeshOnOverlay = MeshOnOverlay()) -> None:
+    def __init__(self, config: Config, zerotier: ZeroTier) -> None:
         self.state = OverlayState()
         self.zerotier = zerotier
         self.mesh = MeshOnOverlay()

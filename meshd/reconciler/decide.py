@@ -166,10 +166,9 @@ def _may_begin(snapshot: Snapshot, action: Action) -> bool:
 
 def _listen(snapshot: Snapshot, blocked: str) -> Listen | None:
     """Where to serve the peer API. It outlives kubo: others must hear the truth. It ends with the address or node."""
-    told_off = (
-        snapshot.forgotten and snapshot.in_mesh and not snapshot.stopping
-    )  # it goes on answering the others
-    wanted = None if blocked and not told_off else snapshot.overlay.address
+    # A forgotten node goes on answering the others.
+    answers = snapshot.forgotten and snapshot.in_mesh and not snapshot.stopping
+    wanted = None if blocked and not answers else snapshot.overlay.address
     if snapshot.stopping and any(s.phase is not Phase.STOPPED for s in snapshot.services.values()):
         wanted = snapshot.listening
     if wanted == snapshot.listening or (wanted is not None and snapshot.now < snapshot.listen_retry_at):

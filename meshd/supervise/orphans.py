@@ -49,23 +49,23 @@ def kill(owner: Path, *, timeout: float = 10.0) -> list[Orphan]:
     """
     own = identity(owner)
     ended = []
-    for leftover in find(owner):
+    for orphan in find(owner):
         try:
-            fd = os.pidfd_open(leftover.pid)
+            fd = os.pidfd_open(orphan.pid)
         except ProcessLookupError:
             continue
         try:
-            if not _belongs(Path(f"/proc/{leftover.pid}"), owner, own):
+            if not _belongs(Path(f"/proc/{orphan.pid}"), owner, own):
                 continue
             signal.pidfd_send_signal(fd, signal.SIGKILL)
             if not select.select([fd], [], [], timeout)[0]:
                 raise MeshError(
                     Code.BUSY,
                     f"cannot start on {owner}",
-                    f"{leftover.program} (pid {leftover.pid}) of a previous run was killed and does not end",
-                    f"see what it waits for (often a disk): ps -o pid,stat,wchan,args -p {leftover.pid}; then start it again",
+                    f"{orphan.program} (pid {orphan.pid}) of a previous run was killed and does not end",
+                    f"see what it waits for (often a disk): ps -o pid,stat,wchan,args -p {orphan.pid}; then start it again",
                 )
-            ended.append(leftover)
+            ended.append(orphan)
         finally:
             os.close(fd)
     return ended
