@@ -1,4 +1,4 @@
-"""A stranger's home and shell, the sources to clone, and nodes that a page tells about."""
+"""Fixtures of the pages' tests: a stranger's home and shell, the sources to clone, and the nodes of a page."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def home() -> Iterator[Path]:
 
 @pytest.fixture
 def environment(home: Path) -> dict[str, str]:
-    """A stranger's. What this user has downloaded and built is found again, and so is the package index."""
+    """A stranger's environment, with this user's downloads, builds and package index."""
     kept = {
         k: v
         for k, v in os.environ.items()
@@ -48,7 +48,7 @@ def environment(home: Path) -> dict[str, str]:
 
 @pytest.fixture
 def sources(home: Path, environment: dict[str, str]) -> Path:
-    """A repository that holds this checkout as it stands, with what is not committed yet."""
+    """A repository with this checkout as it is, uncommitted changes included."""
     folder = home / "sources"
     listed = subprocess.run(
         ["git", "-c", "safe.directory=*", "ls-files", "-coz", "--exclude-standard"],
@@ -76,7 +76,7 @@ def shell(home: Path, environment: dict[str, str]) -> Iterator[Shell]:
 
 @pytest.fixture
 def subnet() -> Iterator[Subnet]:
-    """Addresses that nobody else uses now."""
+    """Addresses that no other test uses now."""
     assert (ENGINES / "ipfs").exists(), f"there is no {ENGINES / 'ipfs'}; type: make setup"
     found = Subnet()
     yield found
@@ -85,7 +85,7 @@ def subnet() -> Iterator[Subnet]:
 
 @pytest.fixture
 def make_archive(subnet: Subnet) -> Iterator[MakeArchive]:
-    """Builds the mesh that the pages tell about: attic, cellar and desk. options: of every node."""
+    """Build the mesh of the pages: attic, cellar and desk. options: of every node."""
     made: list[Mesh] = []
 
     def make(**options: Any) -> Mesh:

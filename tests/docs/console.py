@@ -1,4 +1,4 @@
-"""What a page shows of a terminal, and a shell in which it can be typed."""
+"""The console blocks of a page, and a shell in which to type them."""
 
 from __future__ import annotations
 
@@ -86,8 +86,10 @@ _LETTERS = str.maketrans("0123456789", "abcdefghij")
 
 
 def _mask(line: str) -> str:
-    """A line without what is another on each machine: numbers, the order of nodes, who is first, how wide a table is.
-    How many copies there are, and of how many, stays."""
+    """A line without what varies: numbers, the order of nodes, which is first, the width of a table.
+
+    The number of copies, and of how many, stays.
+    """
     words = re.sub(rf"{_NODES}(, {_NODES})*", "NODE", line)
     words = re.sub(r"\bmeshd1\.\S+", "INVITE", re.sub(r"\b(?=\w*\d)[0-9a-f]{8}\b", "ID", words))
     words = re.sub(r"/\S*/meshd-tutorial", "HOME", re.sub(r"~/meshd-tutorial", "HOME", words))
@@ -98,13 +100,13 @@ def _mask(line: str) -> str:
 
 
 def missing(typed: Typed, printed: str) -> list[str]:
-    """Lines that the page shows and that were not printed, in that order. `...` is any number of lines."""
+    """Lines that the page shows and that were not printed in that order. `...` matches any number of lines."""
     left = iter(_mask(line) for line in printed.splitlines())
     return [line for line in typed.shown if line != "..." and _mask(line) not in left]
 
 
 class Shell:
-    """One bash for a whole page. `close` ends it and all that it started."""
+    """One bash for a whole page. `close` ends it and its descendants."""
 
     def __init__(self, home: Path, environment: dict[str, str]) -> None:
         self._output = home / ".terminal"
@@ -129,7 +131,7 @@ class Shell:
         self._seen = 0
 
     def type(self, text: str, seconds: float, *, asked: str = "", answer: str = "") -> Result:
-        """Run it to its end. Where `asked` is given it sits at a terminal, and `answer` is typed once that was asked.
+        """Run a command to its end. With `asked` it runs on a terminal, and `answer` is typed after that question.
 
         Raises TimeoutError with what was printed so far.
         """
@@ -138,7 +140,7 @@ class Shell:
         os.write(self._commands, text.encode() + b"\0")
         if asked:
             self._await(asked, seconds, text)
-            with self._output.open("ab") as output:  # as a terminal shows what is typed
+            with self._output.open("ab") as output:  # a terminal echoes what is typed
                 output.write(f"{answer}\n".encode())
             os.write(self._keyboard, f"{answer}\n".encode())
         if not select.select([self._codes], [], [], seconds)[0]:
@@ -175,7 +177,7 @@ class Shell:
         os.close(self._commands)
         try:
             self._process.wait(3)
-        except subprocess.TimeoutExpired:  # a loop that waits for something in vain
+        except subprocess.TimeoutExpired:  # a loop that waits in vain
             self._process.kill()
             self._process.wait(10)
         for descriptor in (self._codes, self._keyboard, self._terminal):

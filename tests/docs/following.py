@@ -1,4 +1,4 @@
-"""A reader of one page: types what it says, in its order, and compares what is printed with what is shown."""
+"""A reader of one page: types its commands in order, and compares the output with the page."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def indented(page: Path) -> list[Typed]:
 
 
 class Reader:
-    """Sits at a shell with a page. instead: what stands on the page, and what it is here, such as a folder."""
+    """A shell and a page. instead: text of the page -> its replacement here, such as a folder."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Reader:
         self.besides(f"export MESHD_SOCKET={node.socket}")
 
     def besides(self, text: str) -> str:
-        """Something that the page does not say, and that works; what it printed."""
+        """Type a command that is not on the page, and that must succeed; its output."""
         code, printed = self.shell.type(text, _COMMAND_S)
         assert code == 0, f"{text}\n{printed}"
         return printed
@@ -63,9 +63,9 @@ class Reader:
         background: bool = False,
         unlike: str = "",
     ) -> str:
-        """Type the page's next command, which begins so; what it printed, all of what is shown among it.
+        """Type the page's next command, which begins so; its output, which must have all that the page shows.
 
-        unlike: a shown line that holds this is another one here.
+        unlike: skip each shown line that contains this, as it is another one here.
         """
         assert self._left, f"{self.page.name} ends before: {beginning}"
         typed = self._left.pop(0)
@@ -82,19 +82,19 @@ class Reader:
         return printed
 
     def until(self, beginning: str) -> None:
-        """Type everything before the command that begins so."""
+        """Type all commands before the one that begins so."""
         while self._left and not self._left[0].text.startswith(beginning):
             self.one("")
 
     def elsewhere(self, other: Path, beginning: str) -> None:
-        """The page's next command is one of another page as well, which a test types there."""
+        """Skip the page's next command, as it is on another page, too, where a test types it."""
         typed = self._left.pop(0)
         assert typed.text.startswith(beginning), f"{self.page.name}:{typed.line}: {typed.text}"
         there = {command.text for command in commands(other)}
         assert typed.text in there, f"{self.page.name}:{typed.line}: not in {other.name}: {typed.text}"
 
     def rest(self) -> None:
-        """Type everything that is left."""
+        """Type all remaining commands."""
         while self._left:
             self.one("")
 

@@ -1,4 +1,4 @@
-"""The pages that are checked, and what stands in them."""
+"""The pages to check, and parsers of their blocks, commands and links."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ENDS = re.compile(r"\s(?:#|;|&&|&|\|\|?|<|>{1,2}|2>{1,2})(?:\s|$|/)|\s{3,}|[);]
 
 
 class Line(NamedTuple):
-    """A command line that a page shows. prose: it stands between backticks, where a verb may be named alone."""
+    """A command line that a page shows. prose: between backticks, where a verb may be alone."""
 
     page: Path
     number: int
@@ -63,7 +63,7 @@ def blocks(page: Path) -> Iterator[tuple[int, str, list[str]]]:
 
 
 def commands_shown(page: Path) -> Iterator[Line]:
-    """Every `meshctl ...` and `meshd ...` in blocks of commands and between backticks, without what a shell adds."""
+    """Every `meshctl ...` and `meshd ...` in command blocks and between backticks, without shell syntax."""
     for start, language, lines in blocks(page):
         if language in ("console", "indented"):
             for number, line in enumerate(lines, start=start + 1):
@@ -85,13 +85,13 @@ def _commands_in(page: Path, number: int, line: str) -> Iterator[Line]:
 
 
 def slug(heading: str) -> str:
-    """The anchor that a heading gets on the web."""
+    """The anchor of a heading on the web."""
     text = re.sub(r"[^\w\- ]", "", heading.strip().lower().replace("`", ""))
     return text.replace(" ", "-")
 
 
 def anchors(page: Path) -> set[str]:
-    """What `page#...` can lead to."""
+    """The anchors of a page: targets of `page#...`."""
     inside, found = False, set()
     for line in page.read_text().splitlines():
         inside ^= _FENCE.match(line) is not None

@@ -1,4 +1,4 @@
-"""One real kubo, and where it is asked for one real cluster, for all tests of a module."""
+"""One real kubo, and on request one real cluster, for all tests of a module."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from tests.waiting import until
 
 
 async def entry(node: Machine, name: str = "minutes ä.pdf") -> Pin:
-    """An entry that kubo has and the cluster does not know of."""
+    """An entry that kubo has and the cluster does not know."""
     root = (await node.add(Part("file", noise(50)))).root
     pin = Pin(
         cid="",
@@ -32,7 +32,7 @@ async def entry(node: Machine, name: str = "minutes ä.pdf") -> Pin:
 async def committed(node: Machine, pin: Pin) -> Pin:
     """Pin it, and return what is read back."""
 
-    # Refused for some seconds after a start, until its free space is known to itself.
+    # The cluster refuses it for some seconds after its start, until it knows its own free space.
     async def taken() -> bool:
         try:
             await node.cluster.pin(pin)

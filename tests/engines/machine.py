@@ -1,4 +1,4 @@
-"""A real kubo and a real ipfs-cluster on one loopback address, put together as the daemon does it."""
+"""A real kubo and a real ipfs-cluster on one loopback address, wired as in the daemon."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Machine:
         self.gate = Gate(self.private / "gate.sock", self.kubo, self.disk, self.rules.as_gate_rules())
 
     def place_kubo(self) -> None:
-        """What the daemon sets before each start."""
+        """Set what the daemon sets before each start."""
         self.kubo_program.place = KuboPlace(self.address, self.kubo_port, self.kubo.socket)
         self.kubo_program.swarm_key = self.secrets.swarm_key
 
@@ -127,7 +127,7 @@ class Machine:
 
 
 class Rules:
-    """What the rooms above the gate say; a test says it here."""
+    """The rules that the gate asks for, in a test's hand."""
 
     def __init__(self) -> None:
         self.refusals: dict[str, str] = {}
@@ -190,5 +190,5 @@ async def nobody_listens(_: int) -> None:
 
 
 def noise(size: int) -> bytes:
-    """Content that nobody has added before."""
+    """Random content that is in no repository yet."""
     return secrets.token_bytes(size)

@@ -1,4 +1,4 @@
-"""Notes which room of the daemon calls which, and whether it is answered, while the daemon runs."""
+"""Traces which room of the running daemon calls which, and whether the call returns a value."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def room_of(code: CodeType) -> str:
 
 
 class CallTracer:
-    """Direct calls alone: what a task, a thread or a library is given is called by that."""
+    """Records direct calls only: a task, a thread or a library is the caller of what it is given."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -34,7 +34,7 @@ class CallTracer:
         self._answers: defaultdict[tuple[str, ...], set[str]] = defaultdict(set)
 
     def begin(self) -> None:
-        """From now on in this thread, and until the process ends."""
+        """Trace this thread from now on, until the process ends."""
         atexit.register(self._write)
         sys.setprofile(self._note)
 

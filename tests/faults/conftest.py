@@ -1,4 +1,4 @@
-"""A daemon without systemd, as a process of its own: what it said, what it left, how it ended."""
+"""A daemon without systemd, as a process of its own: its output, its exit, and what it leaves behind."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Daemon:
         self.process.send_signal(number)
 
     def ended(self) -> int:
-        """Its exit code, once it has ended. What it started must have ended before."""
+        """Its exit code, once it has exited. Its children must have exited before."""
         assert self.process is not None
         code = self.process.wait(LONGEST_S)
         until(lambda: not self.engines, f"nothing is left running: {self.engines}", 5)
@@ -107,14 +107,14 @@ class Daemon:
         return document
 
     def conditions(self) -> dict[str, dict[str, Any]]:
-        """By code."""
+        """Code -> active condition."""
         return {c["code"]: c for c in self.status()["conditions"]}
 
     def meshctl(self, *words: str) -> Answer:
         return run([BIN / "meshctl", *words], timeout=LONGEST_S, MESHD_SOCKET=str(self.socket))
 
     def said(self) -> str:
-        """What it printed beside its log."""
+        """Its output without the log."""
         lines = self.log.read_text().splitlines(keepends=True)
         return "".join(line for line in lines if not line.startswith("{"))
 
@@ -126,7 +126,7 @@ class Daemon:
         until(lambda: text in self.log.read_text(), f"it says {text!r}", LONGEST_S)
 
     def ends_of_engines(self) -> list[tuple[str, str]]:
-        """Which was stopped first, and how each ended."""
+        """(engine, how it ended), in the order of their stops."""
         return [(line["service"], line["how"]) for line in self.logged("stopped") if "service" in line]
 
 

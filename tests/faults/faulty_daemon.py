@@ -1,6 +1,6 @@
-"""`meshd run` on engines that are shell scripts, with a fault that is wanted: `python -m tests.faults.faulty_daemon CONFIG FAULT`.
+"""Fault injection: `python -m tests.faults.faulty_daemon CONFIG FAULT` is `meshd run` with one fault.
 
-No systemd and no engine is needed, so each fault costs seconds. Everything else is the daemon as it is.
+The engines are shell scripts, and no systemd is needed, so each fault costs seconds. All else is the real daemon.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ async def found_a_mesh(config: Config) -> None:
 
 
 def engines_are_scripts(script: str) -> None:
-    """Both are ready once they hear SIGTERM as they shall, and say whenever they are asked that they are well."""
+    """Replace both engines by a script. They are ready once they handle SIGTERM, and always report to be healthy."""
 
     def up(program: KuboProgram | ClusterProgram) -> Path:
         return program._owner / f"up-{program.name}"
@@ -99,7 +99,7 @@ def engines_are_scripts(script: str) -> None:
 
 
 def put(owner: object, name: str, new: object) -> None:
-    """It is that from now on."""
+    """Replace an attribute for the rest of the process."""
     setattr(owner, name, new)
 
 
@@ -108,7 +108,7 @@ def none() -> None:
 
 
 def traced() -> None:
-    """No fault: it writes down which room calls which."""
+    """No fault: trace which room calls which."""
     CallTracer(Path(sys.argv[1]).parent / "calls.json").begin()
 
 
@@ -134,7 +134,7 @@ def a_look() -> None:
 
 
 def the_disk() -> None:
-    """Nobody can ask how full it is, from the second question on."""
+    """From the second call on, the disk's free space cannot be read."""
     room, asked = Storage.room, iter([True, True])
 
     def broken(self: Storage) -> object:
@@ -147,7 +147,7 @@ def the_disk() -> None:
 
 
 def every_pass() -> None:
-    """From the moment on at which both engines run."""
+    """Every pass raises, once both engines run."""
     snapshot = Reconciler.snapshot
 
     def broken(self: Reconciler) -> object:
@@ -159,7 +159,7 @@ def every_pass() -> None:
 
 
 def one_pass() -> None:
-    """One of them alone."""
+    """A single pass raises."""
     snapshot, left = Reconciler.snapshot, [1]
 
     def broken(self: Reconciler) -> object:
@@ -172,7 +172,7 @@ def one_pass() -> None:
 
 
 def a_stop_that_hangs() -> None:
-    """kubo is never told to end."""
+    """The stop of kubo hangs."""
     stop = Service.stop
 
     async def hang(self: Service, why: str, *, grace: float | None = None) -> None:
@@ -184,7 +184,7 @@ def a_stop_that_hangs() -> None:
 
 
 def a_step_that_raises() -> None:
-    """What is done at the end before the engines are stopped."""
+    """A step of the shutdown before the stop of the engines raises."""
 
     async def abort_all(_: Uploads) -> None:
         raise KeyError("a mistake at the end")
@@ -193,7 +193,7 @@ def a_step_that_raises() -> None:
 
 
 def a_task_that_does_not_end() -> None:
-    """It hears no cancelling, as one that waits for a process that cannot die."""
+    """A task ignores its cancellation, as one does that waits for a process in uninterruptible sleep."""
     run = Reconciler.run
     kept: list[asyncio.Task[None]] = []
 
@@ -212,7 +212,7 @@ def a_task_that_does_not_end() -> None:
 
 
 def a_loop_that_is_held_up() -> None:
-    """The event loop waits in a call, as for a disk that does not answer, once both engines run."""
+    """A call blocks the event loop, as a disk does that does not answer, once both engines run."""
     snapshot = Reconciler.snapshot
 
     def broken(self: Reconciler) -> object:
@@ -232,7 +232,7 @@ def a_kubo_that_never_gets_ready() -> None:
 
 
 def a_start_that_hangs() -> None:
-    """Before the control socket serves."""
+    """The start hangs before the control socket serves."""
 
     async def start(_: object) -> NoReturn:
         say("held up")
@@ -245,7 +245,7 @@ def a_start_that_hangs() -> None:
 
 
 def say(text: str) -> None:
-    """In the log, for the test that waits for it."""
+    """Log a line for the test that waits for it."""
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
 

@@ -1,4 +1,4 @@
-"""Journals of removals, as the starts of a daemon find them."""
+"""Journals of removals, as a daemon finds them at its start."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def opened(path: Path, read: Callable[[], Moment] = moment) -> Journal:
 
 
 class Machine:
-    """A machine that the test starts, lets run and suspends."""
+    """A simulated machine, which the test starts, lets run and suspends."""
 
     def __init__(self) -> None:
         self.boot, self.uptime = "first", 1000.0

@@ -1,4 +1,4 @@
-"""Two switches and the cable between them: nodes in network namespaces of their own that can be kept apart. Needs root."""
+"""Network partitions: nodes in network namespaces on two switches, with a cable between them to cut. Needs root."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ NEEDS_CABLES = [
 
 
 class Socket(NamedTuple):
-    """Where a machine is plugged in: its network namespace, and its address there."""
+    """A machine's place: its network namespace, and its address there."""
 
     namespace: str
     address: str
 
 
 class Cables:
-    """The switches stand in a namespace of their own, so nothing of it is seen on this machine."""
+    """The two switches, in a namespace of their own, which hides them from this machine."""
 
     def __init__(self) -> None:
         self._mark = f"mesh{os.getpid()}"
@@ -42,7 +42,7 @@ class Cables:
         self.mend()
 
     def plug(self, side: Side) -> Socket:
-        """A place for one more machine on that side."""
+        """Make a place for one more machine on that side."""
         number = next(self._numbers)
         namespace, port = self._namespace(str(number)), f"port{number}"
         _ip("-n", self._hub, "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", namespace)
@@ -53,7 +53,7 @@ class Cables:
         return Socket(namespace, f"10.231.0.{number}")
 
     def cut(self) -> None:
-        """From now on no packet goes between west and east."""
+        """Partition the network: no packet passes between west and east from now on."""
         for end in ("cable", "cablex"):
             _ip("-n", self._hub, "link", "set", end, "down")
 
@@ -80,7 +80,7 @@ def _ip(*words: str) -> None:
 
 @pytest.fixture
 def cables() -> Iterator[Cables]:
-    """Name it before `make_node`: what is set up first is torn down last."""
+    """Request it before `make_node`: what is set up first is torn down last."""
     try:
         made = Cables()
     except (subprocess.CalledProcessError, FileNotFoundError) as exc:

@@ -38,7 +38,7 @@ def sampler() -> Iterator[Sampler]:
 
 @pytest.fixture(autouse=True)
 def nothing_off_the_overlay(sampler: Sampler) -> Iterator[None]:
-    """Whatever a test is about: no socket of any node may have been where none may be while it ran."""
+    """Fail any test during which a node had a socket off the overlay."""
     before = len(sampler.findings)
     yield
     found = sampler.findings[before:]

@@ -51,7 +51,7 @@ class Disk:
         self._alive = Path("/sys/fs", self._kind) / Path("/sys/dev/block", number).resolve().name
 
     def cut(self) -> None:
-        """The power goes: from now on nothing reaches the disk any more."""
+        """Cut the power: nothing reaches the disk from now on."""
         fd = os.open(self._mount_point, os.O_RDONLY)
         try:
             fcntl.ioctl(fd, SHUTDOWN, struct.pack("I", NOLOGFLUSH))

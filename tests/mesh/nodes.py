@@ -28,7 +28,7 @@ NAMES = ("attic", "barn", "cellar", "dairy", "eaves", "forge")
 START_S = 60.0
 STOP_S = 75.0
 RUNNING: list[Node] = []
-"""Nodes that were started and not closed yet: whose logs are shown when a test fails, and whose sockets are sampled."""
+"""Started nodes that are not closed yet: a failing test shows their logs, and the sampler their sockets."""
 
 
 class Answer(NamedTuple):
@@ -48,7 +48,7 @@ class Answer(NamedTuple):
 
 
 def environment(**more: str) -> dict[str, str]:
-    """The tests' own, without what would point meshctl or the engines elsewhere."""
+    """The tests' environment, without variables that would point meshctl or the engines elsewhere."""
     kept = {
         k: v for k, v in os.environ.items() if not k.startswith(("MESHD_", "MESHCTL_", "IPFS_", "CLUSTER_"))
     }
@@ -71,7 +71,7 @@ def run(
 
 
 def marked(state: Path) -> list[int]:
-    """Processes that belong to that state folder, by the mark in their environment."""
+    """Pids of the processes of a state folder, by the mark in their environment."""
     wanted = f"{MARK}={state}".encode()
     found = []
     for entry in Path("/proc").iterdir():
@@ -148,7 +148,7 @@ class Node:
         return self.process is not None and self.process.poll() is None
 
     def start(self) -> Node:
-        """Start it, and return when its socket answers. It need not serve yet."""
+        """Start it, and return when its socket answers. It may not be ready yet."""
         self.begin()
         until(self._answers, f"{self} answers on its socket", START_S, every=0.05)
         return self
@@ -195,32 +195,32 @@ class Node:
             self.process.send_signal(signal.SIGTERM)
 
     def wait_stopped(self) -> None:
-        """It ends by itself, with 0, and leaves no child."""
+        """Wait until it exits by itself; check that the code is 0 and no child is left."""
         assert self.process is not None
         code = self.process.wait(STOP_S)
         assert code == 0, f"{self} ended with {code}:\n{self.tail()}"
         assert not marked(self.state), f"{self} left children behind"
 
     def stop(self) -> None:
-        """Orderly, as systemctl stop does it."""
+        """Stop it in order, as systemctl stop does."""
         self.terminate()
         self.wait_stopped()
 
     def move(self, address: str, seeds: Sequence[str] = ()) -> None:
-        """While it is stopped: at its next start it has another address, and those seeds."""
+        """Give a stopped node another address, and those seeds, for its next start."""
         assert not self.alive
         text = self.config.read_text().replace(json.dumps(self.address), json.dumps(address), 1)
         self.config.write_text(f"{text}[mesh]\nseeds = {json.dumps(list(seeds))}\n")
         self.address = address
 
     def kill9(self) -> None:
-        """kill -9 of meshd alone; its children end because it does."""
+        """kill -9 of meshd alone; its children die with it."""
         assert self.process is not None
         self.process.kill()
         self.process.wait(20)
 
     def kill9_all(self) -> None:
-        """kill -9 of meshd and of all that it started."""
+        """kill -9 of meshd and its descendants."""
         for pid in [*([self.process.pid] if self.process and self.alive else []), *marked(self.state)]:
             end(pid)
         if self.process is not None:
@@ -238,7 +238,7 @@ class Node:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def tail(self, lines: int = 25) -> str:
-        """The end of its log, without what the engines say when nothing is wrong."""
+        """The end of its log, without the engines' output of normal operation."""
         if not self.log.exists():
             return ""
         every = self.log.read_text(errors="replace").splitlines()
@@ -259,13 +259,13 @@ class Node:
         return run([BIN / "meshctl", *words], stdin=stdin, timeout=timeout, MESHD_SOCKET=str(self.socket))
 
     def do(self, *words: str | Path, stdin: bytes | None = None, timeout: float = 90.0) -> Answer:
-        """Type it, and it works."""
+        """Type it, and check that it succeeds."""
         answer = self.meshctl(*words, stdin=stdin, timeout=timeout)
         assert answer.code == 0, f"meshctl {' '.join(map(str, words))} on {self}: {answer}"
         return answer
 
     def popen(self, *words: str | Path) -> subprocess.Popen[bytes]:
-        """Type it and go on. Whoever calls this waits for it."""
+        """Type it without waiting. The caller waits for its end."""
         return subprocess.Popen(
             [BIN / "meshctl", *words],
             stdin=subprocess.DEVNULL,
@@ -297,7 +297,7 @@ class Node:
         return document
 
     def conditions(self) -> dict[str, dict[str, Any]]:
-        """Those that hold, by code."""
+        """Code -> active condition."""
         return {c["code"]: c for c in self.status()["conditions"]}
 
     def pid_of(self, service: str) -> int | None:
@@ -314,7 +314,7 @@ class Node:
         return {p["name"]: p for p in self.get("/v1/peers")["peers"]}
 
     def entries(self, name: str = "") -> list[dict[str, Any]]:
-        """What it lists, with who holds it. name: exactly."""
+        """The entries of its list, with their holders. name: exact."""
         found = self.get("/v1/pins?copies=1")["entries"]
         return [e for e in found if not name or e["name"] == name]
 
@@ -324,11 +324,11 @@ class Node:
         return {c["node"] for e in newest for c in e["copies"] if c["state"] == "held"}
 
     def until_held_by(self, name: str, nodes: set[str]) -> None:
-        """Wait until exactly those say that they hold it: one that was slow to answer once is left out of a list."""
+        """Wait until exactly those nodes hold it: a node that answers late is missing from one list."""
         until(lambda: self.holders(name) == nodes, f"{name} is on {', '.join(sorted(nodes))}")
 
     def trash(self) -> dict[str, dict[str, Any]]:
-        """What can be restored, by name."""
+        """Name -> entry of its trash."""
         return {e["name"]: e for e in self.get("/v1/trash")["entries"]}
 
     # -- its engines, asked themselves -----------------------------------------------------------------------------
@@ -346,13 +346,13 @@ class Node:
         return run([ENGINES / "ipfs-cluster-ctl", "--host", host, *words], timeout=timeout)
 
     def pinned(self) -> set[str]:
-        """What its kubo has pinned recursively: whole, by kubo's word."""
+        """The CIDs that its kubo has pinned recursively, so holds as a whole."""
         answer = self.kubo("pin", "ls", "--type=recursive", "--quiet")
         assert answer.code == 0, answer
         return set(answer.out.split())
 
     def has_block(self, cid: str) -> bool:
-        """Whether its kubo has that block itself."""
+        """Whether its kubo stores that block."""
         socket_path = self.run_folder / "private" / "kubo.sock"
         return unix_request(socket_path, "POST", f"/api/v0/block/stat?arg={cid}&offline=true").status == 200
 
@@ -361,14 +361,14 @@ class Node:
         assert answer.code == 0, answer
 
     def content(self, reference: str) -> bytes:
-        """The bytes of an entry, as this node gives them."""
+        """The bytes of an entry, read from this node."""
         reply = self.api("GET", f"/v1/pins/{reference}/content", timeout=90.0)
         assert reply.status == 200, reply
         return reply.body
 
 
 class Mesh:
-    """Nodes that found each other by init, invite and join. The first is the founder."""
+    """A mesh of nodes, made by init, invite and join. The first is the founder."""
 
     def __init__(self, nodes: Sequence[Node]) -> None:
         self.nodes = list(nodes)
@@ -381,7 +381,7 @@ class Mesh:
         return self.nodes[number]
 
     def build(self, full: Iterable[str] = ()) -> Mesh:
-        """Start every node and make them one mesh. full: names of those that will take no content."""
+        """Start every node and make them one mesh. full: names of nodes that take no content."""
         self.full = set(full)
         for node in self.nodes:
             node.begin()
@@ -402,7 +402,7 @@ class Mesh:
             self.nodes.append(node)
 
     def wait_whole(self, seconds: float = 90.0) -> None:
-        """Every node serves, knows every other one, reaches it, and sees that it takes content."""
+        """Wait until every node serves, and knows every other one as reachable and accepting content."""
         names = {n.name for n in self.nodes}
 
         def whole(node: Node) -> bool:
@@ -436,7 +436,7 @@ class Mesh:
 
 
 class Subnet:
-    """A /24 of loopback that nobody else uses, claimed for as long as this object is open."""
+    """A /24 of loopback, reserved for as long as this object is open."""
 
     def __init__(self) -> None:
         self._claim: socket.socket | None = None
@@ -450,7 +450,7 @@ class Subnet:
         raise AssertionError("cannot find a free /24 in 127.31.0.0/16")
 
     def _take(self, third: int) -> bool:
-        claim = socket.socket()  # bound and not listening: that keeps others away as well
+        claim = socket.socket()  # bound and not listening, which reserves it as well
         try:
             claim.bind((f"127.31.{third}.254", METRICS_PORT))
             for last in range(1, 9):
@@ -464,7 +464,7 @@ class Subnet:
         return True
 
     def address(self) -> str:
-        """One that nobody had before."""
+        """A fresh address of it."""
         self._next += 1
         assert self._next < 250, "the /24 is used up"
         return f"{self.prefix}.{self._next}"

@@ -1,4 +1,4 @@
-"""How the tests wait and ask: conditions with a deadline, HTTP over a Unix socket, bytes and their digests."""
+"""How the tests wait and ask: conditions with a deadline, HTTP over a Unix socket, files and their digests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Work that goes on while something goes wrong, and what must be true of it afterwards."""
+"""A workload of pins during a fault, and the invariants to check afterwards."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ONE_OF_EACH = {"ipfs": 1, "ipfs-cluster-service": 1}
 
 
 class Pinning:
-    """Pins one file after the other on a node, two at a time, until it is told to stop."""
+    """Pins one file after the other on a node, two at a time, until it is stopped."""
 
     def __init__(self, node: Node, folder: Path, label: str) -> None:
         self._node = node
@@ -44,7 +44,7 @@ class Pinning:
 
     @property
     def acknowledged(self) -> set[str]:
-        """Those that were said to be kept, with every copy or with fewer."""
+        """The names that were acknowledged, with all copies or fewer."""
         return {name for name, answer in dict(self._answers).items() if answer.code in (0, 6)}
 
     def entries(self) -> dict[str, dict[str, Any]]:
@@ -52,7 +52,7 @@ class Pinning:
         return {name: self._answers[name].document()["entry"] for name in self.acknowledged}
 
     def wait_for_the_middle(self) -> None:
-        """Return when some are done and another one is being made."""
+        """Return when some pins are done and another one is under way."""
         until(
             lambda: len(self.acknowledged) >= 2 and self.under_way,
             "pins are done, and others under way",
@@ -60,11 +60,11 @@ class Pinning:
         )
 
     def begin_no_more(self) -> None:
-        """Those that are under way go on."""
+        """Begin no more pins; those under way go on."""
         self._over.set()
 
     def finish(self) -> dict[str, Answer]:
-        """No new ones; every answer, once the last one is there."""
+        """Begin no more pins; all answers, once the last one is there."""
         self.begin_no_more()
         for worker in self._workers:
             worker.result(115)
@@ -76,7 +76,7 @@ class Pinning:
 
 
 def check_kept(mesh: Mesh, pinning: Pinning, folder: Path) -> None:
-    """All that was acknowledged is there, on every node, with its bytes; the rest was reported as not done."""
+    """Check that each acknowledged entry is on every node, with its bytes, and that the rest was reported as failed."""
     answers = pinning.finish()
     for name, answer in answers.items():
         if name not in pinning.acknowledged:
@@ -96,7 +96,7 @@ def check_kept(mesh: Mesh, pinning: Pinning, folder: Path) -> None:
 
 
 def check_one_of_each(mesh: Mesh) -> None:
-    """No service runs twice, on any node."""
+    """Check that no service runs twice on any node."""
 
     def programs(node: Node) -> Counter[str]:
         found: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""An ipfs-cluster that nobody supervises: with the mesh's secret, and with manners of its own."""
+"""A rogue ipfs-cluster: it has the mesh's secret, no supervision, and settings of its own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.mesh.pairing import until
 
 
 class Rogue:
-    """Started by hand on an address of its own. It trusts everybody and speaks to every member of the mesh."""
+    """A cluster peer on an address of its own. It trusts all peers and connects to every member of the mesh."""
 
     def __init__(self, mesh: Mesh, address: str, *, identity_of: Node | None = None) -> None:
         """identity_of: a stopped node whose folder is used, with its identity and its copy of the catalogue."""
@@ -66,7 +66,7 @@ class Rogue:
         return run([ENGINES / "ipfs-cluster-ctl", "--host", f"/unix{self.socket}", *words], timeout=30)
 
     def pinset(self) -> set[str]:
-        """What it believes that the mesh keeps."""
+        """The CIDs of the pinset, as it sees it."""
         answer = self.ctl("--enc=json", "pin", "ls")
         if answer.code != 0:
             return set()

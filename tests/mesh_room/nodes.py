@@ -1,4 +1,4 @@
-"""Real nodes of a mesh inside one test: real keys, real files, real TLS on loopback addresses. Only the holder is made up."""
+"""Real nodes of a mesh inside one test: real keys, files, and TLS on loopback addresses. Only the content is fake."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ from meshd.wire import (
 
 
 class Clock:
-    """A clock that a test turns."""
+    """A clock that a test sets."""
 
     def __init__(self, at: float = 1_700_000_000.0) -> None:
         self.at = at
@@ -209,7 +209,7 @@ class Node:
         )
 
     async def move(self, address: str, port: int = 0) -> None:
-        """As a machine that was stopped, and has another address when it is back: it says so, to those it reaches."""
+        """Get another address, as a machine that was stopped, and state it to the members that are reachable."""
         await self.server.stop()
         self.listen = self.address = address
         await self.server.start(address, port)
@@ -277,7 +277,7 @@ class Node:
 async def raw(
     node: Node, method: str, path: str, body: object = None, context: ssl.SSLContext | None = None
 ) -> tuple[int, dict[str, object], Mapping[str, str]]:
-    """What a program that is no meshd gets: status, document, headers. Default: without a certificate."""
+    """Send a raw request: status, document, headers. context: by default without a certificate."""
     async with (
         aiohttp.ClientSession() as session,
         session.request(
@@ -291,7 +291,7 @@ async def raw(
 
 
 async def refusal_of(coroutine: Awaitable[object]) -> MeshError:
-    """The error that this ends with; it must be said as an error of meshd is."""
+    """The MeshError that this raises, checked to be one for a person."""
     with pytest.raises(MeshError) as caught:
         await coroutine
     assert caught.value.title.startswith("cannot ")

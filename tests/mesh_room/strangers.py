@@ -1,4 +1,4 @@
-"""A node that asks to be let in without an invite: the whole of it in the background, or one call at a time."""
+"""A joiner without an invite: the whole pairing in the background, or one call at a time."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Stranger:
         self.node = node
         self.found: list[tuple[str, int]] = [(member.listen, member.port) for member in members]
         self.events: list[Wire] = []
-        self.confirm: Confirm | None = None  # what its person says of a member that lets it in
-        self.rounds = 0  # how often it asked whom it can find
+        self.confirm: Confirm | None = None  # its person's answer about an admitting member
+        self.rounds = 0  # how often it asked for the members found
         self._task: asyncio.Task[Admitted] | None = None
 
     def begin(self, total_s: float = 60.0, settle_s: float = 0.1, **other: object) -> Stranger:
@@ -48,7 +48,7 @@ class Stranger:
         return list(self.found)
 
     async def goes_on(self, rounds: int = 15) -> None:
-        """Return when it has gone on for much longer than it waits after a refusal."""
+        """Return when it has gone on for much longer than its pause after a refusal."""
         until_round = self.rounds + rounds
         await until(lambda: self.rounds >= until_round or self._ended())
         assert not self._ended()
@@ -117,7 +117,7 @@ async def reveal(node: Node, member: Node, asked: Asked, nonce: str, **other: ob
 
 
 async def look(node: Node, member: Node, asked: Asked) -> AskAnswer:
-    """How it stands."""
+    """The third call: the state of the request."""
     return await node.peers.call_at(
         member.listen, member.port, member.fingerprint, verbs.LOOK, AskingId(id=asked.id)
     )

@@ -1,4 +1,4 @@
-"""Machines that ask to join on a ZeroTier network, as the daemon tells of them."""
+"""Requests to join on a ZeroTier network, as the daemon reports them."""
 
 from __future__ import annotations
 

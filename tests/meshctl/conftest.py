@@ -1,4 +1,4 @@
-"""A meshctl to type, a meshd that answers it, and a terminal to type it on."""
+"""Fixtures: a meshctl to run, a fake meshd that answers it, and a terminal."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BIG = 64 << 20
 
 @dataclass(frozen=True)
 class Result:
-    """What a person saw."""
+    """The outcome of a run: its output and exit code."""
 
     code: int
     out: str
@@ -35,13 +35,13 @@ class Result:
 
     @property
     def documents(self) -> list[Any]:
-        """stdout as JSON, a line each; a line that is none fails the test."""
+        """stdout as JSON documents, one a line; any other line fails the test."""
         return [json.loads(line) for line in self.out.splitlines()]
 
 
 @dataclass
 class Running:
-    """A meshctl that is on its way."""
+    """A running meshctl."""
 
     process: asyncio.subprocess.Process
 
@@ -92,7 +92,7 @@ class Meshctl:
         return await running.result(stdin)
 
     async def end(self) -> None:
-        """What a test that failed left running."""
+        """End what a failed test left running."""
         for running in self._started:
             if running.process.returncode is None:
                 running.process.kill()
@@ -100,7 +100,7 @@ class Meshctl:
 
 
 class Terminal:
-    """A person's terminal: what meshctl writes to it is seen, what is typed it reads."""
+    """A pseudo-terminal: shows what meshctl writes, and sends what is typed."""
 
     def __init__(self) -> None:
         self._person, self.device = pty.openpty()
@@ -120,7 +120,7 @@ class Terminal:
         os.write(self._person, text.encode())
 
     async def shows(self, pattern: str) -> str:
-        """Waits until the terminal shows it."""
+        """Wait until the terminal shows it."""
         async with asyncio.timeout(TIMEOUT_S):
             while not (found := re.search(pattern, self.seen)):
                 self._more.clear()
@@ -152,7 +152,7 @@ async def meshd(short_folder: Path) -> AsyncIterator[FakeMeshd]:
 
 @pytest.fixture
 async def meshctl(tmp_path: Path, short_folder: Path) -> AsyncIterator[Meshctl]:
-    """Talks to the socket where the `meshd` fixture listens, if the test has one."""
+    """A meshctl that uses the socket of the `meshd` fixture, if the test has one."""
     here = tmp_path / "here"
     here.mkdir()
     made = Meshctl(here, short_folder / "meshd.sock")
@@ -169,7 +169,7 @@ async def terminal() -> AsyncIterator[Terminal]:
 
 @pytest.fixture
 def obeying(meshctl: Meshctl) -> None:
-    """File modes bind meshctl: root, whom they do not bind, runs it without the capabilities that make it so."""
+    """A meshctl that file modes bind: root runs it without the capabilities that override them."""
     if os.geteuid() == 0:
         if shutil.which("setpriv") is None:
             pytest.skip("root needs setpriv (util-linux) to give rights up")
@@ -178,7 +178,7 @@ def obeying(meshctl: Meshctl) -> None:
 
 @pytest.fixture
 def as_someone(meshctl: Meshctl) -> dict[str, Any]:
-    """Options of a run by someone who is not root: nobody, where we are root."""
+    """Options of a run as a user other than root: nobody, where we are root."""
     if os.geteuid() != 0:
         return {}
     if not all(_passable(folder) for folder in (ROOT, Path(sys.executable).resolve(), Path(sys.prefix))):
@@ -195,7 +195,7 @@ Writer = Callable[[str, bytes], Path]
 
 @pytest.fixture
 def write(meshctl: Meshctl) -> Writer:
-    """Writes a file where meshctl runs."""
+    """Write a file where meshctl runs."""
 
     def write_file(name: str, content: bytes) -> Path:
         path = meshctl.cwd / name
@@ -208,7 +208,7 @@ def write(meshctl: Meshctl) -> Writer:
 
 @pytest.fixture
 def big(write: Writer) -> Path:
-    """A file far larger than what a socket holds, that takes no room."""
+    """A sparse file, far larger than a socket's buffer."""
     path = write("big", b"")
     os.truncate(path, BIG)
     return path

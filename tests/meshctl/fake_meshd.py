@@ -1,4 +1,4 @@
-"""A meshd that answers what a test tells it to: a real HTTP server on a real Unix socket."""
+"""A fake meshd: a real HTTP server on a real Unix socket, with the responses that a test sets."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ class FormPart:
 
 @dataclass
 class FakeMeshd:
-    """Answers are set with `answers`, `refuses`, `streams` or `does`; what was asked is in `asked`."""
+    """Set responses with `answers`, `refuses`, `streams` or `does`; the requests are in `asked`."""
 
     path: Path
     asked: list[Asked] = field(default_factory=list)
-    cut_off: asyncio.Event = field(default_factory=asyncio.Event)  # a body did not come to its end
-    otherwise: Handler | None = None  # for what no answer was set
+    cut_off: asyncio.Event = field(default_factory=asyncio.Event)  # a request's body was truncated
+    otherwise: Handler | None = None  # for requests without a response
     _handlers: dict[tuple[str, str], Handler] = field(default_factory=dict)
 
     def does(self, method: str, path: str, handler: Handler) -> None:
@@ -68,7 +68,7 @@ class FakeMeshd:
         self.does(method, path, handler)
 
     def streams(self, method: str, path: str, *events: Document, ends: bool = True) -> None:
-        """Answers with these events after the whole request was read. ends=False: goes away instead of ending."""
+        """Respond with these events after reading the whole request. ends=False: disconnect instead of ending."""
 
         async def handler(request: web.Request) -> web.StreamResponse:
             response = await stream(request)
@@ -101,7 +101,7 @@ class FakeMeshd:
 
 
 def reads_itself(handler: Handler) -> Handler:
-    """Marks a handler that wants the body unread."""
+    """Mark a handler that reads the body itself."""
     handler.reads_itself = True  # type: ignore[attr-defined]
     return handler
 
@@ -127,7 +127,7 @@ async def send(response: web.StreamResponse, event: Document) -> None:
 
 
 async def serve(fake: FakeMeshd) -> web.AppRunner:
-    """Starts it on its socket; the caller cleans the runner up."""
+    """Start it on its socket; the caller cleans the runner up."""
 
     app = web.Application(client_max_size=1 << 30)
 
@@ -186,7 +186,7 @@ def entry(name: str = "minutes.pdf", **more: Any) -> Document:
 
 
 def pinned(name: str = "minutes.pdf", **more: Any) -> list[Document]:
-    """The events of a pin that goes well."""
+    """The events of a pin that succeeds."""
     kept = entry(name, **more)
     return [
         {"event": "progress", "bytes": 5},

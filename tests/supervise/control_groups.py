@@ -1,4 +1,4 @@
-"""Control groups for tests: below the one that the tests run in, and gone after them."""
+"""Cgroups for tests: below the one that the tests run in, and removed after them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NAME = cgroups._unified(Path("/proc/self/cgroup").read_text())
 
 
 def here() -> Path | None:
-    """The folder of the group that the tests run in, where groups can be made below it."""
+    """The folder of the tests' own cgroup, where cgroups can be made below it; else None."""
     if _NAME is None or os.geteuid() != 0:
         return None
     found = cgroups._folders(_NAME, Path("/proc/self/mountinfo").read_text())
@@ -27,7 +27,7 @@ needed = pytest.mark.skipif(here() is None, reason="making control groups needs 
 
 @pytest.fixture
 def unit(tmp_path: Path) -> Iterator[Path]:
-    """A control group as systemd makes it for a unit with Delegate=."""
+    """A cgroup as systemd makes it for a unit with Delegate=."""
     folder = here()
     assert folder is not None
     made = folder / f"meshd-test-{os.getpid()}-{tmp_path.name}"
@@ -36,13 +36,13 @@ def unit(tmp_path: Path) -> Iterator[Path]:
     yield made
     (made / "cgroup.kill").write_text("1")
     while "populated 1" in (made / "cgroup.events").read_text():
-        os.sched_yield()  # killed they are; a test that hangs is ended by its time-out
+        os.sched_yield()  # they are killed already; the test's time-out ends a hang
     for one, _, _ in os.walk(made, topdown=False):
         Path(one).rmdir()
 
 
 def name_of(unit: Path) -> str:
-    """What /proc/PID/cgroup of a process in it says."""
+    """The content of /proc/PID/cgroup of a process in it."""
     return f"{(_NAME or '').rstrip('/')}/{unit.name}"
 
 
@@ -67,7 +67,7 @@ def hides(up: Path, then: str, output: str = "") -> tuple[str, ...]:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether it runs: what has ended and waits for its parent does not."""
+    """Whether it runs. A zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except (FileNotFoundError, ProcessLookupError):  # gone before it was opened, or before it was read

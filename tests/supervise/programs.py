@@ -1,4 +1,4 @@
-"""Programs that misbehave on order, as real processes under supervision."""
+"""Programs that misbehave on request, as real supervised processes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ exit 3
 
 @dataclass
 class Script:
-    """A shell script as supervise.Program: ready once it made its `up` file, and it answers while `answers`."""
+    """A shell script as supervise.Program: ready once it has made its `up` file, healthy while `answers`."""
 
     folder: Path
     text: str = STEADY

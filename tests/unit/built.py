@@ -1,4 +1,4 @@
-"""Nodes that were built by the daemon's own composition root, and do not run."""
+"""Nodes that the daemon's composition root has built, and that do not run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the checks of a node's health go by, made up; and what they tell of it."""
+"""Made-up facts for the health checks, and the conditions that follow from them."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ def facts(now: float = 100.0, *, faults: tuple[Fault, ...] = (), **given: Any) -
 
 
 def every_check() -> tuple[Check, ...]:
-    """All that the rooms bring, made for one board."""
+    """The checks of all rooms, made for one board."""
     return (*overlay.CHECKS, *all_checks(), *peer.CHECKS, *reconciler.CHECKS)
 
 
 class Looked(Board):
-    """A board, and the checks that are made of the facts that it is shown."""
+    """A board with the checks, which run on the facts that it is given."""
 
     def __init__(self, checks: Iterable[Check] | None = None) -> None:
         super().__init__()

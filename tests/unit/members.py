@@ -1,4 +1,4 @@
-"""What a node says of itself as it becomes a member."""
+"""A joiner's document."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One machine on loopback: its fake ZeroTier, its networks, and an Overlay that follows them. Nobody need be root.
+"""One machine on loopback: its fake ZeroTier, its networks, and an Overlay that monitors them. Needs no root.
 
 The networks' addresses can be bound. Only the list of interfaces is the tests' own.
 """
@@ -35,7 +35,7 @@ TIMING = Timing(retry=0.1, refresh=0.2, load=0.2, online=0.1)
 
 
 class _Noted(Overlay):
-    """Notes the outcome of every look, and when."""
+    """Records the outcome of every poll, with its time."""
 
     told: list[tuple[float, OverlayState]]
 

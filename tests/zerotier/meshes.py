@@ -33,8 +33,8 @@ ELSEWHERE: dict[str, Any] = {
 class Standing:
     """Four machines: attic, barn and cellar in a mesh, and a spare one that is wiped before each test.
 
-    Each machine has, beside ZeroTier, a way out that leads nowhere, so that whoever tries to speak to somebody is heard.
-    built: what was typed to make it, in that order, with what was printed.
+    Each machine has, beside ZeroTier, a default route that leads nowhere, so that every attempt to contact somebody is
+    recorded. built: the commands that made it, in order, with their output.
     """
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ class Standing:
         return [node.name for node in self.nodes]
 
     def build(self) -> None:
-        """One node is approved by its code, typed where there is no terminal, the other by a person who says yes."""
+        """Build the mesh: one node is approved by its code, without a terminal, the other by a person's yes."""
         for place in self.world.places:
             _way_out(place.namespace)
         self.tap = Wiretap([place.namespace for place in self.world.places])
@@ -106,7 +106,7 @@ class Standing:
         self.built.append((f"{node.name}$ meshctl join {self.network}", joining.end()))
 
     def whole(self) -> None:
-        """Every member is ready, reaches each other one, and nothing else is the matter."""
+        """Wait until every member is ready and reaches each other one, with no other condition."""
         for node in self.nodes:
             node.reaches(*(set(self.names()) - {node.name}))
 
@@ -123,7 +123,7 @@ class Standing:
         return made
 
     def mend(self) -> None:
-        """What a test that failed half-way left undone must not fail the others."""
+        """Repair what a failed test left half-way, so that it does not fail the others."""
         for place in self.world.places:
             if place.process is None:
                 place.start()
@@ -131,7 +131,7 @@ class Standing:
             self.world.authorize(self.network, place)
 
     def close_beside(self) -> None:
-        """The spare machine is as it was: nothing runs, it is on no network, nobody knows it."""
+        """Reset the spare machine: nothing runs, it is on no network, nobody knows it."""
         for typing in self._typing:
             typing.close()
         self._typing.clear()
@@ -147,7 +147,7 @@ class Standing:
             self.world.planet.remove_member(self.network, self.spare.address)
 
     def off_the_overlay(self) -> list[str]:
-        """Whom a node contacted who is neither on the overlay nor configured: namespace, whom, over which interface."""
+        """Contacts of the nodes off the overlay that no test has configured, as text: namespace, target, interface."""
         assert self.tap is not None
         return [
             f"{namespace}: {contact.kind} {contact.address} {contact.port} over {device}"

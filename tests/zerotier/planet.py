@@ -1,4 +1,4 @@
-"""What stands behind the fake services: the controllers' networks and members, and who is there at all.
+"""The shared state behind the fake services: the controllers' networks and members, and the running services.
 
 It answers on a Unix socket, as the filesystem is the one thing that network namespaces share: a line of JSON in, a line
 of JSON out, one call a connection.
@@ -23,9 +23,9 @@ _ROOTS = ("62f865ae71", "778cde7190", "cafe04eba9", "cafe9efeb9")  # ZeroTier's 
 
 
 class Planet(Controllers):
-    """Each method can be called from any thread, and over the socket by its name.
+    """Thread-safe; each method can be called over the socket by its name, too.
 
-    What goes wrong on order: `absent`, `relayed`, `force` and `keep_off_interface`.
+    Faults on request: `absent`, `relayed`, `force` and `keep_off_interface`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -74,17 +74,17 @@ class Planet(Controllers):
     # -- what services ask ------------------------------------------------------------------------------------------
 
     def here(self, address: str, endpoint: str, version: str = "1.14.1") -> None:
-        """A service was started."""
+        """Register a service that has started."""
         with self.lock:
             self._running[address] = {"endpoint": endpoint, "version": version}
 
     def gone(self, address: str) -> None:
-        """A service was stopped."""
+        """Remove a service that has stopped."""
         with self.lock:
             self._running.pop(address, None)
 
     def reachable(self, controller: str) -> bool:
-        """Whether members hear from it."""
+        """Whether members can reach it."""
         return (controller in self._running or controller in self.hosted) and controller not in self.absent
 
     def request(self, network: str, member: str) -> dict[str, Any]:

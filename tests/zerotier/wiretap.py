@@ -1,6 +1,6 @@
-"""Hears every packet that leaves a process in a network namespace, so that nobody is contacted unnoticed.
+"""Captures every packet that leaves a process in a network namespace, so that no contact goes unnoticed. Needs root.
 
-Where the kernel's table of sockets is looked at from time to time, a quick connection or one datagram is missed. Needs root.
+Sampling the kernel's socket table would miss a short connection or a single datagram.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _NAMES = {6: "tcp", 17: "udp", 132: "sctp", 136: "udplite"}
 
 
 class Contact(NamedTuple):
-    """Somebody was spoken to, or spoken to for the first time (tcp). port: 0 where there is none."""
+    """A packet to somebody, or (tcp) a new connection. port: 0 where there is none."""
 
     kind: str
     address: str
@@ -31,7 +31,7 @@ class Contact(NamedTuple):
 
 
 class Wiretap:
-    """`contacts` grows: by namespace, whom a process there contacted."""
+    """The capture. `contacts` grows: namespace -> whom its processes have contacted."""
 
     def __init__(self, names: list[str]) -> None:
         self.contacts: dict[str, dict[Contact, str]] = {name: {} for name in names}
@@ -41,7 +41,7 @@ class Wiretap:
         self._thread.start()
 
     def close(self) -> None:
-        """Raises AssertionError where packets came faster than they were read: then nothing is proved."""
+        """Stop. Raises AssertionError where packets were dropped: then the capture proves nothing."""
         self._end.close()
         self._thread.join(10)
         lost = sum(_lost(one) for one in self._sockets)
