@@ -189,6 +189,19 @@ class Node:
             return self.api("GET", "/readyz", timeout=10.0).status == 200
         return False
 
+    def places(self) -> int:
+        """On how many nodes its cluster can place a copy: of so many it has heard the free space in the last four seconds."""
+        with contextlib.suppress(OSError):
+            known = unix_request(
+                self.run_folder / "private" / "cluster.sock",
+                "GET",
+                "/monitor/metrics/freespace",
+                timeout=10.0,
+            )
+            if known.status == 200:
+                return sum(m.get("valid", True) for m in known.json() or ())
+        return 0
+
     def terminate(self) -> None:
         """Ask it to stop; `wait_stopped` waits for it."""
         if self.process is not None and self.process.poll() is None:
@@ -414,6 +427,7 @@ class Mesh:
                 set(peers) == names
                 and all(p["reachable"] for p in peers.values())
                 and taking == names - self.full
+                and node.places() >= len(taking)
             )
 
         for node in self.nodes:

@@ -109,6 +109,11 @@ class Standing:
         """Wait until every member is ready and reaches each other one, with no other condition."""
         for node in self.nodes:
             node.reaches(*(set(self.names()) - {node.name}))
+            until(
+                lambda node=node: node.places() >= len(self.nodes),
+                f"{node} knows how much room the others have",
+                40,
+            )
 
     def type(self, node: ZeroTierNode, *words: str) -> Typing:
         made = node.type(*words)
