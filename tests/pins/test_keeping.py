@@ -148,6 +148,23 @@ async def test_what_the_caller_is_told_has_failed_is_kept_nowhere(attic: Attic) 
     assert Pending(attic.config.state / "pending.json").left == set()
 
 
+async def test_what_got_into_the_pinset_and_is_told_as_failed_is_taken_out_of_it(
+    attic: Attic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the mesh would keep what nobody was told of."""
+
+    async def sync() -> None:
+        if attic.fake_cluster.records:
+            raise MeshError(Code.BAD_STATE, "cannot keep anything here")
+
+    monkeypatch.setattr(attic.pins.disk, "sync", sync)
+    told = Told()
+    await attic.pins.pinner.existing(some_content(attic), "minutes", 1, told)
+    assert told.error["title"] == "cannot keep anything here"
+    assert (attic.fake_cluster.posted != [], attic.fake_cluster.records) == (True, {})
+    assert attic.fake_kubo.names == {}
+
+
 async def test_what_may_be_in_the_pinset_stays_pinned(attic: Attic, monkeypatch: pytest.MonkeyPatch) -> None:
     """The cluster does not answer any more: the list may have it, and then this may be the only copy."""
 
