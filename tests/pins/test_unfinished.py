@@ -12,9 +12,10 @@ import pytest
 from meshd import files, wire
 from meshd.errors import Code, MeshError
 from meshd.pins.staging import Pending
+from meshd.pins.uploads import ADDING
 from meshd.pins.wiring import Pins
 from tests.pins.conftest import CONTENT
-from tests.pins.fake_engines import FakeCluster, FakeKubo
+from tests.pins.fake_engines import FakeCluster, FakeKubo, record_of
 from tests.pins.told import Told
 
 
@@ -101,6 +102,15 @@ async def test_what_got_into_the_pinset_after_the_list_was_read_is_not_unpinned(
     await pins.staging.sweep({}, dict(kubo.names))
     assert list(kubo.names) == [cid]
     assert noted(tmp_path) == []
+
+
+async def test_what_an_upload_protects_and_somebody_put_into_the_pinset_since_is_not_unpinned(
+    pins: Pins, kubo: FakeKubo, cluster: FakeCluster
+) -> None:
+    kubo.names = {"kept": f"{ADDING}1", "left": f"{ADDING}2"}
+    cluster.records["kept"] = record_of("kept", {"name": "of another program"})
+    await pins.staging.sweep({}, dict(kubo.names))
+    assert list(kubo.names) == ["kept"], "the list was read before it got there"
 
 
 async def test_a_note_that_names_no_entry_stops_no_sweep(
