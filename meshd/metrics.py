@@ -1,4 +1,4 @@
-"""The loopback port for monitoring: the only one off the overlay, read-only, and it can be turned off."""
+"""The loopback port for monitoring: read-only, optional, and the only port off the overlay."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from meshd.serving import listener
 from meshd.serving.limiter import Limit, Origin
 from meshd.supervise import sockets
 
-_ANYBODY = Origin("local", "anybody")  # the kernel does not say who is at the other end of a TCP connection
+_ANYBODY = Origin("local", "anybody")  # the kernel does not identify the peer of a TCP connection
 CONNECTIONS_MOST = 32
 _SERVED = ("/metrics", "/healthz", "/readyz")
 _SURFACE = Surface(part="metrics", hides="read")
@@ -27,7 +27,7 @@ _CALLER = Principal(label="a program of this machine", how="loopback", role="rea
 
 
 class MetricsServer:
-    """The loopback port. A web page in somebody's browser must not read it: Host is checked and Origin refused."""
+    """The loopback port. No web page in a browser may read it: it checks Host and refuses Origin."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class MetricsServer:
         most: int = CONNECTIONS_MOST,
         head_s: float = listener.HEAD_S,
     ) -> None:
-        """most: connections at one time."""
+        """most: connections at a time."""
         host, _, port = listen.rpartition(":")
         self._host, self._port = host.strip("[]"), int(port)
         self._listener = listener.Listener(
@@ -74,7 +74,7 @@ class MetricsServer:
         family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
         sock = socket.socket(family, socket.SOCK_STREAM)
         try:
-            # Connections in TIME_WAIT do not matter.
+            # Connections in TIME_WAIT do not block the port.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind((self._host, self._port))
         except BaseException:
@@ -85,7 +85,7 @@ class MetricsServer:
 
 
 def _and_head(routes: Iterable[Route]) -> list[Route]:
-    """What asks whether something is up asks by HEAD."""
+    """The routes, each for HEAD, too, as probes use that."""
     return [replace(route, method=method) for route in routes for method in (route.method, "HEAD")]
 
 
@@ -111,8 +111,10 @@ def _is_loopback(name: str) -> bool:
 
 
 def component(listen: str, routes: Iterable[Route]) -> Component:
-    """What the port says of itself. listen: as in the configuration; "" for none. routes: of the control API, of which it
-    answers those for monitoring."""
+    """The port as a component. listen: as in the configuration; "" for none.
+
+    routes: the control API's; it serves those for monitoring.
+    """
     if not listen:
         return Component(name="metrics")
     server = MetricsServer(listen, [route for route in routes if route.path in _SERVED])

@@ -1,1 +1,1 @@
-"""What every listener of the daemon shares: how many connections of whom, for how long, and one accept loop."""
+"""The accept loop of every listener of the daemon, and the bounds of connections: how many, of whom, for how long."""

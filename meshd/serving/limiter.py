@@ -1,4 +1,4 @@
-"""How many connections of whom: a decision without a socket, so that nobody can lock the others out."""
+"""Connection limits per caller, so that nobody can lock the others out. Decides without a socket."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 
 class Limit(NamedTuple):
-    """Connections at one time: of `each` caller of a kind, and of all callers of that kind `together`.
+    """The most connections at a time: of `each` caller of a kind, and of all callers of that kind `together`.
 
-    lasts_s: seconds after which a connection is ended whatever it does; None for no such end.
+    lasts_s: seconds after which a connection is closed whatever it does; None for no such bound.
     """
 
     each: int
@@ -19,14 +19,14 @@ class Limit(NamedTuple):
 
 
 class Origin(NamedTuple):
-    """Whom a connection counts for. kind: whose Limit. who: one caller of that kind, as a user id or an address."""
+    """The caller that a connection counts for. kind: selects the Limit. who: one caller, as a user id or an address."""
 
     kind: str
     who: str
 
 
 class Slot:
-    """One connection's place. silent_since: since when nothing of it is being answered; None while something is."""
+    """One connection's slot. silent_since: since when it is idle; None while a request of it is answered."""
 
     __slots__ = ("close", "origin", "silent_since")
 
@@ -37,10 +37,10 @@ class Slot:
 
 
 class Limiter:
-    """Gives out slots. Where a kind or a caller has all of its own, the one that was silent longest makes room.
+    """Allocates slots. Where a kind or a caller has used all of its own, its longest idle connection is evicted.
 
-    Every kind has slots of its own. Within one, the caller with the most connections loses one first. What is being
-    answered is never closed for another one's sake: where nothing is silent, the new connection is refused.
+    Every kind has slots of its own. Within a kind, the caller with the most connections loses one first. A connection
+    whose request is being answered is never evicted: where none is idle, the new one is refused.
     """
 
     def __init__(
@@ -50,8 +50,11 @@ class Limiter:
         grace_s: float = 0.0,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """grace_s: what is silent for less than that keeps its slot. For connections that cost much to begin: a flood
-        is then refused, which costs nothing, and what came before it gets to its end."""
+        """grace_s: a connection that is idle for less time keeps its slot.
+
+        It is for connections that are expensive to begin: a flood is then refused, which costs nothing, and those that
+        came before it finish.
+        """
         self._limits = dict(limits)
         self._grace_s = grace_s
         self._monotonic = monotonic
@@ -65,7 +68,7 @@ class Limiter:
         return sum(map(len, self._slots[kind].values()))
 
     def take(self, origin: Origin, close: Callable[[], None]) -> Slot | None:
-        """A slot, or None where there is no room. close(): ends the connection, at once and without waiting."""
+        """Allocate a slot; None where there is no room. close(): closes the connection, at once and without waiting."""
         if not self._make_room(origin):
             return None
         slot = Slot(origin, close, self._monotonic())
@@ -73,7 +76,7 @@ class Limiter:
         return slot
 
     def move(self, slot: Slot, origin: Origin) -> bool:
-        """Count it for another origin, now that one knows better. False where that has no room; it is released then."""
+        """Count it for another origin, once the caller is known. False, and released, where that has no room."""
         self.release(slot)
         if not self._make_room(origin):
             return False
@@ -82,7 +85,7 @@ class Limiter:
         return True
 
     def release(self, slot: Slot) -> None:
-        """The connection is no more. Does nothing the second time."""
+        """Free the slot of a closed connection. Idempotent."""
         callers = self._slots[slot.origin.kind]
         mine = callers.get(slot.origin.who, set())
         mine.discard(slot)
@@ -90,11 +93,11 @@ class Limiter:
             callers.pop(slot.origin.who, None)
 
     def busy(self, slot: Slot) -> None:
-        """Something of it is being answered from now on."""
+        """Mark a connection: a request of it is being answered."""
         slot.silent_since = None
 
     def silent(self, slot: Slot) -> None:
-        """Nothing of it is being answered from now on."""
+        """Mark a connection as idle."""
         slot.silent_since = self._monotonic()
 
     def _make_room(self, origin: Origin) -> bool:

@@ -1,7 +1,7 @@
-"""Accepts connections on one socket, and bounds them before it is known who calls: their number, and their time.
+"""The accept loop of one socket. It bounds connections, in number and time, before their caller is authenticated.
 
-A connection counts from the moment it is accepted, so a TLS handshake that is never finished counts as well. It gets
-`head_s` seconds for its first request's head, `idle_s` for each later one, and as long as it takes while it is answered.
+A connection counts once it is accepted, so an unfinished TLS handshake counts, too. It has `head_s` seconds for its
+first request's head, `idle_s` for each later one, and no bound while a request is answered.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from meshd.serving.limiter import Limit, Limiter, Origin, Slot
 HEAD_S = 10.0
 IDLE_S = 60.0
 BODY_S = 30.0
-"""Seconds for a small body to come whole. Uploads have as long as they need."""
+"""Seconds in which a small body must arrive. Uploads have no such bound."""
 HEAD_LIMITS: dict[str, Any] = {"max_line_size": 8190, "max_field_size": 8190, "max_headers": 64}
-"""What aiohttp's parser takes of a request's head: bytes of a line and of a header, and how many headers."""
+"""Bounds of a request's head in aiohttp's parser: bytes of a line and of a header, and the number of headers."""
 _CONTINUE = "100-continue"
 _BACKLOG = 1024
-_ADMITS = 4  # in one turn of the loop: a flood holds up nobody, and who speaks at once is heard before it makes room
-_ACCEPTS = 64  # in one turn, of which most are refused
+_ADMITS = 4  # per turn of the loop: a flood blocks nobody, and a caller that sends at once is read before an eviction
+_ACCEPTS = 64  # per turn of the loop, of which most are refused
 _NO_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-_PAUSE_S = 1.0  # before the next try where no file can be opened; a listening socket stays readable meanwhile
+_PAUSE_S = 1.0  # after "too many open files"; a listening socket stays readable meanwhile
 _LOG = structlog.get_logger(part="serving")
 
 
 class Tls(NamedTuple):
-    """handshake_s: seconds that the caller has for its part of the handshake. goodbye_s: for its end."""
+    """handshake_s: seconds for the caller's part of the handshake. goodbye_s: seconds for the close_notify."""
 
     context: ssl.SSLContext
     handshake_s: float
@@ -46,13 +46,13 @@ class Tls(NamedTuple):
 
 
 def peer_uid(connection: socket.socket) -> int:
-    """The user id at the other end of a Unix socket, by SO_PEERCRED. Raises OSError."""
+    """The peer's user id on a Unix socket, by SO_PEERCRED. Raises OSError."""
     _, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     return int(uid)
 
 
 def unix_socket(path: str) -> socket.socket:
-    """A Unix socket that listens there. Raises OSError."""
+    """A bound Unix socket. Raises OSError."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.bind(path)
@@ -63,7 +63,7 @@ def unix_socket(path: str) -> socket.socket:
 
 
 def refusal(error: MeshError) -> bytes:
-    """An answer to a request that was not read: the error as a problem document, and the connection's end."""
+    """The response to an unread request: the error as a problem document, with `Connection: close`."""
     body = json.dumps(error.problem()).encode()
     head = (
         f"HTTP/1.1 {error.status} Refused\r\nContent-Type: application/problem+json\r\n"
@@ -107,7 +107,7 @@ class Listener:
         self._connections: dict[object, _Connection] = {}
 
     def count(self, kind: str) -> int:
-        """Connections of that kind now, those in their handshake too."""
+        """Connections of that kind now, those in their handshake included."""
         return self._limiter.count(kind)
 
     async def serve(self, runner: web.BaseRunner, bind: Callable[[], socket.socket]) -> None:
@@ -123,7 +123,7 @@ class Listener:
         self.start(bind())
 
     def start(self, sock: socket.socket) -> None:
-        """Listen on a socket that is bound; it is this listener's from now on. Raises OSError."""
+        """Listen on a bound socket, and own it from now on. Raises OSError."""
         try:
             sock.setblocking(False)
             sock.listen(_BACKLOG)
@@ -134,7 +134,7 @@ class Listener:
         asyncio.get_running_loop().add_reader(sock, self._accept)
 
     async def stop(self) -> None:
-        """Take no more connections, and end those that are in their handshake. The others are their protocol's."""
+        """Accept no more connections, and close those in their handshake. The others belong to their protocol."""
         sock, self._sock = self._sock, None
         if sock is None:
             return
@@ -149,9 +149,9 @@ class Listener:
 
     @contextlib.contextmanager
     def answering(self, protocol: object) -> Iterator[None]:
-        """While a request of the connection that `protocol` speaks is answered: nothing cuts it off meanwhile."""
+        """Keep the connection of `protocol` from being closed while a request of it is answered."""
         connection = self._connections.get(protocol)
-        if connection is None:  # it was lost, and its request runs to its end
+        if connection is None:  # it is lost, and its request runs to its end
             yield
             return
         connection.busy()
@@ -161,7 +161,7 @@ class Listener:
             connection.silent(self._idle_s)
 
     def guard(self, server: web.Server) -> None:
-        """`answering` for all that an aiohttp server is asked. Call it before `start`.
+        """Wrap each request of an aiohttp server in `answering`. Call it before `start`.
 
         An Expect that nobody can fulfil is refused here: aiohttp quotes it, and breaks where it is no text.
         """
@@ -189,7 +189,7 @@ class Listener:
                 if exc.errno in _NO_FILES:
                     self._pause(exc)
                     return
-                continue  # it was gone before it was accepted
+                continue  # the caller closed it before it was accepted
             try:
                 admitted += self._admit(connection)
             except OSError:
@@ -213,7 +213,7 @@ class Listener:
         protocol = _Connection(self)
         task: asyncio.Task[None] | None = None
 
-        def close() -> None:  # while it is in its handshake
+        def close() -> None:  # called during the handshake
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)  # a transport of one tick's age does not close yet
             if task is not None:
@@ -245,15 +245,15 @@ class Listener:
             options["ssl_handshake_timeout"] = tls.handshake_s
             options["ssl_shutdown_timeout"] = tls.goodbye_s
         loop = asyncio.get_running_loop()
-        with contextlib.suppress(OSError):  # no handshake, or none in time: that is the caller's
+        with contextlib.suppress(OSError):  # a failed or late handshake is the caller's fault
             await loop.connect_accepted_socket(lambda: protocol, connection, **options)
 
 
 class _Connection(asyncio.Protocol):
-    """Stands between a transport and the protocol that speaks HTTP, and sees to its time and its slot."""
+    """An asyncio protocol around the one that speaks HTTP, which enforces its timers and its slot."""
 
     def __init__(self, listener: Listener) -> None:
-        """begun: whether a transport has its socket. made: whether that is through its handshake."""
+        """begun: whether a transport has its socket. made: whether its handshake is complete."""
         self.begun = self.made = False
         self._listener = listener
         self._slot: Slot
@@ -274,7 +274,7 @@ class _Connection(asyncio.Protocol):
             self._timer = None
 
     def silent(self, seconds: float) -> None:
-        """Give it that long for the next request's head."""
+        """Set the deadline for the next request's head."""
         if self._transport is None:
             return
         self._listener._limiter.silent(self._slot)
@@ -287,7 +287,7 @@ class _Connection(asyncio.Protocol):
     def _too_long(self, seconds: float) -> None:
         assert self._transport is not None  # noqa: S101 - its timers end with it
         left = self._transport.get_write_buffer_size()
-        if left and left != self._unsent:  # it reads its answer slowly, but it reads
+        if left and left != self._unsent:  # the caller reads the response slowly, but it reads
             self._unsent = left
             self._wait(seconds)
         else:
