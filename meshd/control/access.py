@@ -1,4 +1,4 @@
-"""Who is at the other end of the Unix socket, by the kernel's word, and which role that one has."""
+"""Authentication on the Unix socket, by SO_PEERCRED, and the caller's role."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _GONE = -1
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The process that made the connection, as it was then. groups: its group and supplementary group ids.
+    """The process that connected, as of then. groups: its group and supplementary group ids.
 
-    pid: 0 where it is in another pid namespace; -1 where it is known to have ended, so that the number may be another's.
+    pid: 0 where it is in another pid namespace; -1 where it is known to have exited, so that the pid may be reused.
     """
 
     pid: int
@@ -34,7 +34,7 @@ class Caller:
 
 
 def caller_of(connection: socket.socket) -> Caller:
-    """From SO_PEERCRED and SO_PEERGROUPS. Raises OSError where the socket is no Unix socket."""
+    """The caller, from SO_PEERCRED and SO_PEERGROUPS. Raises OSError where the socket is no Unix socket."""
     pid, uid, gid = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     try:
         raw = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _GROUPS_BYTES)
@@ -47,25 +47,25 @@ def caller_of(connection: socket.socket) -> Caller:
 
 
 def _has_ended(connection: socket.socket) -> bool:
-    """Whether the process that connected is no more, whoever has its pid by now. False where the kernel cannot tell."""
+    """Whether the process that connected has exited, even if its pid is reused. False where the kernel cannot tell."""
     try:
         process = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD)
     except OSError as exc:
-        # Before Linux 6.5, or no file can be opened now, which says nothing of the caller.
+        # Before Linux 6.5, or too many open files, which says nothing of the caller.
         return exc.errno not in (errno.ENOPROTOOPT, errno.EMFILE, errno.ENFILE)
     try:
         signal.pidfd_send_signal(process, 0)
     except ProcessLookupError:
         return True
     except OSError:
-        pass  # another user's, so it is there
+        pass  # another user's, so it exists
     finally:
         os.close(process)
     return False
 
 
 class Gatekeeper:
-    """Gives roles by uid and group. Children of the daemon get none: an engine that was taken over gets no control."""
+    """Assigns roles by uid and group. Children of the daemon get none: a compromised engine gets no control."""
 
     def __init__(
         self,
@@ -82,11 +82,11 @@ class Gatekeeper:
         self._in_their_groups = in_their_groups
 
     def knows(self, caller: Caller) -> bool:
-        """Whether a group lets this caller in, to look at least."""
+        """Whether a group gives this caller a role, of a reader at least."""
         return not {self._admin_group, self._read_group}.isdisjoint(caller.groups)
 
     def identify(self, caller: Caller) -> Principal:
-        """Raises MeshError DENIED for one whom meshd answers nothing, whatever it asks."""
+        """The caller as a principal. Raises MeshError DENIED for one that may do nothing."""
         if self._is_child(caller):
             raise MeshError(
                 Code.DENIED,
@@ -102,9 +102,9 @@ class Gatekeeper:
         return "read" if self._read_group in caller.groups else "none"
 
     def _is_child(self, caller: Caller) -> bool:
-        """Whether a supervised program started it. Raises MeshError DENIED where nobody can tell any more."""
+        """Whether it descends from a supervised program. Raises MeshError DENIED where nobody can tell any more."""
         if caller.pid == 0:
-            return False  # of another pid namespace; the programs are in this one
+            return False  # in another pid namespace; the programs are in this one
         try:
             if os.getpgid(caller.pid) in set(self._children()):
                 return True
@@ -113,7 +113,7 @@ class Gatekeeper:
             )
         except OSError:
             if caller.uid != os.geteuid():
-                return False  # others' processes may be hidden in /proc; a supervised program is never theirs
+                return False  # /proc may hide other users' processes; a supervised program is never one
             # What ends right after it has asked could be one of them that left its socket to another process.
             raise MeshError(Code.DENIED, "cannot answer", "the caller is gone") from None
 
@@ -122,4 +122,4 @@ def _gid(name: str) -> int:
     try:
         return grp.getgrnam(name).gr_gid if name else -1
     except KeyError:
-        return -1  # there is no such group on this machine: nobody is in it
+        return -1  # no such group on this machine, so nobody is in it

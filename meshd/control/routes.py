@@ -1,4 +1,4 @@
-"""The routes of the control API that this room answers: method, path, who may, what answers, in which shape."""
+"""The routes of this room in the control API: method, path, access, handler, schemas."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The control socket: the routes of all rooms, for whom the kernel says is at the other end."""
+"""The control socket: serves the routes of all rooms to callers that the kernel authenticates."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _SURFACE = Surface(part="control", headers={"Meshd-Version": __version__})
 
 
 def whole(routes: Iterable[Route]) -> list[Route]:
-    """The whole control API: these routes, and one more that describes them."""
+    """The whole control API: these routes, and that of its OpenAPI document."""
     every: list[Route] = []
 
     async def document(request: Request) -> Text:
@@ -54,7 +54,7 @@ def described(routes: Iterable[Route]) -> dict[str, Any]:
 
 
 def _too_many(origin: Origin) -> bytes:
-    """What one more than there may be is told."""
+    """The response to a connection beyond the limit."""
     return listener.refusal(
         MeshError(
             Code.BUSY,
@@ -66,7 +66,7 @@ def _too_many(origin: Origin) -> bytes:
 
 
 class ControlServer:
-    """Serves the routes on a Unix socket that anyone may connect to; who may do what, the kernel's word decides."""
+    """Serves the routes on a Unix socket that anyone may connect to. Access goes by SO_PEERCRED."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class ControlServer:
         head_s: float = listener.HEAD_S,
         grace_s: float = 1.0,
     ) -> None:
-        """limits: of connections, by OWN, KNOWN and OTHERS. head_s, grace_s: see Listener."""
+        """limits: of connections, by kind: OWN, KNOWN and OTHERS. head_s, grace_s: see Listener."""
         self._socket = socket
         self._gatekeeper = gatekeeper
         self._runner: web.ServerRunner | None = None
@@ -89,7 +89,7 @@ class ControlServer:
         self.serve(routes)
 
     def serve(self, routes: Iterable[Route]) -> None:
-        """Answer these as well. Raises ValueError where one of them is answered already."""
+        """Add routes. Raises ValueError for one that exists already."""
         self._api.table.add(routes)
 
     async def start(self) -> None:
@@ -98,8 +98,8 @@ class ControlServer:
         new = self._socket.with_suffix(".new")
         new.unlink(missing_ok=True)
         await self._listener.serve(self._runner, lambda: listener.unix_socket(str(new)))
-        os.chmod(new, 0o666)  # noqa: S103, PTH101 - everybody may ask; refusals say what to do
-        # It is ours: the lock on the state folder is held. Nobody finds it missing meanwhile.
+        os.chmod(new, 0o666)  # noqa: S103, PTH101 - everybody may connect; refusals say what to do
+        # The name is ours, as we hold the state folder's lock. A rename leaves no moment without a socket.
         new.rename(self._socket)
 
     async def stop(self, *, replaced: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Builds the control API; what the daemon needs of it is a field here."""
+"""Builds the control API. What the daemon needs of it is a field of `Control`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from meshd.pins.wiring import Pins
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControlDeps:
-    """What the handlers ask, all of it in rooms below."""
+    """The dependencies of the handlers, all in rooms below."""
 
     config: Config
     overlay: Overlay
@@ -41,7 +41,7 @@ class ControlDeps:
 
 
 class Control:
-    """The handlers, their table, and the server on the Unix socket."""
+    """The handlers, their routes, and the server on the Unix socket."""
 
     def __init__(self, deps: ControlDeps) -> None:
         mesh, pins, health, services = deps.mesh, deps.pins, deps.health, deps.engine_room.services
@@ -76,11 +76,11 @@ class Control:
         self.server = ControlServer(deps.config.control_socket, keeper)
 
     def serve(self, components: Iterable[Component]) -> None:
-        """Answer the routes of all of them, and one more that describes them."""
+        """Add the routes of all components, and that of the OpenAPI document."""
         self.server.serve(whole(route for component in components for route in component.routes))
 
     def component(self) -> Component:
-        """What it says of itself."""
+        """This room as a component."""
         return Component(
             name="control",
             routes=tuple(self._routes),

@@ -1,4 +1,4 @@
-"""What the peer API says of itself, and the check that looks at it."""
+"""The facts of this room, and the check of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The TCP and HTTP side of the peer API: who may connect, for how long, and what a broken request gets."""
+"""The TCP and HTTP side of the peer API: limits of connections, and the response to a malformed request."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ LIMITS = {
     NEIGHBOUR: Limit(32, 256, _STRANGER_S),
     STRANGER: Limit(8, 32, _STRANGER_S),
 }
-"""Connections at one time: of a member, by its certificate; before that is seen and without one, of an IP address: of
-those in the roster, and of all others. A member's client opens up to 16 at once (meshd/mesh/dial.py), and where it was
-cut off, the old ones may still count. A TLS handshake takes about 0.3 MB (measured on 3.11)."""
+"""Connections at a time: of a member, by its certificate; before the handshake and without a certificate, of an IP
+address: of those in the roster, and of all others. A member's client opens up to 16 at once (meshd/mesh/dial.py), and
+after a lost connection the old ones may still count. A TLS handshake takes about 0.3 MB (measured on 3.11).
+"""
 _LOG = structlog.get_logger(part="peer-api")
-_quiet = logging.getLogger("meshd.peer.http")  # what others send wrong is answered, and is no news here
+_quiet = logging.getLogger("meshd.peer.http")  # others' malformed requests are answered, and not logged
 
 
 SURFACE = Surface(
@@ -51,14 +52,14 @@ SURFACE = Surface(
 
 
 class _Connection(web.RequestHandler):
-    """Answers what is no HTTP with a problem document that says nothing of this program's insides."""
+    """Answers malformed HTTP with a problem document that reveals nothing of this program."""
 
     def __init__(self, manager: Connections, **options: Any) -> None:
         super().__init__(manager, **options)
         self._tasks = manager.tasks
 
     async def start(self) -> None:
-        """Serve the connection. Says that it runs, for a connection that was lost may still read what it had."""
+        """Serve the connection. Registers its task, as a lost connection may still process what it has received."""
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 -- coroutines run in tasks
         self._tasks.add(task)
@@ -86,7 +87,7 @@ class _Connection(web.RequestHandler):
 
 
 class Connections(web.Server):
-    """Reads and answers what the connections of one listener say."""
+    """The HTTP server of one listener's connections."""
 
     def __init__(self, handler: Any) -> None:
         super().__init__(
@@ -111,22 +112,22 @@ class Connections(web.Server):
 
 
 def certificate_of(transport: asyncio.BaseTransport | None) -> bytes | None:
-    """The DER of the certificate that the other side showed and proved, None for a stranger."""
+    """The DER of the certificate that the peer has proved to own; None for a stranger."""
     shown = transport.get_extra_info("ssl_object") if transport is not None else None
     der = shown.getpeercert(binary_form=True) if shown is not None else None
     return der if isinstance(der, bytes) else None
 
 
 def address_of(transport: asyncio.BaseTransport | None) -> str:
-    """The IP address of the other side, "" where it has just gone."""
+    """The peer's IP address; "" where it has just disconnected."""
     name = transport.get_extra_info("peername") if transport is not None else None
     return str(name[0]) if name else ""
 
 
 async def bind(address: str, port: int) -> socket.socket:
-    """A socket on exactly that address and port, for one listener only.
+    """Bind a socket to exactly that address and port, for one listener only.
 
-    Raises MeshError NO_OVERLAY (this machine does not have the address), BUSY (and who has the port), BAD_CONFIG.
+    Raises MeshError NO_OVERLAY (no interface has the address), BUSY (with the port's holder), BAD_CONFIG.
     """
     ip = ipaddress.ip_address(address)
     if ip.is_unspecified:
@@ -139,7 +140,7 @@ async def bind(address: str, port: int) -> socket.socket:
     sock = socket.socket(socket.AF_INET6 if ip.version == 6 else socket.AF_INET, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
-        # Linux: lets go of connections in TIME_WAIT, and still refuses a second listener. SO_REUSEPORT would not.
+        # On Linux it ignores connections in TIME_WAIT, and still refuses a second listener. SO_REUSEPORT would not.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((address, port))
         sock.listen(128)
@@ -177,5 +178,5 @@ def _who_listens(address: str, port: int) -> str:
             if local.ip in (address, "0.0.0.0", "::") and connection.pid is not None:  # noqa: S104 -- compares
                 return f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"
     except (psutil.Error, OSError):
-        pass  # not everybody may look
+        pass  # the kernel may refuse it to this user
     return "another program"

@@ -1,4 +1,4 @@
-"""The numbers that strangers sign: each is good once and for a minute, and there are only so many."""
+"""Nonces for strangers to sign: each is valid once and for a minute, and their number is bounded."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ LIFETIME_S = 60.0
 
 
 class Nonces:
-    """In memory: after a restart a joiner asks for another one."""
+    """The open nonces, in memory: after a restart a joiner asks for another one."""
 
     def __init__(
         self, *, most: int = 512, per_address: int = 10, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
-        """most: at one time. per_address: how many one address gets a minute."""
+        """most: open nonces at a time. per_address: nonces that one address gets a minute."""
         self._most = most
         self._per_address = per_address
         self._monotonic = monotonic
-        self._open: OrderedDict[str, float] = OrderedDict()  # nonce -> until
+        self._open: OrderedDict[str, float] = OrderedDict()  # nonce -> when it expires
         self._given: OrderedDict[str, deque[float]] = (
             OrderedDict()
         )  # address -> when, the most recent address last
 
     def give(self, address: str) -> str:
-        """A new one, 64 hex digits. Raises MeshError BUSY where this address, or all together, ask too often."""
+        """Issue a nonce, 64 hex digits. Raises MeshError BUSY where this address, or all together, ask too often."""
         now = self._monotonic()
         self._expire(now)
         given = self._given.get(address, deque())
@@ -47,7 +47,7 @@ class Nonces:
         return nonce
 
     def take(self, nonce: str) -> bool:
-        """Whether it was given, is fresh, and had not been taken. It is spent now."""
+        """Spend a nonce; whether it was open: issued, not expired, and not spent before."""
         self._expire(self._monotonic())
         return self._open.pop(nonce, None) is not None
 

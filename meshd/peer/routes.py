@@ -1,4 +1,4 @@
-"""What this room answers to anybody, before it is a member. What members may ask the rooms say that answer it."""
+"""The peer API's routes for strangers. The rooms that answer members declare the routes for them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from meshd.wire import verbs
 
 
 def table(strangers: Strangers, asking: Asking) -> tuple[Route, ...]:
-    """Who this node is, joining by an invite, and asking to join without one."""
+    """The routes for strangers: who this node is, joining by invite, and pairing."""
     return (
         answered(verbs.HELLO, strangers.hello),
         answered(verbs.CHALLENGE, strangers.challenge),

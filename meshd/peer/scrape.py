@@ -1,4 +1,4 @@
-"""The token of a Prometheus on another machine of the overlay: it is no member, and reads the metrics only."""
+"""The bearer token of a Prometheus on another machine of the overlay: it is no member, and reads the metrics only."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ _LOG = structlog.get_logger(part="peer-api")
 
 
 class ScraperToken:
-    """file: None where there is none. It is read at each request, so a new token needs no restart."""
+    """file: None where there is none. Read at each request, so that a new token needs no restart."""
 
     def __init__(self, file: Path | None) -> None:
         self._file = file
 
     async def is_in(self, authorization: str) -> bool:
-        """Whether that header is `Bearer` and the token. Why it is not only the log is told."""
+        """Whether that header is `Bearer` and the token. Only the log says why it is not."""
         scheme, _, given = authorization.partition(" ")
         token = await asyncio.to_thread(self._token)
-        # The bytes as they came: they need not be UTF-8.
+        # The raw bytes: they may not be UTF-8.
         sent = given.strip().encode(errors="surrogateescape")
         return bool(token) and scheme.lower() == "bearer" and hmac.compare_digest(sent, token)
 
     def _token(self) -> bytes:
-        """b"" where there is none that may be used."""
+        """The token; b"" where there is none, or none that may be used."""
         if self._file is None:
             return b""
         try:

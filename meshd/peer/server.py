@@ -32,13 +32,13 @@ _LOG = structlog.get_logger(part="peer-api")
 
 
 def _member(transport: asyncio.BaseTransport) -> Origin | None:
-    """After the handshake, in which it proved the key of a certificate of the roster, if it showed one."""
+    """The origin after the handshake: a member, where the caller has proved the key of a certificate of the roster."""
     der = listener.certificate_of(transport)
     return Origin(listener.MEMBER, fingerprint_of(der)) if der is not None else None
 
 
 class PeerServer:
-    """One listener. It can be started again, on another address, after it was stopped."""
+    """One listener. After a stop it can be started again, on another address."""
 
     def __init__(
         self,
@@ -51,10 +51,10 @@ class PeerServer:
         head_s: float = HEAD_S,
         grace_s: float = _GRACE_S,
     ) -> None:
-        """token_file: of who may read the metrics, None for nobody. limits: of the connections at one time.
+        """token_file: the scraper's, None for none. limits: of connections at a time, by kind of origin.
 
-        handshake_s, head_s: seconds for the handshake, and for a request's head. grace_s: seconds that a silent connection
-        keeps its place when others want one.
+        handshake_s, head_s: seconds for the handshake, and for a request's head. grace_s: seconds for which an idle
+        connection keeps its slot when others want one.
         """
         self._identity = identity
         self._store = store
@@ -73,11 +73,11 @@ class PeerServer:
         store.subscribe(self._trust_members)
 
     def serve(self, routes: Iterable[Route]) -> None:
-        """Answer these as well. Raises ValueError where one of them is answered already."""
+        """Add routes. Raises ValueError for one that exists already."""
         self._api.table.add(routes)
 
     async def start(self, address: str, port: int) -> None:
-        """Listen there. port 0: any; `listening` says which. Raises MeshError BUSY, NO_OVERLAY, BAD_CONFIG."""
+        """Listen on that address. port 0: any; see `listening`. Raises MeshError BUSY, NO_OVERLAY, BAD_CONFIG."""
         await self.stop()
         sock = await listener.bind(address, port)
         try:
@@ -107,7 +107,7 @@ class PeerServer:
         self._listener.start(sock)
 
     async def stop(self) -> None:
-        """Stop listening; requests under way get a few seconds. Does nothing where it does not listen."""
+        """Stop listening; requests under way get a few seconds. Idempotent."""
         accepts, connections = self._listener, self._connections
         self._listener = self._connections = self._context = self.listening = None
         if accepts is not None:
@@ -117,12 +117,12 @@ class PeerServer:
             await connections.shutdown(_STOP_S)
 
     def _origin(self, connection: socket.socket) -> Origin:
-        """Before the handshake: strangers that leave theirs open do not take the places of members."""
+        """The origin before the handshake, by IP address: strangers with unfinished ones take no member's slot."""
         address = str(connection.getpeername()[0])
         return Origin(listener.NEIGHBOUR if address in self._neighbours else listener.STRANGER, address)
 
     def _trust_members(self) -> None:
-        # The forgotten stay trust anchors: so they are told, by a request, rather than by a handshake that breaks.
+        # The forgotten stay trust anchors, so that a response tells them, rather than a failed handshake.
         if self._context is None:
             return
         new = [member for member in self._store.roster().members if member.fingerprint not in self._trusted]
@@ -131,7 +131,7 @@ class PeerServer:
         self._neighbours = frozenset(member.address for member in self._store.members())
 
     async def _identify(self, request: web.BaseRequest, access: Access) -> Principal:
-        """The live member that calls. Asked at each request, as a connection may be older than its end."""
+        """The live member that calls. Checked at each request, as a connection may outlive the membership."""
         address = listener.address_of(request.transport)
         if access == "scraper" and await self._token.is_in(request.headers.get(hdrs.AUTHORIZATION, "")):
             return Principal(label=f"a scraper at {address}", how="scraper", address=address)

@@ -1,4 +1,4 @@
-"""What a node answers to anybody: who it is, a number to sign, and whether the invite admits."""
+"""The peer API for strangers: who this node is, a nonce to sign, and joining by invite."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Strangers:
         nonces: Nonces,
         on_joined: Callable[[Member], None],
     ) -> None:
-        """on_joined: called in the loop for each new member."""
+        """on_joined: called in the event loop for each new member."""
         self._store = store
         self._welcome = welcome
         self._nonces = nonces
@@ -39,11 +39,11 @@ class Strangers:
         return Hello(protocol=PROTOCOL, fingerprint=self._store.fingerprint)
 
     async def challenge(self, caller: Principal, _: Nothing) -> Challenge:
-        """A number to sign. Raises MeshError BUSY."""
+        """A nonce to sign. Raises MeshError BUSY."""
         return Challenge(nonce=self._nonces.give(caller.address))
 
     async def join(self, _: Principal, request: PeerJoinRequest) -> Admitted:
-        """Admit the holder of an invite who proves the key of its certificate.
+        """Admit a joiner that holds an invite and proves the key of its certificate.
 
         Raises MeshError BAD_REQUEST, DENIED (nonce or signature), and what `MeshStore.admit` raises.
         """
@@ -64,7 +64,7 @@ class Strangers:
                 "it names another mesh than this node's",
                 "ask a member for a new one: meshctl invite",
             )
-        secrets = self._welcome.secrets()  # before the token is spent: it takes them to answer
+        secrets = self._welcome.secrets()  # before the token is spent, as the response needs them
         member, new = await self._store.admit(request.invite_id, request.token, request.joiner)
         _LOG.info("member admitted", name=member.name, fingerprint=member.fingerprint, again=not new)
         if new:

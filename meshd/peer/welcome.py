@@ -1,4 +1,4 @@
-"""What a node that has been admitted is told."""
+"""The response to an admitted node."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from meshd.wire import Admitted
 
 
 class Welcome:
-    """The mesh, its secrets and its roster: for members only, however they were admitted."""
+    """Makes the admission response: the mesh, its secrets and its roster. For members only, however admitted."""
 
     def __init__(
         self,
@@ -20,13 +20,13 @@ class Welcome:
         secrets: Callable[[], Secrets],
         count_entries: Callable[[], Awaitable[int]],
     ) -> None:
-        """secrets: those of the mesh. count_entries: how many the pinset has; 0 where that cannot be seen now."""
+        """secrets: returns the mesh's. count_entries: the pinset's size; 0 where it cannot be read now."""
         self._store = store
         self._count_entries = count_entries
         self.secrets = secrets
 
     async def answer(self, secrets: Secrets) -> Admitted:
-        """The answer. Raises MeshError NO_MESH where this node has just left."""
+        """Make the response. Raises MeshError NO_MESH where this node has just left."""
         mesh = self._store.mesh
         if mesh is None:
             raise MeshError(
@@ -47,7 +47,7 @@ class Welcome:
 
 
 def check_protocol(protocol: int) -> None:
-    """Raises MeshError BAD_REQUEST where this node does not understand a node of that protocol."""
+    """Check a joiner's protocol version. Raises MeshError BAD_REQUEST for an incompatible one."""
     if not speaks(protocol):
         raise MeshError(
             Code.BAD_REQUEST,

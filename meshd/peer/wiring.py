@@ -1,4 +1,4 @@
-"""Builds the peer API, and says of it what the daemon must know."""
+"""Builds the peer API, and declares it as a component."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from meshd.wire import Member
 
 
 class Peer:
-    """The listener for the other nodes, which does not listen yet, and what this room answers to strangers.
+    """The peer API with its routes for strangers. It does not listen yet.
 
     approval: the requests to join without an invite, which people answer.
     """
@@ -40,11 +40,11 @@ class Peer:
         self.server = PeerServer(mesh.identity, mesh.store, token_file=config.metrics.peer_token_file)
 
     def serve(self, components: Iterable[Component]) -> None:
-        """Answer what all of them answer to other nodes."""
+        """Add the peer routes of all components."""
         self.server.serve(route for component in components for route in component.peer_routes)
 
     def component(self) -> Component:
-        """What it says of itself. The reconciler has it listen, on the address that there is."""
+        """This room as a component. The reconciler starts the listener, on the current address."""
         return Component(
             name="peer",
             stops=(Stop("the peer API", StopPhase.LISTENERS, self.server.stop),),

@@ -1,4 +1,4 @@
-"""Every request and response shape, in one place; docs/reference/openapi.json is made from it."""
+"""The schemas of all requests, responses and events. docs/reference/openapi.json derives from them."""
 
 from meshd.wire.base import (
     Emit,

@@ -1,4 +1,4 @@
-"""What all shapes of the wire have in common."""
+"""The base classes of all schemas."""
 
 from __future__ import annotations
 
@@ -29,4 +29,4 @@ class Nothing(Wire):
 
 
 Emit = Callable[[Wire], Awaitable[None]]
-"""Publishes one event of a stream to whoever follows it. Raises ConnectionError where nobody does any more."""
+"""Publishes one event of a stream. Raises ConnectionError where no client follows it any more."""

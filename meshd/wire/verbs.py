@@ -1,7 +1,7 @@
-"""The calls between two nodes, one line each: the client and the listener both go by this list.
+"""The RPCs between two nodes, one line each. Client and server both derive from this list.
 
-One more is a line here, and a function (caller, request) -> answer in the room that answers it, which that room's component
-names in its `peer_routes` (`answered` in meshd/http/verbs.py).
+A new one is a line here, and a function (caller, request) -> response in the room that answers it, which that room's
+component names in its `peer_routes` (`answered` in meshd/http/verbs.py).
 """
 
 from __future__ import annotations
