@@ -43,6 +43,7 @@ VERBS: dict[str, dict[str, str]] = {
         "status": "how this node and its mesh are",
         "doctor": "look at every rule that keeps the mesh private and whole",
         "watch": "print what happens, as it happens",
+        "operations": "list what takes long, or follow one of them again",
         "logs": "print what a service logged",
         "version": "print the versions of client and daemon",
     },
@@ -190,7 +191,7 @@ def _helped(before: list[str], verb: str | None, rest: list[str]) -> tuple[list[
 def _top_parser() -> Parser:
     lines = ["verbs:"]
     for group in VERBS.values():
-        lines += [f"  {name:<9} {text}" for name, text in group.items()] + [""]
+        lines += [f"  {name:<10} {text}" for name, text in group.items()] + [""]
     lines += [
         "example:",
         "  meshctl pin minutes-1974.pdf",

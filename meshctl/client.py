@@ -148,6 +148,7 @@ class Client:
     def __init__(self, path: str) -> None:
         self.path = path
         self.daemon_version: str | None = None  # known after the first response
+        self.operation: str | None = None  # id of the operation of the last response, if it has one
 
     def call(
         self, method: str, target: str, body: Document | None = None, timeout_s: float = ANSWER_TIMEOUT_S
@@ -175,6 +176,7 @@ class Client:
         self, method: str, target: str, body: Document | None = None, timeout_s: float | None = None
     ) -> http.client.HTTPResponse:
         """Send one request, return the response with its body unread. Raises MeshctlError for a refusal."""
+        self.operation = None
         connection = _Connection(self.path, timeout_s)
         headers = {"Connection": "close"}
         payload = None
@@ -202,6 +204,7 @@ class Client:
     def checked(self, response: http.client.HTTPResponse) -> http.client.HTTPResponse:
         """Return a successful response; for any other raise its problem document as MeshctlError."""
         self.daemon_version = response.getheader("Meshd-Version") or self.daemon_version
+        self.operation = response.getheader("Meshd-Operation")
         if 200 <= response.status < 300:
             return response
         try:

@@ -52,6 +52,7 @@ class Upload:
 
     def events(self) -> Generator[Document, None, None]:
         """Send, and yield the daemon's events. Raises MeshctlError. Closes the connection however it ends."""
+        self._client.operation = None
         connection = connect(self._client.path)
         sender = threading.Thread(target=self._send, args=(connection,), daemon=True)
         try:

@@ -63,7 +63,10 @@ async def run(
             end.on(signal.SIGHUP, reload)
         try:
             while not end.stop.is_set():
-                new = await end.unless_stopping(asyncio.to_thread(Node, config, manager, own_groups))
+                operations = None if node is None else node.operations
+                new = await end.unless_stopping(
+                    asyncio.to_thread(Node, config, manager, own_groups, operations)
+                )
                 if new is None:
                     break
                 predecessor, node = node, new

@@ -48,6 +48,7 @@ class Code(StrEnum):
     BAD_STATE = "bad-state"
     ENGINE_MISSING = "engine-missing"
     ENGINE_FAILED = "engine-failed"
+    OPERATION_INTERRUPTED = "operation-interrupted"
     INTERNAL = "internal"
 
 
@@ -66,6 +67,7 @@ _STATUS: dict[Code, int] = {
     Code.INVITE_USED: 410,
     Code.DISK_FLOOR: 507,
     Code.NOT_READY: 503,
+    Code.OPERATION_INTERRUPTED: 503,
     Code.NO_OVERLAY: 503,
     Code.PEER_UNREACHABLE: 502,
     Code.ENGINE_MISSING: 503,

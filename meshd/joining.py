@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from meshd import wire
 from meshd.errors import Code, MeshError
@@ -26,26 +27,52 @@ class Joining:
         self._readiness = readiness
         self._catalogue = catalogue
 
-    async def init(self, name: str, network: str, emit: wire.Emit) -> None:
-        """Found a mesh, or report that this node is in it. Raises what `Membership.init` raises, and NOT_READY."""
-        async with self._membership.alone():
-            await self._serve(await self._membership.init(name, network, emit), emit)
+    async def init(
+        self, name: str, network: str, emit: wire.Emit, *, member: Callable[[], None] = lambda: None
+    ) -> None:
+        """Found a mesh, or report that this node is in it. Raises what `Membership.init` raises, and NOT_READY.
 
-    async def join(self, invite_text: str, node_name: str | None, emit: wire.Emit) -> None:
-        """Join by invite, or report that this node is in it. Raises what `Membership.join` raises, and NOT_READY."""
+        member: called once this node is a member; from there on it only waits.
+        """
         async with self._membership.alone():
-            await self._serve(await self._membership.join(invite_text, node_name, emit), emit)
+            entries = await self._membership.init(name, network, emit)
+        member()
+        await self._serve(entries, emit)
+
+    async def join(
+        self,
+        invite_text: str,
+        node_name: str | None,
+        emit: wire.Emit,
+        *,
+        member: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Join by invite, or report that this node is in it. member: as for `init`.
+
+        Raises what `Membership.join` raises, and NOT_READY.
+        """
+        async with self._membership.alone():
+            entries = await self._membership.join(invite_text, node_name, emit)
+        member()
+        await self._serve(entries, emit)
 
     async def join_network(
-        self, network: str, node_name: str | None, emit: wire.Emit, *, confirm: bool = True
+        self,
+        network: str,
+        node_name: str | None,
+        emit: wire.Emit,
+        *,
+        confirm: bool = True,
+        member: Callable[[], None] = lambda: None,
     ) -> None:
-        """Join the mesh on a ZeroTier network, or report that this node is in it.
+        """Join the mesh on a ZeroTier network, or report that this node is in it. member: as for `init`.
 
         confirm, and the errors raised: see `Membership.join_network`.
         """
         async with self._membership.alone():
             entries = await self._membership.join_network(network, node_name, emit, confirm=confirm)
-            await self._serve(entries, emit)
+        member()
+        await self._serve(entries, emit)
 
     def confirm(self, answer: wire.ConfirmAdmission) -> None:
         """See `Membership.confirm`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 
 import structlog
 
@@ -73,8 +74,17 @@ class Leaving:
         self._under_way = asyncio.Lock()
         self._going: asyncio.Task[None] | None = None
 
-    async def leave(self, emit: wire.Emit, *, force: bool, network: bool) -> None:
+    async def leave(
+        self,
+        emit: wire.Emit,
+        *,
+        force: bool,
+        network: bool,
+        stated: Callable[[], None] = lambda: None,
+    ) -> None:
         """Leave the mesh. force: even where content would be lost. network: leave the ZeroTier network too.
+
+        stated: called once the roster states that this node is no member; from there on there is no way back.
 
         Raises MeshError NO_MESH, NOT_READY, BUSY, LAST_COPY, FEWER_COPIES; then all is as before.
         """
@@ -94,6 +104,7 @@ class Leaving:
         except BaseException:
             self._under_way.release()
             raise
+        stated()
         self._going = asyncio.create_task(self._go(mesh, _detached(emit), network=network), name="leave")
         self._going.add_done_callback(self._gone)
         if cut_off is not None:

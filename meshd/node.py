@@ -13,6 +13,8 @@ from meshd.health.wiring import Health
 from meshd.joining import Joining
 from meshd.leaving import Cleanup, Leaving
 from meshd.mesh.wiring import Mesh
+from meshd.operations.registry import FILE, Operations
+from meshd.operations.wiring import OperationsRoom
 from meshd.overlay import wiring as overlay_room
 from meshd.overlay.monitor import Overlay
 from meshd.overlay.zerotier import ZeroTier
@@ -31,9 +33,13 @@ class Node:
     """All parts that depend on this node's identity. After `leave` another one is built."""
 
     def __init__(
-        self, config: Config, manager: ServiceManager | None = None, groups: Cgroups | None = None
+        self,
+        config: Config,
+        manager: ServiceManager | None = None,
+        groups: Cgroups | None = None,
+        operations: Operations | None = None,
     ) -> None:
-        """Blocks: reads and creates state. Raises MeshError BAD_STATE."""
+        """Blocks: reads and creates state. operations: the predecessor's. Raises MeshError BAD_STATE."""
         self.config = config
         self.manager = manager or ServiceManager()
         self.guard = TaskGuard()
@@ -89,6 +95,7 @@ class Node:
             zerotier=self.overlay.zerotier,
             cleanup=Cleanup(self.mesh.store, self.mesh.secret_store, self.state_files),
         )
+        self.operations = operations or Operations(config.state / FILE)
         self.control = Control(
             ControlDeps(
                 config=config,
@@ -100,6 +107,7 @@ class Node:
                 approval=self.peer.approval,
                 joining=self.joining,
                 leaving=self.leaving,
+                operations=self.operations,
             )
         )
         self.components = self._components()
@@ -116,6 +124,7 @@ class Node:
             self.health.component(),
             self.peer.component(),
             reconciler_room.component(self.reconciler, self.health.readiness),
+            OperationsRoom(self.operations, self.mesh.store, self.pins, self.leaving.left).component(),
             metrics_room.component(self.config.metrics.listen, control.routes),
             control,
         )

@@ -293,6 +293,8 @@ MEANING: dict[Code, str] = {
     Code.BUSY: "the same is under way already, or a port is taken, or too many ask at once",
     Code.DISK_FLOOR: "the disk is at the floor that `[storage] reserve` keeps",
     Code.NOT_READY: "the daemon or an engine is starting, stopping or too slow; try again",
+    Code.OPERATION_INTERRUPTED: "what takes long did not come to its end, as meshd was stopped or whoever began it went away;"
+    " what became of it is said",
     Code.NO_OVERLAY: "this machine has no address on the private network now",
     Code.PEER_UNREACHABLE: "another node does not answer, or somebody else does",
     Code.BAD_STATE: "a file or folder of the daemon's own cannot be used; it is named, and never replaced by guessing",

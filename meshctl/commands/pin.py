@@ -94,7 +94,7 @@ def _pin_tree(tree: Tree, args: argparse.Namespace, client: Client) -> int:
         with closing(upload.events()) as events:  # closed at once, however it ends: the daemon must notice
             return follower.follow(events)
     except KeyboardInterrupt:
-        raise _left(follower, sent=upload.whole) from None
+        raise _left(follower, client, sent=upload.whole) from None
 
 
 def _pin_cid(args: argparse.Namespace, client: Client) -> int:
@@ -109,18 +109,19 @@ def _pin_cid(args: argparse.Namespace, client: Client) -> int:
     try:
         return follower.follow(client.stream("PUT", route("pins", args.cid), body))
     except KeyboardInterrupt:
-        raise _left(follower, sent=True) from None
+        raise _left(follower, client, sent=True) from None
 
 
-def _left(follower: Follower, *, sent: bool) -> MeshctlError:
-    """The error for Ctrl-C, with what is left behind. sent: the daemon had all of it, and may have gone on."""
+def _left(follower: Follower, client: Client, *, sent: bool) -> MeshctlError:
+    """The error for Ctrl-C, with what is left behind. sent: the daemon had all of it, and goes on."""
     name = render.safe(follower.name)
     look = hints.command("ls", follower.name)
     if follower.kept:
         detail = f"interrupted; {name} is kept and its copies are made in the background"
         return interrupted("cannot wait for every copy", detail, look)
     if sent:
-        return interrupted(f"cannot tell whether {name} is pinned", "interrupted", look)
+        follow = f"meshctl operations {render.safe(client.operation)}" if client.operation else look
+        return interrupted(f"cannot tell whether {name} is pinned", "interrupted", follow)
     return interrupted(f"cannot pin {name}", "interrupted; nothing is pinned", "the same again")
 
 

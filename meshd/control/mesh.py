@@ -9,21 +9,25 @@ from meshd.http.request import Request
 from meshd.http.route import Events
 from meshd.joining import Joining
 from meshd.leaving import Leaving
+from meshd.mesh import invites
 from meshd.mesh.network_admin import NetworkAdmin
 from meshd.mesh.seeds import Seeds
 from meshd.mesh.store import MeshStore
-from meshd.wire import Emit
+from meshd.operations.api import answer
+from meshd.operations.registry import Operation, Operations, Work
 
 
 class MeshApi:
     def __init__(
         self,
+        *,
         joining: Joining,
         store: MeshStore,
         status: StatusApi,
         leaving: Leaving,
         admin: NetworkAdmin,
         seeds: Seeds,
+        operations: Operations,
     ) -> None:
         self._joining = joining
         self._store = store
@@ -31,27 +35,32 @@ class MeshApi:
         self._leaving = leaving
         self._admin = admin
         self._seeds = seeds
+        self._operations = operations
 
     async def init(self, request: Request) -> Events:
         wanted = request.read(wire.InitRequest)
 
-        async def work(emit: Emit) -> None:
-            await self._joining.init(wanted.name, (wanted.network or "").lower(), emit)
+        async def work(operation: Operation) -> None:
+            network = (wanted.network or "").lower()
+            await self._joining.init(wanted.name, network, operation.emit, member=operation.untie)
 
-        return Events(work)
+        return self._begin(request, "init", wanted.name, work)
 
     async def join(self, request: Request) -> Events:
         wanted = request.read(wire.JoinRequest)
 
-        async def work(emit: Emit) -> None:
-            if wanted.network is not None:
-                await self._joining.join_network(
-                    wanted.network.lower(), wanted.name, emit, confirm=wanted.confirm
-                )
-            else:
-                await self._joining.join(wanted.invite or "", wanted.name, emit)
+        async def by_network(operation: Operation) -> None:
+            await self._joining.join_network(
+                network, wanted.name, operation.emit, confirm=wanted.confirm, member=operation.untie
+            )
 
-        return Events(work)
+        async def by_invite(operation: Operation) -> None:
+            await self._joining.join(invite, wanted.name, operation.emit, member=operation.untie)
+
+        network, invite = (wanted.network or "").lower(), wanted.invite or ""
+        if network:
+            return self._begin(request, "join", network, by_network)
+        return self._begin(request, "join", invites.decode(invite, 0.0).mesh_name, by_invite)
 
     async def confirm(self, request: Request) -> wire.Heard:
         """Answer the `confirm` event of a join by network"""
@@ -62,10 +71,15 @@ class MeshApi:
         """?force=1: also where content would be lost; ?network=1: leave the ZeroTier network too"""
         force, network = request.query.flag("force"), request.query.flag("network")
 
-        async def work(emit: Emit) -> None:
-            await self._leaving.leave(emit, force=force, network=network)
+        async def work(operation: Operation) -> None:
+            await self._leaving.leave(operation.emit, force=force, network=network, stated=operation.untie)
 
-        return Events(work)
+        mesh = self._store.mesh
+        return self._begin(request, "leave", "" if mesh is None else mesh.name, work)
+
+    def _begin(self, request: Request, verb: str, subject: str, work: Work) -> Events:
+        """These are undone where their caller goes away before they are committed."""
+        return answer(self._operations.begin(verb, subject, request.principal.label, work, tied=True))
 
     async def invites(self, request: Request) -> wire.Invites:
         return wire.Invites(invites=self._store.invites())

@@ -9,21 +9,31 @@ from meshd.http.request import Request
 from meshd.http.route import Bytes, Events
 from meshd.kubo.rpc import Stat
 from meshd.model import REPLICAS_MOST, Replicas
+from meshd.operations.api import answer
+from meshd.operations.registry import Operation, Operations, Work
 from meshd.pins.catalogue import PAGE_MOST, Catalogue
 from meshd.pins.content import Content
 from meshd.pins.entries import is_cid
 from meshd.pins.pin import Pinner
 from meshd.pins.remove import Remover
 from meshd.pins.uploads import Declared
-from meshd.wire import Emit, Entries, Entry, Listing, PinRequest, Removed, Trash
+from meshd.wire import Entries, Entry, Listing, PinRequest, Removed, Trash
 
 
 class PinsApi:
-    def __init__(self, catalogue: Catalogue, pinner: Pinner, content: Content, remover: Remover) -> None:
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        pinner: Pinner,
+        content: Content,
+        remover: Remover,
+        operations: Operations,
+    ) -> None:
         self._catalogue = catalogue
         self._pinner = pinner
         self._content = content
         self._remover = remover
+        self._operations = operations
 
     async def list(self, request: Request) -> Entries:
         """?name= (substring) &owner= (a node's name) &limit= &after= &copies=1"""
@@ -47,12 +57,17 @@ class PinsApi:
         replicas = _replicas(request)
         detach = request.query.flag("detach")
 
-        async def work(emit: Emit) -> None:
+        async def work(operation: Operation) -> None:
             await self._pinner.upload(
-                request.chunks, request.content_type, declared, replicas, emit, detach=detach
+                request.chunks,
+                request.content_type,
+                declared,
+                replicas,
+                operation.emit,
+                committed=operation.committed,
             )
 
-        return Events(work)
+        return answer(self._begin(request, "pin", declared.name, work), detach=detach)
 
     async def put(self, request: Request) -> Events:
         """Keep what a CID names."""
@@ -66,10 +81,12 @@ class PinsApi:
                 "meshctl pin PATH   (meshctl ls NAME shows the CIDs of what is kept)",
             )
 
-        async def work(emit: Emit) -> None:
-            await self._pinner.existing(cid, wanted.name, wanted.replicas, emit, detach=wanted.detach)
+        async def work(operation: Operation) -> None:
+            await self._pinner.existing(
+                cid, wanted.name, wanted.replicas, operation.emit, committed=operation.committed
+            )
 
-        return Events(work)
+        return answer(self._begin(request, "pin", wanted.name, work), detach=wanted.detach)
 
     async def get(self, request: Request) -> Entry:
         """One entry, with who holds it."""
@@ -94,10 +111,10 @@ class PinsApi:
         """See that the copies are made; streams as adding does."""
         numbered = await self._catalogue.find(request.params["ref"])
 
-        async def work(emit: Emit) -> None:
-            await self._pinner.make_whole(numbered.pin, emit)
+        async def work(operation: Operation) -> None:
+            await self._pinner.make_whole(numbered.pin, operation.emit)
 
-        return Events(work)
+        return answer(self._begin(request, "recover", numbered.pin.name, work))
 
     async def remove(self, request: Request) -> Removed:
         """?now=1: let the content go on every node at once, which only its owner may ask; &force=1: also where it
@@ -113,10 +130,14 @@ class PinsApi:
         """Put it back; streams as adding does."""
         reference = request.params["ref"]
 
-        async def work(emit: Emit) -> None:
-            await self._remover.restore(reference, emit)
+        async def work(operation: Operation) -> None:
+            await self._remover.restore(reference, operation.emit)
 
-        return Events(work)
+        return answer(self._begin(request, "restore", reference, work))
+
+    def _begin(self, request: Request, verb: str, subject: str, work: Work) -> Operation:
+        """These go on without their caller; an upload does once all of it is here."""
+        return self._operations.begin(verb, subject, request.principal.label, work)
 
 
 def _kind(stat: Stat) -> str:

@@ -21,6 +21,7 @@ from meshd.joining import Joining
 from meshd.leaving import Leaving
 from meshd.mesh.approval import Approval
 from meshd.mesh.wiring import Mesh
+from meshd.operations.registry import Operations
 from meshd.overlay.monitor import Overlay
 from meshd.pins.wiring import Pins
 
@@ -38,6 +39,7 @@ class ControlDeps:
     approval: Approval
     joining: Joining
     leaving: Leaving
+    operations: Operations
 
 
 class Control:
@@ -65,9 +67,17 @@ class Control:
         )
         self._routes = table(
             self.status,
-            MeshApi(deps.joining, mesh.store, self.status, deps.leaving, mesh.admin, mesh.seeds),
+            MeshApi(
+                joining=deps.joining,
+                store=mesh.store,
+                status=self.status,
+                leaving=deps.leaving,
+                admin=mesh.admin,
+                seeds=mesh.seeds,
+                operations=deps.operations,
+            ),
             RequestsApi(lambda: deps.approval, mesh.admin),
-            PinsApi(pins.catalogue, pins.pinner, pins.content, pins.remover),
+            PinsApi(pins.catalogue, pins.pinner, pins.content, pins.remover, deps.operations),
             DoctorApi(health.doctor),
         )
         by_token = deps.config.metrics.peer_token_file is not None

@@ -46,6 +46,7 @@ class Events:
     """
 
     work: Callable[[Emit], Awaitable[None]]
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 Answer = BaseModel | Text | Bytes | Events

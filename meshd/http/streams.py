@@ -55,6 +55,7 @@ class Reply:
         self._request = request
         self._surface = surface
         self._begun: web.StreamResponse | None = None
+        self._headers: dict[str, str] = {}
         self._log = structlog.get_logger(part=surface.part)
 
     async def send(self, answer: Answer) -> web.StreamResponse:
@@ -129,6 +130,7 @@ class Reply:
         return response
 
     async def _send_events(self, answer: Events) -> web.StreamResponse:
+        self._headers = dict(answer.headers)
         try:
             await answer.work(self._emit)
         except MeshError as exc:
@@ -155,4 +157,4 @@ class Reply:
         await response.write(event.model_dump_json().encode() + b"\n")
 
     async def _begin_events(self) -> web.StreamResponse:
-        return await self._begin("application/x-ndjson", {}, None)
+        return await self._begin("application/x-ndjson", self._headers, None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -26,11 +25,10 @@ from meshd.pins.wait import Kept, Waiter
 
 _LOG = structlog.get_logger(part="pins")
 _PROGRESS_EVERY_S = 0.1
-_UNREAD = 100  # events
 
 
 class Pinner:
-    """Adds entries. What is committed is made whole even if the caller goes; what is not leaves nothing pinned."""
+    """Adds entries. What is committed is made whole, here or by the mesh; what is not leaves nothing pinned."""
 
     def __init__(
         self,
@@ -56,14 +54,7 @@ class Pinner:
         self._committer = committer
         self._waiter = waiter
         self._default = default_replicas
-        self._background: set[asyncio.Task[None]] = set()
         self.durations = Durations()
-
-    async def stop(self) -> None:
-        """Leave what goes on in the background: it is committed, and the next start sees to it."""
-        for task in list(self._background):
-            task.cancel()
-        await asyncio.gather(*self._background, return_exceptions=True)
 
     async def upload(
         self,
@@ -73,21 +64,33 @@ class Pinner:
         replicas: Replicas | None,
         emit: wire.Emit,
         *,
-        detach: bool = False,
+        committed: wire.Emit | None = None,
     ) -> None:
-        """Take one file or directory and keep it. Emits progress, added, entry, copy..., done."""
+        """Take one file or directory and keep it. Emits progress, added, entry, copy..., done.
+
+        committed: gets, right before the entry event, the answer for a caller who does not wait for the other copies.
+        """
         entries.check_name(declared.name)
         self._catalogue.need_mesh()
         self._storage.check(max(declared.size or 0, declared.length or 0))
         async with self._uploads.receive(body, content_type, declared, _throttled(emit)) as added:
             await emit(wire.AddedEvent(root=added.root, size=added.size, files=added.files))
             pin = await self._staging.stage(self._draft(declared.name, added, replicas), emit)
-        await self._keep(pin, replicas, emit, new=True, detach=detach)
+        await self._keep(pin, replicas, emit, committed)
 
     async def existing(
-        self, cid: str, name: str, replicas: Replicas | None, emit: wire.Emit, *, detach: bool = False
+        self,
+        cid: str,
+        name: str,
+        replicas: Replicas | None,
+        emit: wire.Emit,
+        *,
+        committed: wire.Emit | None = None,
     ) -> None:
-        """Keep what a CID names: it is fetched from the members that have it. Raises MeshError NOT_FOUND."""
+        """Keep what a CID names: it is fetched from the members that have it. committed: as for `upload`.
+
+        Raises MeshError NOT_FOUND.
+        """
         entries.check_name(name)
         self._catalogue.need_mesh()
         self._storage.check(0)
@@ -98,11 +101,12 @@ class Pinner:
             size = stat.cumulative if stat.directory else stat.size
             added = Added(stat.cid, size, 1, stat.directory)
             pin = await self._staging.stage(self._draft(name, added, replicas), emit)
-        await self._keep(pin, replicas, emit, new=True, detach=detach)
+        await self._keep(pin, replicas, emit, committed)
 
     async def make_whole(self, pin: Pin, emit: wire.Emit) -> None:
         """See the copies made of an entry that is in the pinset: after a restore, or to recover."""
-        await self._keep(pin, None, emit, new=False, detach=False)
+        await emit(self._entry(pin))
+        await emit(await self._replicate(pin, None, emit))
 
     def _draft(self, name: str, added: Added, replicas: Replicas | None) -> Pin:
         return Pin(
@@ -118,44 +122,29 @@ class Pinner:
         )
 
     async def _keep(
-        self, pin: Pin, replicas: Replicas | None, emit: wire.Emit, *, new: bool, detach: bool
+        self, pin: Pin, replicas: Replicas | None, emit: wire.Emit, committed: wire.Emit | None
     ) -> None:
-        """Commit the entry and see its copies made, in a task of its own that outlives the caller."""
-        queue: asyncio.Queue[wire.Wire | None] = asyncio.Queue()
-        task = asyncio.create_task(self._work(pin, replicas, queue, new=new), name=f"keep-{pin.cid[-8:]}")
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
-        while (event := await queue.get()) is not None:
-            await emit(event)
-            if detach and isinstance(event, wire.EntryEvent):
-                # This node's own copy was durable before the entry was committed.
-                kept = Kept(pin, (self._store.me(),), {})
-                await emit(self._done(kept, degraded=False))
-                return
-
-    async def _work(
-        self, pin: Pin, replicas: Replicas | None, queue: asyncio.Queue[wire.Wire | None], *, new: bool
-    ) -> None:
-        emit = into(queue)
+        """Commit a staged entry, and wait for its replicas. Cut off before it is committed, a sweep after the next start
+        looks whether it is; after that, the mesh makes it whole."""
         try:
-            if new:
-                allocations = await self._nodes.choose(pin, emit)
-                pin = await self._committer.commit(dataclasses.replace(pin, allocations=allocations))
-                new = False
-                self._staging.committed(pin.cid)
-            await emit(wire.EntryEvent(cid=pin.cid, name=pin.name, wanted=self._nodes.goal(pin)))
-            await emit(await self._replicate(pin, replicas, emit))
+            allocations = await self._nodes.choose(pin, emit)
+            pin = await self._committer.commit(dataclasses.replace(pin, allocations=allocations))
         except MeshError as exc:
-            _LOG.warning("cannot keep" if new else "cannot see all copies made", cid=pin.cid, error=str(exc))
-            if new:
-                await self._staging.abandon(pin.cid)
-            await emit(wire.ErrorEvent(problem=exc.problem()))
-        except Exception:  # noqa: BLE001 - nobody awaits this task: a mistake goes to the log, and the caller is told
+            _LOG.warning("cannot keep", cid=pin.cid, error=str(exc))
+            await self._staging.abandon(pin.cid)
+            raise
+        except Exception as exc:
             _LOG.exception("keeping failed", cid=pin.cid)
-            unclear = mistake(f"cannot tell whether {pin.name} is kept")
-            await emit(wire.ErrorEvent(problem=unclear.problem()))
-        finally:
-            queue.put_nowait(None)
+            raise mistake(f"cannot tell whether {pin.name} is kept") from exc
+        self._staging.committed(pin.cid)
+        if committed is not None:
+            # This node's own copy was durable before the entry was committed.
+            await committed(self._done(Kept(pin, (self._store.me(),), {}), degraded=False))
+        await emit(self._entry(pin))
+        await emit(await self._replicate(pin, replicas, emit))
+
+    def _entry(self, pin: Pin) -> wire.EntryEvent:
+        return wire.EntryEvent(cid=pin.cid, name=pin.name, wanted=self._nodes.goal(pin))
 
     async def _replicate(self, pin: Pin, replicas: Replicas | None, emit: wire.Emit) -> wire.PinDoneEvent:
         """Wait for the replicas, once more where other nodes take over from those that refuse or are silent."""
@@ -200,14 +189,3 @@ def _throttled(emit: wire.Emit) -> Callable[[int], Awaitable[None]]:
             await emit(wire.ProgressEvent(bytes=count))
 
     return on_bytes
-
-
-def into(queue: asyncio.Queue[wire.Wire | None]) -> wire.Emit:
-    """Puts events into the queue; how much a node has fetched only while they are read. A caller may be gone, or hold
-    still, for the days that a copy takes."""
-
-    async def emit(event: wire.Wire) -> None:
-        if not isinstance(event, wire.FetchingEvent) or queue.qsize() < _UNREAD:
-            queue.put_nowait(event)
-
-    return emit

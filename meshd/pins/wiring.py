@@ -239,7 +239,6 @@ class Pins:
     async def stop(self) -> None:
         """End what goes on in the background; what is committed is seen to after the next start."""
         await self.rebalancer.stop()
-        await self.pinner.stop()
         await self.pinset.stop()
         try:
             await self.journal.keep_time(at_once=True)

@@ -55,6 +55,12 @@ from meshd.wire.events import (
     ProgressEvent,
     StepEvent,
 )
+from meshd.wire.operations import (
+    EndedEvent,
+    Operation,
+    Operations,
+    OperationState,
+)
 from meshd.wire.pairing import (
     Approved,
     ApproveRequest,
@@ -110,6 +116,7 @@ __all__ = [
     "CopyEvent",
     "Doctor",
     "Emit",
+    "EndedEvent",
     "Entries",
     "Entry",
     "EntryEvent",
@@ -140,6 +147,9 @@ __all__ = [
     "Node",
     "NodeOutcome",
     "Nothing",
+    "Operation",
+    "OperationState",
+    "Operations",
     "OverlayView",
     "Peer",
     "PeerAddress",

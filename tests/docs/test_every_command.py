@@ -47,6 +47,7 @@ ONLY_PARSED = {
     "meshctl forget desk --force": "tests/mesh forgets by force",
     "meshctl invite --revoke ID": "it is typed with an id",
     "meshctl peers set NODE ADDRESS": "tests/mesh types it for machines that have moved",
+    "meshctl operations ID": "it is typed with an id; tests/mesh follows one",
     "meshctl init --network ID": "it is typed with an id",
     "meshctl join ID": "it is typed with an id",
     "meshctl invite --for ADDRESS": "it is typed with an address",

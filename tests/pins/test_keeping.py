@@ -141,9 +141,9 @@ async def test_what_could_not_be_made_durable_is_not_pinned(
 
 async def test_what_the_caller_is_told_has_failed_is_kept_nowhere(attic: Attic) -> None:
     attic.fake_cluster.refuses = "no"
-    told = Told()
-    await attic.pins.pinner.existing(some_content(attic), "minutes", 1, told)
-    assert "no" in str(told.error["detail"])
+    with pytest.raises(MeshError) as caught:
+        await attic.pins.pinner.existing(some_content(attic), "minutes", 1, Told())
+    assert "no" in caught.value.detail
     assert attic.fake_kubo.names == {}
     assert Pending(attic.config.state / "pending.json").left == set()
 
@@ -158,9 +158,8 @@ async def test_what_got_into_the_pinset_and_is_told_as_failed_is_taken_out_of_it
             raise MeshError(Code.BAD_STATE, "cannot keep anything here")
 
     monkeypatch.setattr(attic.pins.disk, "sync", sync)
-    told = Told()
-    await attic.pins.pinner.existing(some_content(attic), "minutes", 1, told)
-    assert told.error["title"] == "cannot keep anything here"
+    with pytest.raises(MeshError, match="cannot keep anything here"):
+        await attic.pins.pinner.existing(some_content(attic), "minutes", 1, Told())
     assert (attic.fake_cluster.posted != [], attic.fake_cluster.records) == (True, {})
     assert attic.fake_kubo.names == {}
 
@@ -173,7 +172,8 @@ async def test_what_may_be_in_the_pinset_stays_pinned(attic: Attic, monkeypatch:
 
     attic.fake_cluster.refuses = "no"
     monkeypatch.setattr(attic.cluster, "allocation", away)
-    await attic.pins.pinner.existing(some_content(attic), "minutes", 1, Told())
+    with pytest.raises(MeshError):
+        await attic.pins.pinner.existing(some_content(attic), "minutes", 1, Told())
     assert len(attic.fake_kubo.names) == 1
 
 

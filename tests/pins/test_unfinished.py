@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from meshd import files, wire
+from meshd import files
 from meshd.errors import Code, MeshError
 from meshd.pins.staging import Pending
 from meshd.pins.uploads import ADDING
@@ -59,12 +59,12 @@ async def test_after_a_restart_it_is_still_known(pins: Pins, kubo: FakeKubo, tmp
 
 
 async def test_an_entry_that_the_cluster_refused_and_kubo_did_not_unpin_goes_later(
-    pins: Pins, kubo: FakeKubo, cluster: FakeCluster, told: Told, tmp_path: Path
+    pins: Pins, kubo: FakeKubo, cluster: FakeCluster, tmp_path: Path
 ) -> None:
     cluster.fails = {"POST pins/one": "it fails"}
     kubo.away = {"pin/rm"}
-    await pins.pinner.existing(CONTENT, "minutes.pdf", 1, told)
-    assert told.of(wire.ErrorEvent)
+    with pytest.raises(MeshError):
+        await pins.pinner.existing(CONTENT, "minutes.pdf", 1, Told())
     [cid] = kubo.names
     kubo.away = set()
     await pins.sweeper.sweep()
@@ -73,12 +73,12 @@ async def test_an_entry_that_the_cluster_refused_and_kubo_did_not_unpin_goes_lat
 
 
 async def test_an_entry_of_which_it_is_not_known_whether_it_is_kept_is_looked_at_again(
-    pins: Pins, kubo: FakeKubo, cluster: FakeCluster, told: Told, tmp_path: Path
+    pins: Pins, kubo: FakeKubo, cluster: FakeCluster, tmp_path: Path
 ) -> None:
     """It got into the pinset, and then the cluster did not say so: what is in the pinset is never unpinned."""
     cluster.fails = {"GET allocations/one": "it fails"}
-    await pins.pinner.existing(CONTENT, "minutes.pdf", 1, told)
-    assert told.of(wire.ErrorEvent)
+    with pytest.raises(MeshError):
+        await pins.pinner.existing(CONTENT, "minutes.pdf", 1, Told())
     [cid] = kubo.names
     assert list(cluster.records) == [cid]
     cluster.fails.clear()

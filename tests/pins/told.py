@@ -23,8 +23,3 @@ class Told:
     def done(self) -> wire.PinDoneEvent:
         (event,) = [e for e in self.events if isinstance(e, wire.PinDoneEvent)]
         return event
-
-    @property
-    def error(self) -> dict[str, object]:
-        (event,) = [e for e in self.events if isinstance(e, wire.ErrorEvent)]
-        return dict(event.problem)

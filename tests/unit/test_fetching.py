@@ -12,7 +12,7 @@ import pytest
 from meshd import wire
 from meshd.mesh.store import MeshStore
 from meshd.model import Pin
-from meshd.pins import copies, pin, timeouts
+from meshd.pins import copies, timeouts
 from meshd.pins.copies import Asker, Copies
 from meshd.pins.nodes import Nodes
 from meshd.pins.wait import Waiter
@@ -125,17 +125,3 @@ async def test_of_a_node_that_does_not_say_nothing_is_told(barn: Barn) -> None:
     barn.state = "held"
     await seeing
     assert listener.fetching == []
-
-
-async def test_for_a_caller_who_reads_nothing_they_do_not_heap_up() -> None:
-    """He went away, and the mesh goes on for days; what must be said is still said."""
-    queue: asyncio.Queue[wire.Wire | None] = asyncio.Queue()
-    emit = pin.into(queue)
-    for done in range(1000):
-        await emit(wire.FetchingEvent(node="barn", bytes=done, size=SIZE))
-    await emit(wire.CopyEvent(node="barn", held=1, wanted=1))
-    heard = [queue.get_nowait() for _ in range(queue.qsize())]
-    assert len(heard) <= pin._UNREAD + 1
-    assert isinstance(heard[-1], wire.CopyEvent)
-    await emit(wire.FetchingEvent(node="barn", bytes=7, size=SIZE))
-    assert queue.qsize() == 1, "he reads again"
