@@ -194,6 +194,21 @@ async def test_a_removal_that_is_recorded_after_the_pinset_was_read_stays(attic:
     assert attic.says(pin) == "lying"
 
 
+async def test_a_removal_that_gets_out_of_the_pinset_after_that_was_read_stays(
+    attic: Attic, barn: Node
+) -> None:
+    """It was recorded before, so the list that still has it would take it for one that was put back."""
+    pin = attic.entry(attic.node, barn)
+    await attic.pins.journal.record([attic.removal(pin)])
+
+    async def taken_out() -> None:
+        del attic.fake_cluster.records[pin.cid]
+
+    attic.fake_cluster.listed = taken_out
+    await attic.pins.sweeper.sweep()
+    assert attic.says(pin) == "lying"
+
+
 async def test_on_a_full_disk_the_oldest_goes_before_its_time_and_no_other(
     attic: Attic, barn: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
