@@ -1,4 +1,4 @@
-"""Commit of an allocation: the record goes into the pinset, is read back, and is on the disk."""
+"""Commit of an allocation: writes the record into the pinset, reads it back, and syncs the disk."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ _UNKNOWN_FOR_S = 15.0  # just after a join or a start the cluster does not know 
 
 
 class Committer:
-    """Puts records into the pinset. Both calls raise MeshError; then the record may be there or not, and
-    `cluster.allocation` says which. They return the record as it stands: its allocations are the cluster's, which may keep
-    a node that it sees alive."""
+    """Commits records to the pinset.
+
+    Both calls return the committed record: its allocations are the cluster's, which may keep a node that it sees
+    alive. Both raise MeshError; then the record may exist or not, and `cluster.allocation` says which.
+    """
 
     def __init__(self, cluster: ClusterApi, nodes: Nodes, disk: Disk) -> None:
         self._cluster = cluster
@@ -28,11 +30,11 @@ class Committer:
         self._disk = disk
 
     async def commit(self, pin: Pin) -> Pin:
-        """A new record, on nodes whose room the cluster knows (`Nodes.await_room`)."""
+        """Commit a new record, on nodes whose free space the cluster knows (`Nodes.await_room`)."""
         return await self._write(pin, None)
 
     async def change(self, before: Pin, allocations: tuple[str, ...]) -> Pin:
-        """Other allocations in place of those of `before`. Raises MeshError NOT_FOUND where it was removed or changed since."""
+        """Replace the allocations of `before`. Raises MeshError NOT_FOUND where it was removed or changed since."""
         await self._nodes.await_room(allocations)
         current = await self._cluster.allocation(before.cid)
         if current is None or set(current.allocations) != set(before.allocations):
@@ -65,7 +67,7 @@ class Committer:
             pause = min(pause * 1.5, 0.5)
 
     async def _post(self, pin: Pin) -> None:
-        """Refused is what names a node whose free space is not known: it is tried again for some seconds, then without those."""
+        """Post a record. The cluster refuses a node of unknown free space: retry for some seconds, then without it."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + _UNKNOWN_FOR_S
         while True:
@@ -82,5 +84,5 @@ class Committer:
 
 
 def known_among(allocations: tuple[str, ...], with_room: Collection[str]) -> tuple[str, ...]:
-    """Those of `allocations` whose room is known; the first one where none is, for no allocations mean everywhere. Pure."""
+    """The allocations whose free space is known; the first one where none is, as none means everywhere. Pure."""
     return tuple(a for a in allocations if a in with_room) or allocations[:1]

@@ -1,4 +1,4 @@
-"""Reading: what is inside an entry, and its bytes."""
+"""Reads entries: listings of directories, and bytes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TAR_END = bytes(1024)  # two zero blocks
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A file or directory inside an entry. name: what it is called."""
+    """A file or directory inside an entry, with its name."""
 
     numbered: NumberedPin
     path: str
@@ -26,14 +26,14 @@ class Found:
 
 
 class Content:
-    """Reads entries; kubo fetches from the members what is not on this node, and checks every block's hash."""
+    """Reads entries. kubo fetches from the members what is not on this node, and verifies every block's hash."""
 
     def __init__(self, kubo: Kubo, catalogue: Catalogue) -> None:
         self._kubo = kubo
         self._catalogue = catalogue
 
     async def find(self, reference: str, path: str = "") -> Found:
-        """Raises MeshError NOT_FOUND for the entry or for the path inside it."""
+        """Resolve a reference and a path inside it. Raises MeshError NOT_FOUND for either."""
         numbered = await self._catalogue.find(reference)
         parts = [part for part in path.split("/") if part]
         if any(part in (".", "..") for part in parts):
@@ -63,7 +63,7 @@ class Content:
         return Found(numbered, "/".join(parts), parts[-1] if parts else numbered.pin.name, stat, ipfs_path)
 
     async def listing(self, reference: str, path: str = "") -> wire.Listing:
-        """What is in a directory, by name; a file is its own only item."""
+        """List a directory, by name; a file is its own only item."""
         found = await self.find(reference, path)
         view = self._catalogue.view(found.numbered)
         if not found.stat.directory:
@@ -81,9 +81,10 @@ class Content:
         )
 
     async def read(self, found: Found) -> AsyncGenerator[bytes, None]:
-        """The bytes of a file, or a tar of a directory. Raises MeshError where less came than there is.
+        """Stream the bytes of a file, or a tar of a directory. Raises MeshError where kubo sends less than there is.
 
-        kubo reports a failure after the first byte in a trailer, which aiohttp does not show: so what came is measured.
+        kubo reports a failure after the first byte in a trailer, which aiohttp does not expose: so the bytes are
+        counted.
         """
         if found.stat.directory:
             tail = b""

@@ -1,6 +1,6 @@
-"""Who holds what: each node is asked, this one's kubo directly, another one through its own meshd.
+"""Which node holds what: asks each node, this one's kubo directly, another one through its own meshd.
 
-The cluster's own answer is not used: a peer that has not heard of a pin is absent from it, and a dead one leaves it
+The cluster's own status does not do: a peer that has not heard of a pin is absent from it, and a dead one leaves it
 after 16 s, so that the rest reads as complete (measured).
 """
 
@@ -19,13 +19,15 @@ from meshd.wire import Confirmed, ConfirmRequest, Copy, Member, verbs
 
 FIRST_PAUSE = 0.02
 LONGEST_PAUSE = 1.0
-_AT_ONCE = 500  # CIDs in one question
+_AT_ONCE = 500  # CIDs a request
 
 
 @dataclass(slots=True)
 class Question:
-    """One CID that somebody waits for on one node. changed is set whenever `copy` or `fetched_bytes` is another than
-    before; since: when its state, or how much of it was fetched, last changed. fetched: blocks."""
+    """One CID that is awaited on one node. fetched: blocks.
+
+    changed: set whenever `copy` or `fetched_bytes` changes. since: when the state, or the progress, last changed.
+    """
 
     cid: str
     copy: Copy
@@ -38,7 +40,7 @@ class Question:
 
 
 class Asker:
-    """Asks one node about many CIDs: one request at a time carries all that are due, each at its own pace."""
+    """Polls one node about many CIDs: one request at a time batches all that are due, each at its own pace."""
 
     def __init__(self, node: str, ask: Callable[[list[str]], Awaitable[Confirmed]]) -> None:
         self._node = node
@@ -49,7 +51,7 @@ class Asker:
         self._wake = asyncio.Event()
 
     def open(self, cid: str, changed: asyncio.Event | None = None) -> Question:
-        """Begin to ask. `close` it. changed: the event of somebody who waits for several nodes."""
+        """Begin to poll a CID. `close` it. changed: an event to share among several nodes."""
         now = asyncio.get_running_loop().time()
         unknown = Copy(node=self._node, state="unknown")
         question = Question(cid, unknown, since=now, due=now, changed=changed or asyncio.Event())
@@ -116,7 +118,7 @@ class Asker:
 
 
 class Copies:
-    """Answers for this node, and asks all others."""
+    """Answers for this node, and asks the others."""
 
     def __init__(self, gate: Gate, store: MeshStore, peers: PeerClient) -> None:
         self._gate = gate
@@ -125,7 +127,7 @@ class Copies:
         self._askers: dict[str, Asker] = {}
 
     async def local(self, cids: Sequence[str]) -> Confirmed:
-        """What this node holds: `held` is said only of what kubo has pinned and the disk has."""
+        """What this node holds. `held` means pinned in kubo, and durable on the disk."""
         held = await self._gate.held(list(dict.fromkeys(cids)))
         answer = Confirmed(states={})
         for cid in cids:
@@ -143,7 +145,7 @@ class Copies:
         return answer
 
     def asker(self, member: Member) -> Asker:
-        """The one that asks `member`, shared by all who wait for it."""
+        """The asker of a member, shared by all callers that wait for it."""
         asker = self._askers.get(member.fingerprint)
         if asker is None:
             fingerprint = member.fingerprint
@@ -158,7 +160,7 @@ class Copies:
         return asker
 
     async def ask_once(self, member: Member, cids: Sequence[str]) -> Confirmed:
-        """What one node says now. Raises MeshError PEER_UNREACHABLE."""
+        """Ask one node once. Raises MeshError PEER_UNREACHABLE."""
         answer = Confirmed(states={})
         for start in range(0, len(cids), _AT_ONCE):
             part = list(cids[start : start + _AT_ONCE])
@@ -171,7 +173,7 @@ class Copies:
         return answer
 
     async def table(self, cids: Sequence[str], members: Iterable[Member]) -> dict[str, list[Copy]]:
-        """For each CID what each node says now; `unknown`, with why, for one that does not answer."""
+        """CID -> each node's answer; `unknown`, with the reason, for a node that does not answer."""
         nodes = list(members)
         answers = await asyncio.gather(*(self.ask_once(m, cids) for m in nodes), return_exceptions=True)
         result: dict[str, list[Copy]] = {cid: [] for cid in cids}

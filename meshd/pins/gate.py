@@ -1,11 +1,11 @@
-"""The socket that the cluster gets instead of kubo's: what it may ask for, and what an answer from it means.
+"""The gate: a filtering proxy, with admission control, which the cluster gets in place of kubo's socket.
 
-ipfs-cluster's connector asks for six commands and no more (measured on 1.1.6 over 1,000 pins and removals). Of these
+ipfs-cluster's connector uses six commands (measured on 1.1.6 over 1,000 pins and removals). Of these
 
-- `pin/add` is refused below the disk floor and says `pinned` only once the content is on the disk, so a copy that the
-  cluster counts is one that survives a power cut;
-- `pin/rm` is answered and not done: only this node lets its content go, after its own window;
-- `repo/stat` tells the disk's real free space, so that allocation is right.
+- `pin/add` is refused below the disk floor, and reports `pinned` only once the content is on the disk, so that a
+  replica that the cluster counts survives a power cut;
+- `pin/rm` is answered and not done: only this node unpins its content, after its own retention time;
+- `repo/stat` reports the disk's real free space, so that allocation is right.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from meshd.kubo.rpc import LONG, Kubo, KuboError, json_lines
 from meshd.serving import listener
 from meshd.serving.limiter import Limit, Origin
 
-_REMEMBERED = 20_000  # outcomes kept in memory; older ones are asked of kubo again
+_REMEMBERED = 20_000  # outcomes kept in memory; for older ones ask kubo again
 _SIZE_FOR_S = 10.0
 _FEW = 8
 _PASSED_ON = ("id", "pin/ls")
 _CLUSTER = Origin("cluster", "cluster")
-_CONNECTIONS_MOST = 256  # it pins 50 at once (meshd/cluster/config.py), and asks meanwhile
+_CONNECTIONS_MOST = 256  # it pins 50 at once (meshd/cluster/config.py), and sends other requests meanwhile
 _IDLE_S = 3600.0  # Go's client keeps a pool, and connects ahead: it loses a request where we end one first
 _JSON = "application/json"
 _LOG = structlog.get_logger(part="gate")
@@ -48,11 +48,11 @@ _LOG = structlog.get_logger(part="gate")
 
 @dataclass(frozen=True, slots=True)
 class GateRules:
-    """What the gate asks of the rooms above it.
+    """The gate's policy, from the rooms above it.
 
     refuse: why this CID may not be stored here, or "" (may fetch the entry to find out). full: why the disk takes
-    nothing more, or "". removed: the cluster wants this CID gone; returns when that is recorded durably. free: bytes
-    that this node still gives. member: whether a kubo peer id belongs to the mesh.
+    nothing more, or "". removed: called when the cluster wants a CID gone; returns when that is recorded durably.
+    free: bytes that this node still offers. member: whether a kubo peer id belongs to the mesh.
     """
 
     refuse: Callable[[str], Awaitable[str]]
@@ -64,19 +64,21 @@ class GateRules:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """How far a fetch is. Of a block that comes more than once in the content, one is counted. size: bytes of the blocks,
-    in which a file takes about 0.02 % more than it is long (measured)."""
+    """The progress of a fetch. Counts a block once, even where the content has it several times.
+
+    size: bytes of the blocks, in which a file takes about 0.02 % more than its length (measured).
+    """
 
     blocks: int = 0
     size: int = 0
 
 
 class Gate:
-    """Serves gate.sock. `fetching` and `refused` tell how far a CID has come here."""
+    """Serves gate.sock. `fetching` and `refused` have the state of CIDs that are not held yet."""
 
     def __init__(self, socket: Path, kubo: Kubo, disk: Disk, rules: GateRules) -> None:
         self.socket = socket
-        self.fetching: dict[str, Fetched] = {}  # cid -> so far
+        self.fetching: dict[str, Fetched] = {}  # cid -> progress
         self.refused: OrderedDict[str, str] = OrderedDict()  # cid -> why
         self.durable: OrderedDict[str, None] = OrderedDict()
         self._kubo = kubo
@@ -110,7 +112,7 @@ class Gate:
         self.socket.unlink(missing_ok=True)
 
     def forget(self, cid: str) -> None:
-        """What is remembered of `cid` holds no longer: it was let go."""
+        """Drop what is cached of a CID, after it was unpinned."""
         self.durable.pop(cid, None)
         self.refused.pop(cid, None)
 
@@ -118,7 +120,7 @@ class Gate:
         reply = Reply(request, _SURFACE)
         try:
             return await reply.send(await self._do(request))
-        except Exception as exc:  # noqa: BLE001 - the seam: the cluster is told as kubo would tell it
+        except Exception as exc:  # noqa: BLE001 - the seam: the cluster gets an error as kubo would send it
             return reply.fail(exc)
 
     async def _do(self, request: web.Request) -> Answer:
@@ -139,8 +141,10 @@ class Gate:
         raise MeshError(Code.DENIED, f"cannot do {command}", "the cluster may not ask this of kubo")
 
     async def _repo_size(self) -> int:
-        """Bytes in the repository, asked of kubo at most every ten seconds: the cluster asks twice a second or so, and
-        what it does with the answer is to subtract it again."""
+        """Bytes in the repository, cached for ten seconds.
+
+        The cluster asks about twice a second, and only subtracts it again.
+        """
         size, asked = self._size
         if time.monotonic() - asked > _SIZE_FOR_S:
             size = (await self._kubo.repo_stat()).size
@@ -164,7 +168,7 @@ class Gate:
         return _document({"Strings": [f"connect {peer_id} success"]})
 
     async def _pin(self, cid: str) -> AsyncGenerator[bytes, None]:
-        """A line for each progress. An error before the first one is an ordinary answer; later only a cut connection tells."""
+        """Stream a line for each progress. An error before the first is a plain response; later it cuts the stream."""
         if cid in self.fetching:
             raise MeshError(Code.BUSY, f"cannot pin {cid}", "it is being fetched already")
         self.fetching[cid] = Fetched()
@@ -181,7 +185,7 @@ class Gate:
             self.fetching.pop(cid, None)
 
     async def _fetch(self, cid: str) -> AsyncGenerator[dict[str, Any], None]:
-        """Progress as kubo tells it; the line that says `pinned` only after it is on the disk and was read back."""
+        """kubo's progress; the line that says `pinned` only after the content is on the disk and was read back."""
         last: dict[str, Any] = {}
         async with self._kubo.call(
             "pin/add", [cid], timeout=LONG, recursive="true", progress="true"
@@ -203,8 +207,11 @@ class Gate:
         yield last
 
     async def _pinned_among(self, cids: list[str]) -> set[str]:
-        """Which of these, most of them probably not, have a pin. kubo answers `no` one at a time only, so for many
-        it is cheaper to read the whole list: a line takes it about a hundredth of a question."""
+        """Those of the CIDs that have a pin, where most probably have none.
+
+        kubo denies a pin for one CID a request only, so for many it is cheaper to read the whole list: a line of that
+        takes about a hundredth of a request.
+        """
         if len(cids) * 100 <= self._pin_count or len(cids) < _FEW:
             return await self._kubo.pinned(cids)
         every = {pin.cid for pin in await self._kubo.pins()}
@@ -219,7 +226,7 @@ class Gate:
             table.popitem(last=False)
 
     async def held(self, cids: list[str]) -> set[str]:
-        """Which of `cids` kubo has pinned and the disk has. Asks kubo each time; syncs only what was not synced yet."""
+        """Those of `cids` that kubo has pinned durably. Asks kubo each time; syncs only what is not synced yet."""
         asked = [cid for cid in cids if cid not in self.fetching]
         pinned = await self._kubo.pinned([cid for cid in asked if cid in self.durable])
         pinned |= await self._pinned_among([cid for cid in asked if cid not in self.durable])
@@ -232,12 +239,12 @@ class Gate:
 
 
 def _our_own(connection: socket.socket) -> Origin | None:
-    """The cluster runs as meshd's own user. Its folder keeps all others out; where that was opened, this does."""
+    """The origin of meshd's own user, which the cluster runs as; None for others, should the folder let them in."""
     return _CLUSTER if listener.peer_uid(connection) in (0, os.geteuid()) else None
 
 
 def _is_private_tcp(address: str) -> bool:
-    """Whether a multiaddr that a member told names a private IP address and TCP: no names, nothing on the Internet."""
+    """Whether a member's multiaddr is of TCP at a private IP address: no names, nothing on the Internet."""
     match = re.fullmatch(r"/ip[46]/([0-9a-fA-F:.]+)/tcp/\d+/p2p/\w+", address)
     try:
         return match is not None and not ipaddress.ip_address(match[1]).is_global
@@ -265,7 +272,7 @@ def _document(value: dict[str, Any]) -> Text:
 
 
 def _tell(error: MeshError) -> web.Response:
-    """As kubo tells an error, which is all that the cluster understands."""
+    """An error in kubo's format, the only one that the cluster understands."""
     message = error.message if isinstance(error, KuboError) else str(error)
     status = 403 if error.code is Code.DENIED else 500
     return web.json_response({"Message": message, "Code": 0, "Type": "error"}, status=status)

@@ -1,4 +1,4 @@
-"""Collects kubo's garbage when something was let go, and only while no upload is open and no entry is being made."""
+"""kubo's garbage collection: after something was unpinned, and only while no upload is open or entry being made."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LOG = structlog.get_logger(part="garbage")
 
 
 class Garbage:
-    """`request` a collection; `run` does them one after the other, several requests at once."""
+    """`request` a collection; `run` makes them one at a time, and merges requests."""
 
     def __init__(self, kubo: KuboApi, uploads: Uploads) -> None:
         self._kubo = kubo
@@ -25,7 +25,7 @@ class Garbage:
         self._wanted.set()
 
     async def run(self) -> None:
-        """For as long as the daemon lives."""
+        """Collect on request, for as long as the daemon lives."""
         while True:
             await self._wanted.wait()
             try:

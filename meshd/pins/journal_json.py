@@ -1,4 +1,4 @@
-"""The journal of removals as meshd 0.1 wrote it, `trash.json`: read once, and taken over into the database."""
+"""Migration of the journal of removals of meshd 0.1, `trash.json`: read once, for the database."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Numbered(BaseModel):
 
 
 class File(BaseModel):
-    """clock: seconds (see `uptime_clock`), as it was in the run `boot` of the machine when that was `uptime` seconds old."""
+    """The file. clock: seconds of `uptime_clock`, as of `uptime` seconds after the boot with the id `boot`."""
 
     version: int = 1
     last: int = 0
@@ -31,12 +31,12 @@ class File(BaseModel):
 
 
 def path_beside(path: Path) -> Path:
-    """Where it is, from where the database is or will be."""
+    """The path of the old file, from that of the database."""
     return path.with_name("trash.json")
 
 
 def read(path: Path) -> File | None:
-    """None where there is none. Blocks. Raises MeshError BAD_STATE for a damaged one: it is not taken for an empty one."""
+    """Read the old file; None where there is none. Blocks. Raises MeshError BAD_STATE for a damaged one."""
     hint = f"move {path} away: what was removed then stays on this node until it is removed again"
     try:
         return File.model_validate(files.read_json(path, hint=hint))
@@ -49,7 +49,7 @@ def read(path: Path) -> File | None:
 
 
 def remove(path: Path) -> None:
-    """Once all of it is durable elsewhere. Raises MeshError BAD_STATE."""
+    """Remove the old file, once all of it is durable elsewhere. Raises MeshError BAD_STATE."""
     try:
         path.unlink(missing_ok=True)
         files.sync_directory(path.parent)

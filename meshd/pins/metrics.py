@@ -1,4 +1,4 @@
-"""How long pins took, for monitoring: from the entry's commit to the last copy that was seen."""
+"""Durations of pins, for monitoring: from the entry's commit to the last confirmed replica."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ BUCKETS_S = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
 
 @dataclass(slots=True)
 class Durations:
-    """A histogram since the start. counts: one for each bound in BUCKETS_S, and one for what took longer."""
+    """A histogram since the start. counts: one for each bound in BUCKETS_S, and one for all above."""
 
     counts: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS_S) + 1))
     total_s: float = 0.0
@@ -20,7 +20,7 @@ class Durations:
         self.total_s += seconds
 
     def cumulative(self) -> list[tuple[str, int]]:
-        """(upper bound, pins that took no longer), the last one `+Inf`, as Prometheus wants it."""
+        """Prometheus's cumulative buckets: (upper bound, pins that took no longer), the last one `+Inf`."""
         result, so_far = [], 0
         for bound, count in zip((*map(str, BUCKETS_S), "+Inf"), self.counts, strict=True):
             so_far += count

@@ -1,8 +1,9 @@
-"""The form of an upload, read while it is passed on: kubo takes much that is damaged, and drops in silence what it cannot place.
+"""The validating multipart parser of an upload, which reads it while it is passed on to kubo.
 
-Measured on 0.43.0: of two files of one name at the top the first is pinned apart and forgotten; a file below a symlink
-is left out; `/etc/passwd` becomes a directory `etc`; what follows the closing boundary is not looked at. Each is answered
-with 200. So the form is checked here, and what does not fit is refused before its end, without which kubo pins nothing.
+kubo accepts much that is damaged, and silently drops what it cannot place. Measured on 0.43.0: of two files of one
+name at the top the first is pinned apart and forgotten; a file below a symlink is left out; `/etc/passwd` becomes a
+directory `etc`; what follows the closing boundary is ignored. The response to each is 200. So the form is checked
+here, and an invalid one is refused before its end, without which kubo pins nothing.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ from meshd.names import NAME_BYTES, has_unseen
 AGAIN = "meshctl pin PATH"
 NOTHING_KEPT = "nothing of it is kept"
 _AS_ONE_FILE = "pin it as one file: tar -cf NAME.tar PATH; meshctl pin NAME.tar"
-PATH_MOST = 4095  # bytes: PATH_MAX of Linux without its NUL; what is longer could not be written out anywhere
+PATH_MOST = 4095  # bytes: PATH_MAX of Linux without its NUL; no longer path could be written out anywhere
 DEPTH_MOST = 256  # names in a path: people's trees have dozens; each name is a directory more to remember, for kubo too
 ENTRIES_MOST = 250_000
-"""Files, symlinks and directories in one upload, those too that are only named in a path. 100,000 small files in
-directories of their own fit; one takes about 100 bytes here until the upload ends (measured), so an upload takes 25 MB at most."""
+"""Files, symlinks and directories in one upload, including directories that only occur in a path. 100,000 small files
+in directories of their own fit. One takes about 100 bytes until the upload ends (measured), so an upload 25 MB at
+most.
+"""
 _HEAD_MOST = 16 * 1024  # bytes of a part's head; each byte of a path may be three there
 _SHOWN_MOST = 200  # characters of a path in a message
 _FILE_NAME = re.compile(rb'; *filename=(?:"((?:[^"\\]|\\.)*)"|([^\s";]+)) *(?:;|$)', re.IGNORECASE)
@@ -32,10 +35,10 @@ _DIRECTORY, _SYMLINK = "application/x-directory", "application/symlink"
 
 
 class Form:
-    """One multipart body. Counts while it is fed; raises MeshError as soon as it is not what kubo would take whole.
+    """One multipart body. Counts while it is fed; raises MeshError as soon as kubo would not store all of it.
 
-    size: bytes of files so far. files: regular files so far. directory: whether its one top is a directory. names: of
-    paths, read so far, which is what reading it costs beside its bytes.
+    size: bytes of files so far. files: regular files so far. directory: whether its single root is a directory. names:
+    path segments so far, which is the cost of reading it beside its bytes.
     """
 
     def __init__(self, boundary: bytes, entries_most: int = ENTRIES_MOST) -> None:
@@ -49,10 +52,10 @@ class Form:
         self._kinds: dict[bytes, str] = {}
         self._key = secrets.token_bytes(16)
         self._delimiter = b"\r\n--" + boundary
-        self._rest = b"\r\n"  # so that the first boundary is one like the others
+        self._rest = b"\r\n"  # so that the first boundary looks like the others
         self._kept_from = 0
         self._where: Callable[[bytes, int], int | None] = self._before
-        self._counts = False  # whether the part that is being read is a file
+        self._counts = False  # whether the current part is a file
 
     @property
     def directory(self) -> bool:
@@ -61,18 +64,18 @@ class Form:
 
     @property
     def closed(self) -> bool:
-        """Whether the closing boundary came."""
+        """Whether the closing boundary has come."""
         return self._where == self._after
 
     def feed(self, chunk: bytes) -> None:
-        """Raises MeshError BAD_REQUEST, BAD_NAME."""
+        """Parse one chunk. Raises MeshError BAD_REQUEST, BAD_NAME."""
         data, at = self._rest + chunk, 0
         while (reached := self._where(data, at)) is not None:
             at = reached
         self._rest = data[self._kept_from :]
 
     def finish(self) -> None:
-        """It has come to its end. Raises MeshError UPLOAD_CUT_OFF where that is not the form's, BAD_REQUEST for none."""
+        """Check the end of the body. Raises MeshError UPLOAD_CUT_OFF before the form's end, BAD_REQUEST for no part."""
         if not self.closed:
             raise MeshError(
                 Code.UPLOAD_CUT_OFF,
@@ -83,7 +86,7 @@ class Form:
         if not self.top:
             raise refused("it has no file in it")
 
-    # -- where it is: each reads on from `at`, and says how far it came, or None where it needs more ------------------
+    # -- states: each parses from `at`, and returns how far it got, or None where it needs more ----------------------
 
     def _before(self, data: bytes, at: int) -> int | None:
         if len(data) - at < len(self._delimiter) + 2:
@@ -158,7 +161,7 @@ class Form:
         self.files += self._counts
 
     def _place(self, path: str, kind: str) -> None:
-        """Into the tree of what came already, as kubo would, but where it would leave something out."""
+        """Add a path to the tree so far, as kubo would. Raises where kubo would leave something out."""
         names = path.split("/")
         top = names[0]
         if self.top and top != self.top:
@@ -181,7 +184,7 @@ class Form:
             raise refused(f"it has over {self._entries_most:,} files and directories in it", _AS_ONE_FILE)
 
     def _digests(self, names: list[str]) -> Iterator[bytes]:
-        """Of each directory on the way, the top first, and of the whole path."""
+        """The digests of each directory on the way, the top first, and of the whole path."""
         path = hashlib.blake2b(key=self._key, digest_size=16)
         for name in names:
             path.update(b"/" + name.encode())
@@ -193,7 +196,7 @@ def refused(why: str, hint: str = AGAIN) -> MeshError:
 
 
 def _shown(path: str) -> str:
-    """Short enough for a message."""
+    """A path truncated for a message."""
     return ascii(path if len(path) <= _SHOWN_MOST else f"{path[:_SHOWN_MOST]}...")
 
 

@@ -1,4 +1,4 @@
-"""What is known of the candidate nodes: who is there, who is about to be, and whose free space the cluster knows."""
+"""The candidate nodes: which are reachable, which are starting, and whose free space the cluster knows."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from meshd.pins import placement
 from meshd.pins.engine_api import ClusterApi
 from meshd.pins.storage import Storage, shown
 
-JUST_STARTED_S = 15.0  # a member that joined or started is given so long before a pin does without it
+JUST_STARTED_S = 15.0  # so long a pin waits for a member that has joined or started
 _METRICS_FOR_S = 5.0
 
 
 class Nodes:
-    """The members as placement sees them, from the roster, the heartbeats, this node's disk and the cluster's metrics."""
+    """The members as input of placement: from roster, heartbeats, this node's disk and the cluster's metrics."""
 
     def __init__(
         self,
@@ -34,10 +34,10 @@ class Nodes:
         self._with_room: set[str] = set()
         self._with_room_at = 0.0
 
-    # -- who there is ----------------------------------------------------------------------------------------------
+    # -- which nodes there are -------------------------------------------------------------------------------------
 
     def candidates(self) -> list[placement.Candidate]:
-        """Every member with what is known of it now."""
+        """Every member as a candidate, as of now."""
         states = self._states()
         return [self._candidate(m, states.get(m.fingerprint)) for m in self._store.members()]
 
@@ -56,24 +56,24 @@ class Nodes:
         )
 
     def holders(self, pin: Pin) -> list[wire.Member]:
-        """The members that shall hold it."""
+        """The members that are allocated to a pin."""
         return [m for m in self._store.members() if not pin.allocations or m.cluster_id in pin.allocations]
 
     def goal(self, pin: Pin) -> int:
-        """How many copies are asked for; for `all`, as many as there are members."""
+        """The number of replicas wanted; for `all`, the number of members."""
         return len(self._store.members()) if pin.wanted == "all" else pin.wanted
 
     def away(self) -> set[str]:
-        """Fingerprints of those that were seen once and cannot be reached now."""
+        """Fingerprints of members that were reached before, and are not reachable now."""
         return {p.fingerprint for p in self._peer_states() if not p.reachable and p.last_seen}
 
     def is_member(self, fingerprint: str) -> bool:
-        """False for one that has left since it was chosen."""
+        """Whether it is still a member: it may have left since it was chosen."""
         known = self._store.by_fingerprint(fingerprint)
         return known is not None and not known.forgotten
 
     def not_chosen(self, pin: Pin) -> list[wire.Copy]:
-        """Members that get no copy although more were wanted, each with the reason."""
+        """Members that get no replica although more are wanted, each with the reason."""
         result = []
         states = self._states()
         for m in self._store.peers():
@@ -97,12 +97,12 @@ class Nodes:
     def _states(self) -> dict[str, PeerState]:
         return {p.fingerprint: p for p in self._peer_states()}
 
-    # -- who is chosen ---------------------------------------------------------------------------------------------
+    # -- which are chosen ------------------------------------------------------------------------------------------
 
     async def choose(self, pin: Pin, emit: wire.Emit) -> tuple[str, ...]:
-        """Nodes for a new entry, of each of which the cluster knows its room: () for everywhere.
+        """Choose nodes for a new entry whose free space the cluster knows: () for everywhere.
 
-        Waits a little for members that have only just joined or started.
+        Waits a little for members that have just joined or started.
         """
         await self._await_starters(pin, emit)
         own, candidates = self._store.fingerprint, self.candidates()
@@ -127,7 +127,7 @@ class Nodes:
             await asyncio.sleep(0.1)
 
     def _starting(self, wanted: int) -> list[str]:
-        """Members that are about to be ready, by name, where there are too few nodes without them."""
+        """Names of members that are about to be ready, where there are too few nodes without them."""
         states = self._states()
         peers = self._store.peers()
         able = sum((s := states.get(m.fingerprint)) is not None and s.reachable and s.ready for m in peers)
@@ -144,11 +144,11 @@ class Nodes:
         return starting
 
     async def await_room(self, allocations: Collection[str], deadline: float | None = None) -> set[str]:
-        """Wait a little until the cluster knows the free space of the nodes that were chosen: it would silently take
-        others instead. Once seen, a node is not asked about again for a while. Returns those of which it is not known.
+        """Wait a little until the cluster knows the chosen nodes' free space; the nodes of which it does not.
 
-        Nobody is waited for who missed his last beat: a node's metric ends seconds after it went, and it counts as away
-        only later. deadline: monotonic, by default JUST_STARTED_S from now.
+        Without that metric the cluster would silently take other nodes. A node once seen is not checked again for a
+        while. It does not wait for a node that missed its last beat: the metric expires seconds after a node went,
+        while it counts as away only later. deadline: monotonic, by default JUST_STARTED_S from now.
         """
         if deadline is None:
             deadline = time.monotonic() + JUST_STARTED_S
@@ -163,6 +163,6 @@ class Nodes:
             await asyncio.sleep(0.25)
 
     def _missed_a_beat(self) -> set[str]:
-        """Cluster ids of those that did not answer the last time."""
+        """Cluster ids of the members that did not answer the last beat."""
         members = {m.fingerprint: m.cluster_id for m in self._store.members()}
         return {members[p.fingerprint] for p in self._peer_states() if p.problem and p.fingerprint in members}

@@ -1,4 +1,4 @@
-"""This node as its peers see it: what the peer API asks of the rooms that keep content."""
+"""The backend of the peer API: what members may ask of this node's content."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from meshd.wire import (
     verbs,
 )
 
-_PART = 1000  # removals in one answer
+_PART = 1000  # removals a response
 
 
 class PeerBackend:
-    """What this room answers to members, and the way back: taking the removals that a peer has recorded."""
+    """Answers members, and fetches the removals that a peer has recorded."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class PeerBackend:
         self._taken: dict[str, int] = {}  # fingerprint -> number of the last removal taken from it
 
     async def facts(self) -> Heartbeat:
-        """The facts of the moment."""
+        """This node's heartbeat."""
         ready = self._ready()
         return Heartbeat(
             protocol=PROTOCOL,
@@ -70,7 +70,7 @@ class PeerBackend:
         )
 
     def routes(self) -> tuple[Route, ...]:
-        """What members may have this node do with its content."""
+        """The routes for members."""
         return (
             answered(verbs.CONFIRM, self.confirm),
             answered(verbs.REMOVALS, self.removals),
@@ -79,7 +79,7 @@ class PeerBackend:
         )
 
     async def confirm(self, _: Principal, asked: ConfirmRequest) -> Confirmed:
-        """Which of these this node holds durably."""
+        """Which of these CIDs this node holds durably."""
         return await self._copies.local(asked.cids)
 
     async def removals(self, _: Principal, asked: RemovalsAfter) -> Removals:
@@ -87,19 +87,22 @@ class PeerBackend:
         return self._journal.after(asked.after, most=_PART)
 
     async def take_removals(self, caller: Principal, told: Removals) -> Nothing:
-        """A member says that these entries were removed."""
+        """Take removals that a member reports."""
         await self._remover.take_removals(told.removals, caller.member())
         return Nothing()
 
     async def release(self, caller: Principal, asked: ReleaseRequest) -> Released:
-        """A member asks to let go of an entry at once; only its owner may."""
+        """Unpin an entry at once, for a member; only its owner may ask."""
         return await self._remover.release(asked.cid, caller.member())
 
     async def fetch_removals(self, member: Member, count: int) -> None:
-        """Take what `member` has recorded since the last time. count: its last number now. Raises MeshError."""
+        """Fetch the removals that a member has recorded since the last time. count: its last number.
+
+        Raises MeshError.
+        """
         taken = self._taken.get(member.fingerprint, 0)
         if count < taken:
-            taken = 0  # it was set up anew
+            taken = 0  # that node was set up anew
         while taken < count:
             answer = await self._peers.call(member, verbs.REMOVALS, RemovalsAfter(after=taken))
             await self._remover.take_removals(answer.removals, member.fingerprint)

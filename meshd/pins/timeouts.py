@@ -1,4 +1,4 @@
-"""How long somebody who waits for a copy waits for one node. Pure."""
+"""Time-outs of the wait for one node's replica. Pure."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from typing import Literal
 
 State = Literal["held", "fetching", "missing", "refused", "unknown"]
 
-SILENT_S = 20.0  # a chosen node that does not answer for so long is given up
-AWAY_S = 2.0  # one that is known to be away
-IDLE_S = 90.0  # one that answers, but neither fetches nor holds
-STALLED_S = 180.0  # one that fetches, and has got nothing more: a block of 1 MiB at 64 kbit/s takes 130 s
-TELL_EVERY_S = 1.0  # how much a node has fetched
+SILENT_S = 20.0  # for a chosen node that does not answer
+AWAY_S = 2.0  # for one that is known to be away
+IDLE_S = 90.0  # for one that answers, but neither fetches nor holds
+STALLED_S = 180.0  # for one that fetches without progress: a block of 1 MiB at 64 kbit/s takes 130 s
+TELL_EVERY_S = 1.0  # between two reports of how much a node has fetched
 SAY_AFTER_S: dict[State, float] = {"unknown": 2.0, "missing": 10.0, "fetching": 15.0}
 
 
 def given_up(state: State, waited_s: float, *, away: bool = False) -> bool:
-    """Whether to go on without that node. waited_s: seconds since its state, or what it has fetched, last changed."""
+    """Whether to give up on a node. waited_s: seconds since its state, or what it has fetched, last changed."""
     if state == "held":
         return False
     if state == "refused":
@@ -25,7 +25,7 @@ def given_up(state: State, waited_s: float, *, away: bool = False) -> bool:
 
 
 def worth_saying(state: State, waited_s: float, node: str) -> str:
-    """What the person who waits should read by now, or "" while it is too early for that."""
+    """The explanation for a person who waits for that node; "" while it is too early for one."""
     if waited_s < SAY_AFTER_S.get(state, float("inf")):
         return ""
     return {
@@ -36,5 +36,5 @@ def worth_saying(state: State, waited_s: float, node: str) -> str:
 
 
 def worth_telling(fetched: int, told: int, passed_s: float) -> bool:
-    """Whether whoever waits should hear how much a node has fetched. told: the last such number; passed_s: since then."""
+    """Whether to report how much a node has fetched. told: the last report. passed_s: seconds since that."""
     return fetched != told and passed_s >= TELL_EVERY_S

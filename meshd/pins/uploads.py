@@ -1,4 +1,4 @@
-"""One upload into kubo: a multipart body is passed on as it is, watched, and checked to be whole."""
+"""Uploads into kubo: streams a multipart body as it is, validates it, and checks that it is complete."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from meshd.pins.multipart import AGAIN, NOTHING_KEPT, Form
 from meshd.pins.storage import Storage
 
 ADDING = "meshd:adding:"
-"""Prefix of the name of a kubo pin that protects an upload which is no entry yet."""
-COLLECTION_S = 900.0  # so long an entry waits for a collection of garbage; on a slow disk one takes minutes
-_CHECK_EVERY = 16 * 1024 * 1024  # bytes between two looks at the disk
-_PIECE = 32 * 1024  # bytes of the form that are read at once
-_NAMES_AT_ONCE = 1000  # of paths in it; each takes some microseconds
+"""Name prefix of kubo pins that protect an upload which is no entry yet."""
+COLLECTION_S = 900.0  # for so long an entry waits for a garbage collection: minutes on a slow disk
+_CHECK_EVERY = 16 * 1024 * 1024  # bytes between two checks of the disk
+_PIECE = 32 * 1024  # bytes of the form to parse at once
+_NAMES_AT_ONCE = 1000  # path segments to parse at once; each takes some microseconds
 _LOG = structlog.get_logger(part="uploads")
 
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """What the client said before it sent anything; None is what it did not say, as it cannot for standard input.
+    """The client's announcement of an upload. None: not announced, as for standard input.
 
     size: bytes of the files. length: bytes of the whole body.
     """
@@ -44,7 +44,7 @@ class Declared:
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """What kubo took: root CID, content bytes, number of regular files, and whether the root is a directory."""
+    """What kubo has stored: root CID, content bytes, number of regular files, and whether the root is a directory."""
 
     root: str
     size: int
@@ -54,27 +54,27 @@ class Added:
 
 @dataclass(slots=True)
 class _Seen:
-    """What kubo told while it took the body."""
+    """kubo's reports while it read the body."""
 
     tops: dict[str, str] = field(default_factory=dict)  # name of a top-level entry -> its CID
-    # Digest of a path, which may be long -> content bytes.
+    # Digest of a path, as paths may be long -> content bytes.
     sizes: dict[bytes, int] = field(default_factory=dict)
     error: MeshError | None = None
 
 
 class Uploads:
-    """Open uploads. `abort_all` before kubo is stopped: with one open it takes 30 s to end (measured)."""
+    """The open uploads. `abort_all` before kubo is stopped: with one open it takes 30 s to end (measured)."""
 
     def __init__(self, kubo: Kubo, storage: Storage) -> None:
         self._kubo = kubo
         self._storage = storage
         self._tasks: set[asyncio.Task[object]] = set()
         self.closed = False
-        self._names: set[str] = set()  # kubo pins of uploads that are under way
+        self._names: set[str] = set()  # names of the kubo pins of open uploads
         self._roots: Counter[str] = Counter()  # roots that open uploads still need
         self._idle = asyncio.Event()
         self._idle.set()
-        self._collected = asyncio.Event()  # no garbage is being collected
+        self._collected = asyncio.Event()  # set while no garbage collection runs
         self._collected.set()
 
     @property
@@ -82,14 +82,16 @@ class Uploads:
         return len(self._tasks)
 
     async def wait_idle(self) -> None:
-        """Return when no upload is open: garbage may be collected then."""
+        """Return when no upload is open, so that garbage may be collected."""
         await self._idle.wait()
 
     @contextlib.asynccontextmanager
     async def collection(self) -> AsyncIterator[None]:
-        """Collect garbage inside. It begins once no upload is open; an upload that begins meanwhile goes on, and waits in
-        `wait_collected` before it makes its entry."""
-        while self._tasks:  # one may have come between the event and this step
+        """Exclusive section for garbage collection: entered once no upload is open.
+
+        An upload that begins meanwhile goes on, and waits in `wait_collected` before it makes its entry.
+        """
+        while self._tasks:  # one may have begun between the event and this step
             await self.wait_idle()
         self._collected.clear()
         try:
@@ -99,11 +101,11 @@ class Uploads:
 
     @property
     def collecting(self) -> bool:
-        """Whether garbage is being collected now."""
+        """Whether a garbage collection runs."""
         return not self._collected.is_set()
 
     async def wait_collected(self) -> None:
-        """Return when no garbage is being collected. Who has entered is safe from the next one until it leaves.
+        """Return when no garbage collection runs. None begins while the caller's task is counted by `enter`.
 
         Raises MeshError BUSY after COLLECTION_S.
         """
@@ -119,7 +121,7 @@ class Uploads:
             ) from None
 
     async def abort_all(self) -> None:
-        """End every open upload; nothing of them stays pinned."""
+        """Cancel every open upload; nothing of them stays pinned."""
         current = asyncio.current_task()
         tasks = [t for t in self._tasks if t is not current]
         for task in tasks:
@@ -129,7 +131,7 @@ class Uploads:
     def enter(self) -> Callable[[], None]:
         """Count the current task among the open uploads until the returned function is called.
 
-        Raises MeshError NOT_READY while this node is leaving: what came now could be nowhere else.
+        Raises MeshError NOT_READY while this node is leaving: nobody else would have the new content.
         """
         if self.closed:
             raise MeshError(
@@ -164,8 +166,11 @@ class Uploads:
         declared: Declared,
         on_bytes: Callable[[int], Awaitable[None]],
     ) -> AsyncIterator[Added]:
-        """`add` and, at the end, `release`. Inside, what was added is pinned, and no collection of garbage begins: time to
-        make an entry of it. Raises as `enter` and `add` do."""
+        """`add` and, at the end, `release`.
+
+        Inside, the content is pinned and no garbage collection begins, so that the caller can make an entry of it.
+        Raises as `enter` and `add` do.
+        """
         with self.opened():
             added = await self.add(body, content_type, declared, on_bytes)
             try:
@@ -180,7 +185,7 @@ class Uploads:
         declared: Declared,
         on_bytes: Callable[[int], Awaitable[None]],
     ) -> Added:
-        """Pass the body to kubo, which pins what it makes under a name that begins with ADDING.
+        """Stream the body to kubo, which pins the result under a name that begins with ADDING.
 
         The caller owns that pin and must `release(root)` it. Raises MeshError: BAD_REQUEST and BAD_NAME for a body that
         is not one file or directory as a form, UPLOAD_CUT_OFF, UPLOAD_MISMATCH, DISK_FLOOR. After an error nothing is
@@ -226,7 +231,7 @@ class Uploads:
             self._names.discard(pin_name)
 
     def left_over(self, name: str, cid: str) -> bool:
-        """Whether a kubo pin protects an upload that is not under way any more."""
+        """Whether a kubo pin is left over from an upload that is not open any more."""
         return name.startswith(ADDING) and name not in self._names and not self._roots[cid]
 
     async def _follow(
@@ -251,40 +256,40 @@ class Uploads:
                 seen.tops[path] = event["Hash"]
 
     async def _verify(self, seen: _Seen, form: Form) -> Added:
-        """kubo acknowledges what it got; whether that is all, the counts of the form say."""
+        """Check kubo's reports against the form: kubo acknowledges whatever it got, be it complete or not."""
         size, files = sum(seen.sizes.values()), len(seen.sizes)
         if (size, files) != (form.size, form.files) or len(seen.tops) != 1 or not form.closed:
             for root in seen.tops.values():
                 await self.unpin(root)
-            # The reason is in a trailer of kubo's answer, which aiohttp does not show.
+            # The reason is in a trailer of kubo's response, which aiohttp does not expose.
             raise _mismatch(f"kubo took {size} of {form.size} bytes and {files} of {form.files} files")
         added = Added(next(iter(seen.tops.values())), size, files, form.directory)
         self._roots[added.root] += 1
         return added
 
     async def release(self, root: str) -> None:
-        """This upload needs its root's own pin no longer: the entry holds it, or nothing shall."""
+        """Release the root's own pin: an entry holds it now, or nothing shall."""
         self._roots[root] -= 1
         if self._roots[root] <= 0:
             del self._roots[root]
             await self.unpin(root)
 
     async def unpin(self, root: str) -> None:
-        """Take an ADDING pin away unless another open upload has the same root. Entries have pins of their own."""
+        """Remove an ADDING pin, unless another open upload has the same root. Entries have pins of their own."""
         if self._roots[root] > 0:
             return
         try:
             await self._kubo.unpin(root)
-        except MeshError as exc:  # the sweep at the next start finds it by its name
+        except MeshError as exc:  # the sweep of the next start finds it by its name
             _LOG.warning("cannot take the upload's own pin away", root=root, error=str(exc))
 
     async def _checked(
         self, body: AsyncIterator[bytes], form: Form, declared: Declared, seen: _Seen
     ) -> AsyncIterator[bytes]:
-        """The body, chunk by chunk; it raises, which cuts the connection to kubo, where it must not be acknowledged.
+        """Pass the body on by chunks. Raises, which cuts the connection to kubo, for a body that must not be pinned.
 
         kubo answers 200 for a body without its closing boundary, and pins it (measured). It answers as soon as it has
-        that boundary, so it gets it last, when all has come and all of it was checked.
+        that boundary, so it gets it last, once all has arrived and is validated.
         """
         last, unchecked = b"", _CHECK_EVERY
         try:
@@ -297,7 +302,7 @@ class Uploads:
                 if declared.size is not None and form.size > declared.size:
                     raise _mismatch(f"{declared.size} bytes were announced and more came")
                 if form.closed:
-                    last = last or chunk  # only ends of lines may follow, which kubo need not have
+                    last = last or chunk  # only line ends may follow, which kubo does not need
                 else:
                     yield chunk
             form.finish()
@@ -319,7 +324,7 @@ def _digest(path: str) -> bytes:
 
 
 async def _feed(form: Form, chunk: bytes) -> None:
-    """Feed it in pieces: a chunk may hold many paths, and the loop has others to serve."""
+    """Feed a chunk in pieces, and yield to the event loop in between: a chunk may hold many paths."""
     rested = form.names
     for start in range(0, len(chunk), _PIECE):
         form.feed(chunk[start : start + _PIECE])
@@ -329,7 +334,7 @@ async def _feed(form: Form, chunk: bytes) -> None:
 
 
 def _differences(form: Form, declared: Declared) -> list[str]:
-    """What came otherwise than it was announced."""
+    """The differences between the upload and its announcement, as text."""
     found = []
     if declared.size is not None and declared.size != form.size:
         found.append(f"{declared.size} bytes were announced and {form.size} came")

@@ -1,8 +1,8 @@
-"""Seconds that this machine has run, counted on from start to start: what the trash ages by.
+"""The clock of the trash: accumulated uptime of this machine, in seconds.
 
-A wall clock will not do. A board without a battery starts in the past, and is set right by years when it finds a time
-server: all that was removed would be over at once. So only time that was really seen to pass counts; while the machine
-is off it stands still, which errs on the side of keeping.
+A wall clock would not do. A board without a battery starts in the past, and jumps by years when it finds a time
+server: the retention time of everything in the trash would end at once. So only observed time counts. While the
+machine is off the clock stands still, which errs on the safe side.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # another one after each start of the machine: proc(5)
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # changes at each boot: proc(5)
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A point in one run of the machine. uptime: seconds since it started, suspended ones with them."""
+    """A point in time within one boot. uptime: seconds since the boot, suspended ones included."""
 
     boot: str
     uptime: float
 
 
 def moment() -> Moment:
-    """Now. Raises OSError where the kernel does not tell."""
+    """The current moment. Raises OSError where the kernel does not provide it."""
     return Moment(_BOOT_ID.read_text().strip(), time.clock_gettime(time.CLOCK_BOOTTIME))
 
 
 class UptimeClock:
-    """Goes on from `seconds`, which it showed at the moment `since`; `since` is None for one that begins."""
+    """A clock that continues from `seconds`, its value at the moment `since`; `since` is None for a new one."""
 
     def __init__(self, seconds: float, since: Moment | None, read: Callable[[], Moment] = moment) -> None:
         self._read = read
@@ -39,6 +39,6 @@ class UptimeClock:
             self._base += max(0.0, self._since.uptime - since.uptime)
 
     def now(self) -> tuple[float, Moment]:
-        """The seconds, and the moment at which it showed them: to be kept, and given to the next one."""
+        """The seconds, and the moment of that reading: store both for the clock of the next start."""
         at = self._read()
         return self._base + max(0.0, at.uptime - self._since.uptime), at

@@ -1,4 +1,4 @@
-"""The wait for durable replicas: each chosen node is asked until it holds the entry on its disk, or is given up."""
+"""The wait for durable replicas: polls each chosen node until it holds the entry on its disk, or is given up."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from meshd.pins import timeouts
 from meshd.pins.copies import Asker, Copies
 from meshd.pins.nodes import Nodes
 
-_LOOK_S = 1.0  # after so long nothing may have changed but the time that passed
+_LOOK_S = 1.0  # poll interval where nothing but time has changed
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """The outcome. held: the members that hold it; missing: of those that do not, by fingerprint, why."""
+    """The outcome. held: the members that hold it. missing: fingerprint -> why that member does not."""
 
     pin: Pin
     held: tuple[wire.Member, ...]
@@ -26,11 +26,11 @@ class Kept:
 
 
 async def silent(_: wire.Wire) -> None:
-    """For whom nobody listens."""
+    """An emit that drops its events."""
 
 
 class Waiter:
-    """Waits for copies that were allocated, and makes none."""
+    """Waits for replicas that are allocated. Makes none."""
 
     def __init__(self, copies: Copies, nodes: Nodes) -> None:
         self._copies = copies
@@ -44,9 +44,10 @@ class Waiter:
         among: Iterable[wire.Member] | None = None,
         held: Sequence[wire.Member] = (),
     ) -> Kept:
-        """Until each of them holds it, or was given up; each copy is emitted once.
+        """Wait until each node holds it or is given up. Emits each copy once.
 
-        among: these instead of all that were chosen. held: those that are known to hold it; they count, and are not asked.
+        among: these nodes instead of all chosen ones. held: nodes that are known to hold it; they count, and are not
+        polled.
         """
         there, missing = list(held), dict[str, wire.Copy]()
         known = {m.fingerprint for m in held}
@@ -77,7 +78,7 @@ class Waiter:
         return Kept(pin, tuple(there), missing)
 
     async def _settled(self, watches: Sequence[_Watch], emit: wire.Emit) -> list[tuple[_Watch, wire.Copy]]:
-        """Those that need not be waited for any longer, and why; of the others is told what there is to tell."""
+        """The watches that are settled, with the outcome. Emits the progress of the others."""
         away, now = self._nodes.away(), asyncio.get_running_loop().time()
         done = []
         for watch in watches:
@@ -92,7 +93,7 @@ class Waiter:
 
 
 class _Watch:
-    """One node whose copy is waited for, and what was told of it. `close` it."""
+    """One node whose replica is awaited, with what was emitted about it. `close` it."""
 
     def __init__(self, member: wire.Member, pin: Pin, asker: Asker, changed: asyncio.Event) -> None:
         self.member = member
@@ -106,14 +107,14 @@ class _Watch:
         self._asker.close(self._question)
 
     def outcome(self, now: float, *, away: bool) -> wire.Copy | None:
-        """What the node said last, once it holds it, refuses it, or was waited for long enough."""
+        """The node's last answer, once it holds it, refuses it, or is given up; else None."""
         copy, waited = self._question.copy, now - self._question.since
         if copy.state == "held" or timeouts.given_up(copy.state, waited, away=away):
             return copy
         return None
 
     def news(self, now: float) -> Iterable[wire.Wire]:
-        """What has not been told yet."""
+        """The events that were not emitted yet."""
         state, fetched = self._question.copy.state, min(self._question.fetched_bytes, self._size)
         message = timeouts.worth_saying(state, now - self._question.since, self.member.name)
         if message and message != self._said:
