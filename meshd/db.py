@@ -14,10 +14,10 @@ import contextlib
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from meshd import files
@@ -27,6 +27,7 @@ BUSY_S = 5.0  # for so long another program may lock the file
 _WAL_KEPT = 4 * 1024 * 1024  # bytes that NAME-wal may keep after a checkpoint
 _SHORTEST = 512  # bytes: the smallest page of SQLite
 
+T = TypeVar("T")
 Row = tuple[Any, ...]
 Change = tuple[str, Iterable[Row]]
 """One SQL statement, and the parameters of each execution."""
@@ -245,6 +246,117 @@ class Database:
             f"{self.path} cannot be read or written ({exc})",
             f"see what is wrong with it, then try again: ls -la {folder}; sudo dmesg | tail",
         )
+
+
+class Discarded(Exception):  # noqa: N818 - it says what was done about the error, which is its cause
+    """The cache could not be used and was thrown away; it is empty now."""
+
+
+class Cache:
+    """One file with what can be read anew elsewhere, for threads: each call blocks, and one waits for the other.
+
+    A file that is damaged or of another version is thrown away and made anew. Where none can be made, or it fails later (a full
+    disk), it is in memory until the next start. synchronous=NORMAL: after a power cut it is whole, and may lack what came last.
+    """
+
+    def __init__(self, path: Path | None, schema: Schema) -> None:
+        """path: None for memory."""
+        self._path = path
+        self._schema = schema
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+
+    def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """One transaction. Raises Discarded where the file fails meanwhile: all that was in it must be put in again."""
+        with self._lock:
+            if self._connection is None:
+                self._connection = self._open()
+            try:
+                with _transaction(self._connection):
+                    return work(self._connection)
+            except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
+                raise  # a mistake of the caller
+            except sqlite3.Error as exc:
+                self._discard()
+                raise Discarded(str(exc)) from exc
+
+    def close(self) -> None:
+        """The next call opens it again."""
+        with self._lock:
+            self._let_go()
+
+    @property
+    def in_memory(self) -> bool:
+        return self._path is None
+
+    def _open(self) -> sqlite3.Connection:
+        """As it was left; else empty."""
+        for attempt in (self._open_file, self._make_file):
+            if self._path is not None:
+                with contextlib.suppress(sqlite3.Error, OSError):
+                    return attempt(self._path)
+        self._path = None
+        connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        self._fill(connection)
+        return connection
+
+    def _open_file(self, path: Path) -> sqlite3.Connection:
+        """Raises sqlite3.Error, OSError where there is none that can be used."""
+        connection = _connect(path, "mode=rw")
+        try:
+            connection.execute("PRAGMA locking_mode=EXCLUSIVE")
+            [[application]] = connection.execute("PRAGMA application_id").fetchall()
+            [[version]] = connection.execute("PRAGMA user_version").fetchall()
+            [[found]] = connection.execute("PRAGMA quick_check(1)").fetchall()
+            if (application, version, found) != (self._schema.application, self._schema.version, "ok"):
+                raise sqlite3.DatabaseError("it is damaged, or of another version")
+            connection.execute("PRAGMA journal_mode=WAL").fetchall()
+            connection.execute("PRAGMA synchronous=NORMAL")
+            connection.execute(f"PRAGMA journal_size_limit={_WAL_KEPT}")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _make_file(self, path: Path) -> sqlite3.Connection:
+        """In place of what is there. Raises sqlite3.Error, OSError."""
+        _unlink_database(path)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+        with contextlib.closing(_connect(path, "mode=rw")) as connection:
+            self._fill(connection)
+        return self._open_file(path)
+
+    def _fill(self, connection: sqlite3.Connection) -> None:
+        marks = (
+            f"PRAGMA application_id={self._schema.application}; PRAGMA user_version={self._schema.version}"
+        )
+        connection.executescript(f"BEGIN; {self._schema.create}; {marks}; COMMIT")
+
+    def discard(self) -> None:
+        """Throw it away: what is in it is not what it should be."""
+        with self._lock:
+            self._discard()
+
+    def _discard(self) -> None:
+        """From here on it is in memory: what failed once would fail again, and each time all of it is read anew."""
+        self._let_go()
+        path, self._path = self._path, None
+        if path is not None:
+            with contextlib.suppress(OSError):  # then the next start finds it, and looks whether it is whole
+                _unlink_database(path)
+
+    def _let_go(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(
+                sqlite3.Error
+            ):  # it is thrown away, or compared with its source at the next start
+                connection.close()
+
+
+def _unlink_database(path: Path) -> None:
+    for end in ("", "-wal", "-shm", "-journal"):
+        path.with_name(path.name + end).unlink(missing_ok=True)
 
 
 def _connect(path: Path, how: str) -> sqlite3.Connection:

@@ -154,6 +154,7 @@ class Pin:
     directory: bool = False
     allocations: tuple[str, ...] = ()  # cluster peer ids; empty: everywhere
     files: int = 1
+    tags: tuple[str, ...] = ()  # of the record alone: the entry's block has none, so a restore has none
 
 
 @dataclass(frozen=True, slots=True)

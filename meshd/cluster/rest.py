@@ -18,6 +18,8 @@ from meshd.model import REPLICAS_MOST, Pin, parse_wanted
 
 PATIENCE_S = 15.0
 _ROOM_UNKNOWN = "not enough peers"  # how it says that of some of the nodes it knows no free space (measured)
+_LARGEST = 2**56  # bytes, or files; more is nonsense, and sums of many must be numbers of 63 bits
+_TAGS_MOST, _TAG_LONGEST = 64, 128
 _LATEST_S = 1e11  # any time after that is nonsense
 _ASK = aiohttp.ClientTimeout(total=20)
 _LIST = aiohttp.ClientTimeout(total=120)
@@ -219,6 +221,8 @@ def parameters(pin: Pin) -> dict[str, str]:
         "meta-wanted": str(pin.wanted),
         "meta-directory": "1" if pin.directory else "0",
     }
+    if pin.tags:
+        params["meta-tags"] = json.dumps(pin.tags)
     copies = len(pin.allocations)
     if copies:
         params["user-allocations"] = ",".join(pin.allocations)
@@ -233,7 +237,7 @@ def parse_pin(document: dict[str, Any]) -> Pin:
     try:
         wanted = parse_wanted(meta["wanted"])
         size, time_s, files = int(meta["size"]), float(meta["time"]), int(meta.get("files", "1"))
-        if min(size, files) < 0 or not 0 <= time_s < _LATEST_S:
+        if min(size, files) < 0 or max(size, files) > _LARGEST or not 0 <= time_s < _LATEST_S:
             raise ValueError("out of range")
     except (KeyError, ValueError):
         factor = int(document.get("replication_factor_max", -1))
@@ -250,7 +254,20 @@ def parse_pin(document: dict[str, Any]) -> Pin:
         directory=meta.get("directory") == "1",
         allocations=tuple(document.get("allocations") or ()),
         files=files,
+        tags=_tags(meta.get("tags", "")),
     )
+
+
+def _tags(text: str) -> tuple[str, ...]:
+    """None where what is there makes no sense."""
+    try:
+        tags = json.loads(text)
+    except (ValueError, RecursionError):
+        return ()
+    good = isinstance(tags, list) and len(tags) <= _TAGS_MOST
+    if not good or not all(isinstance(tag, str) and 0 < len(tag) <= _TAG_LONGEST for tag in tags):
+        return ()
+    return tuple(tags)
 
 
 def _unreachable(why: str) -> MeshError:

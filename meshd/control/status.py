@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import structlog
@@ -24,6 +25,7 @@ from meshd.mesh.secret_store import SecretStore
 from meshd.mesh.store import MeshStore
 from meshd.model import Condition, PeerState
 from meshd.overlay.monitor import Overlay
+from meshd.pins.index import CatalogueIndex
 from meshd.pins.wiring import Pins
 from meshd.supervise.services import Services
 from meshd.wire import Emit
@@ -171,17 +173,22 @@ class StatusApi:
             return None
         try:
             async with asyncio.timeout(_ENGINE_S):
-                pins = await self._pins.pinset.read()
+                await self._pins.pinset.refresh()
         except (MeshError, TimeoutError):
-            last = self._pins.pinset.last(_COUNTS_S)  # a large list takes longer, and is still being read
-            if last is None:
+            if not self._pins.pinset.was_read(
+                _COUNTS_S
+            ):  # a large list takes longer, and is still being read
                 return None
-            pins = last
+        me = self._store.me().cluster_id
+        try:
+            pins = await self._pins.pinset.query(partial(CatalogueIndex.sums, cluster_id=me))
+        except MeshError:
+            return None
         trash = self._journal.all()
         return wire.PinCounts(
-            entries=len(pins),
+            entries=pins.entries,
             size=pins.size,
-            here=pins.here(self._store.me().cluster_id),
+            here=pins.here,
             short=self._pins.rebalancer.short,
             trash=len(trash),
             trash_size=sum(r.size for r in trash),

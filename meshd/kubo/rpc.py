@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -223,11 +223,22 @@ class Kubo:
         return await self.pinned(cids[:middle]) | await self.pinned(cids[middle:])
 
     async def pins(self) -> list[LocalPin]:
-        """All recursive pins here, with their names."""
-        return [
-            LocalPin(p["Cid"], p.get("Name", ""))
-            async for p in self.lines("pin/ls", type="recursive", names="true", stream="true")
-        ]
+        """List every recursive pin on this node, with its name."""
+        return [pin async for part in self.pins_in_parts(1000) for pin in part]
+
+    async def pins_in_parts(self, most: int) -> AsyncGenerator[list[LocalPin], None]:
+        """List the same, that many at a time.
+
+        kubo pins and unpins nothing until it has given out the last one: ask it for neither in between.
+        """
+        part: list[LocalPin] = []
+        async for p in self.lines("pin/ls", type="recursive", names="true", stream="true"):
+            part.append(LocalPin(p["Cid"], p.get("Name", "")))
+            if len(part) == most:
+                yield part
+                part = []
+        if part:
+            yield part
 
     async def repo_stat(self) -> RepoStat:
         answer = await self.ask("repo/stat", size_only="true")

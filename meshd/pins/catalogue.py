@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
-import functools
-import itertools
 import json
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable
+from functools import cache, partial
 
 from meshd import wire
 from meshd.errors import Code, MeshError
 from meshd.mesh.store import MeshStore
-from meshd.model import PeerState
+from meshd.model import PeerState, Pin
 from meshd.pins import entries
 from meshd.pins.copies import Copies
-from meshd.pins.pinset import Key, Pinset, PinsetSnapshot, key_of
+from meshd.pins.index import CatalogueIndex, Key, Search, key_of
+from meshd.pins.pinset import Pinset
 
 PAGE_MOST = 500
-_STEP = 2000  # entries that are looked at before others have their turn in the event loop
 
 
 class Catalogue:
@@ -37,17 +34,27 @@ class Catalogue:
         self._copies = copies
         self._peer_states = peer_states
 
-    async def all(self) -> PinsetSnapshot:
-        """Every entry. Raises MeshError NO_MESH, NOT_READY."""
-        self.need_mesh()
-        return await self._pinset.read()
-
     async def count(self) -> int:
         """How many entries there are; 0 where the cluster cannot be asked."""
         try:
-            return len(await self._pinset.read())
+            return (await self._pinset.ask(CatalogueIndex.sums)).entries
         except MeshError:
             return 0
+
+    async def among(self, cids: Collection[str]) -> set[str]:
+        """Those of these that there are. Raises MeshError NO_MESH, NOT_READY."""
+        self.need_mesh()
+        return await self._pinset.ask(partial(CatalogueIndex.among, cids=cids))
+
+    async def of_root(self, root: str) -> AsyncGenerator[Pin]:
+        """Every entry that keeps this content. Raises MeshError NO_MESH, NOT_READY."""
+        self.need_mesh()
+        await self._pinset.refresh()
+        after = ""
+        while part := await self._pinset.query(partial(CatalogueIndex.of_root, root=root, after=after)):
+            for pin in part:
+                yield pin
+            after = part[-1].cid
 
     def need_mesh(self) -> None:
         """Raises MeshError NO_MESH where this node is in no mesh, FORGOTTEN where it was one's member."""
@@ -72,19 +79,19 @@ class Catalogue:
         anew: read the list again, so that the newest entry of a name is the newest now and not ten seconds ago.
         """
         self.need_mesh()
-        asked = time.monotonic()
-        snapshot = await self._pinset.read(anew=anew)
-        if snapshot.at < asked:
+        meant = partial(resolve, reference=reference)
+        if not await self._pinset.refresh(anew=anew):
             try:
-                found = snapshot.resolve(reference)
-            except MeshError:
-                pass  # another node may have pinned it since
+                found = await self._pinset.query(meant)
+            except MeshError as exc:
+                if exc.code is not Code.NOT_FOUND:  # another node may have pinned it since
+                    raise
             else:
                 pin = await self._pinset.look(found.pin.cid)
                 if pin is not None and pin.name == found.pin.name:
                     return entries.NumberedPin(pin, found.version)
-            snapshot = await self._pinset.read(anew=True)
-        return snapshot.resolve(reference)
+            await self._pinset.refresh(anew=True)
+        return await self._pinset.query(meant)
 
     async def exists(self, cid: str) -> bool:
         """Whether that is in the pinset now. Raises MeshError."""
@@ -113,30 +120,34 @@ class Catalogue:
 
         Raises MeshError BAD_REQUEST for an `after` that is none.
         """
-        snapshot = await self.all()
-        start = _key(after, snapshot) if after else None
-        name_of = functools.cache(self._owner_name)  # which takes long in a large mesh
-        size = max(1, min(limit, PAGE_MOST))
-        if not name and not owner:
-            total, chosen = len(snapshot), list(itertools.islice(snapshot.keys(start), size + 1))
-        else:
-            total, chosen = 0, []
-            wanted = name.casefold()
-            owners = {o for o in snapshot.owners if owner and o and name_of(o) == owner}
-            for count, key in enumerate(snapshot.keys(), 1):
-                if count % _STEP == 0:
-                    await asyncio.sleep(0)
-                if wanted in key[0].casefold() and (not owner or snapshot.pins[key[2]].owner in owners):
-                    total += 1
-                    if len(chosen) <= size and (start is None or key > start):
-                        chosen.append(key)
-        shown = chosen[:size]
-        numbered = [snapshot.numbered(key) for key in shown]
-        views = [self.view(n, name_of(n.pin.owner)) for n in numbered]
+        self.need_mesh()
+        await self._pinset.refresh()
+        name_of = cache(self._owner_name)  # which takes long in a large mesh
+        owners = None
+        if owner:
+            every = await self._pinset.query(CatalogueIndex.owners)
+            owners = tuple(o for o in every if o and name_of(o) == owner)
+        found = await self._pinset.query(
+            partial(
+                CatalogueIndex.page,
+                search=Search(name=name, owners=owners),
+                limit=max(1, min(limit, PAGE_MOST)),
+                after=await self._key(after) if after else None,
+            )
+        )
+        views = [self.view(n, name_of(n.pin.owner)) for n in found.entries]
         if copies:
             await self.fill_copies(views)
-        more = len(chosen) > len(shown)
-        return wire.Entries(entries=views, total=total, next=_cursor(shown[-1]) if more else None)
+        following = _cursor(key_of(found.entries[-1].pin)) if found.more else None
+        return wire.Entries(entries=views, total=found.total, next=following)
+
+    async def _key(self, cursor: str) -> Key:
+        """Where the page before ended. Raises MeshError BAD_REQUEST."""
+        if entries.is_cid(cursor):  # what meshd 0.1 gave out
+            pin = await self._pinset.query(partial(CatalogueIndex.get, cid=cursor))
+            if pin is not None:
+                return key_of(pin)
+        return _key(cursor)
 
     async def fill_copies(self, views: list[wire.Entry]) -> None:
         """Ask every member which of these it holds, and write the answers into the views."""
@@ -155,16 +166,27 @@ class Catalogue:
             v.held = sum(c.state == "held" for c in v.copies)
 
 
+def resolve(index: CatalogueIndex, reference: str) -> entries.NumberedPin:
+    """The entry that a person means, as `entries.resolve` finds it. Raises MeshError NOT_FOUND. Blocks."""
+    found = [n for n in (index.numbered(reference), index.newest(reference)) if n is not None]
+    if found:
+        return min(found, key=lambda n: key_of(n.pin))
+    versions = 0
+    if (meant := entries.version_meant(reference)) is not None:
+        if (versioned := index.newest(*meant)) is not None:
+            return versioned
+        versions = index.versions(meant[0])
+    raise entries.not_found(reference, versions)
+
+
 def _cursor(key: Key) -> str:
     """Where a page ended, as text that means nothing to whoever hands it back. It holds also when the entry goes."""
     text = json.dumps(key, separators=(",", ":"))
     return base64.urlsafe_b64encode(text.encode()).decode()
 
 
-def _key(cursor: str, snapshot: PinsetSnapshot) -> Key:
-    """Where the page before ended. Raises MeshError BAD_REQUEST."""
-    if entries.is_cid(cursor) and (pin := snapshot.pins.get(cursor)) is not None:
-        return key_of(pin)  # what meshd 0.1 gave out
+def _key(cursor: str) -> Key:
+    """Raises MeshError BAD_REQUEST."""
     try:
         name, when, cid = json.loads(base64.urlsafe_b64decode(cursor.encode("ascii")))
         return (str(name), float(when), str(cid))

@@ -8,8 +8,9 @@ first and reads the other's afterwards), and that one does not count on it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -21,15 +22,14 @@ from meshd.model import Pin
 from meshd.pins import placement
 from meshd.pins.commit import Committer
 from meshd.pins.copies import Copies
-from meshd.pins.engine_api import ClusterApi
 from meshd.pins.nodes import Nodes
+from meshd.pins.pinset import Pinset
 from meshd.pins.wait import Waiter, silent
 from meshd.wire import Member
 
 _SHOWN = 5
 _AT_ONCE = 20  # entries that are handed over at a time
 _ROUNDS_WITHOUT_GAIN = 20  # each follows a change that another node made meanwhile
-_STEP = 2000  # entries between which others have their turn in the event loop
 _LOOKS = 5  # at who holds what, where others begin to leave meanwhile
 
 _LOG = structlog.get_logger(part="leaving")
@@ -79,14 +79,14 @@ class Drain:
     def __init__(
         self,
         *,
-        cluster: ClusterApi,
+        pinset: Pinset,
         store: MeshStore,
         copies: Copies,
         nodes: Nodes,
         committer: Committer,
         waiter: Waiter,
     ) -> None:
-        self._cluster = cluster
+        self._pinset = pinset
         self._store = store
         self._copies = copies
         self._nodes = nodes
@@ -158,10 +158,16 @@ class Drain:
 
     async def _short(self, staying: Sequence[Member], heard: set[str]) -> list[Short]:
         """What this node holds and has too few copies of among those that stay and have heard that it goes."""
-        pins = {p.cid: p for p in await self._cluster.allocations()}
-        mine = (await self._held(list(pins), [self._store.me()]))[self._store.fingerprint]
-        held = await self._held(list(mine), [m for m in staying if m.fingerprint in heard])
-        return [short async for short in _look([pins[cid] for cid in mine], staying, held)]
+        me, there = self._store.me(), [m for m in staying if m.fingerprint in heard]
+        short: list[Short] = []
+        await self._pinset.reread()
+        async with contextlib.aclosing(self._pinset.each_part()) as parts:
+            async for part in parts:
+                mine = (await self._held([p.cid for p in part], [me]))[me.fingerprint]
+                held = await self._held(list(mine), there) if mine else {}
+                looked_at = (too_few(pin, staying, held) for pin in part if pin.cid in mine)
+                short += [one for one in looked_at if one is not None]
+        return short
 
     async def _held(self, cids: Sequence[str], members: Sequence[Member]) -> Held:
         """What each of them holds now; nothing for one that does not answer."""
@@ -282,9 +288,12 @@ class Drain:
         heard.add(self._store.fingerprint)
         staying = [m for m in self._store.staying(member.fingerprint) if m.fingerprint in heard]
         # One copy is enough: fewer than wanted are made up for afterwards.
-        pins = [dataclasses.replace(p, wanted=1) for p in await self._cluster.allocations()]
-        held = await self._held([p.cid for p in pins], staying)
-        alone = [short.pin async for short in _look(pins, staying, held)]
+        alone: list[Pin] = []
+        await self._pinset.reread()
+        async with contextlib.aclosing(self._pinset.each_part()) as parts:
+            async for part in parts:
+                held = await self._held([p.cid for p in part], staying)
+                alone += [p for p in part if too_few(dataclasses.replace(p, wanted=1), staying, held)]
         if alone:
             name = quoted(self._store.name_of(member.fingerprint))
             raise MeshError(
@@ -294,15 +303,6 @@ class Drain:
                 f"start {name} again so that the others can copy it; or: meshctl forget --force {name}",
             )
         return {m.fingerprint for m in staying}
-
-
-async def _look(pins: Sequence[Pin], staying: Sequence[Member], held: Held) -> AsyncIterator[Short]:
-    """Those that have too few copies. Others have their turn in between: there may be 100,000."""
-    for number, pin in enumerate(pins, 1):
-        if number % _STEP == 0:
-            await asyncio.sleep(0)
-        if (short := too_few(pin, staying, held)) is not None:
-            yield short
 
 
 def _last_to_leave() -> MeshError:

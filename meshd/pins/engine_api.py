@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Protocol
 
 from meshd.kubo.rpc import LocalPin, Stat
@@ -28,6 +28,8 @@ class KuboApi(Protocol):
     async def pinned(self, cids: Sequence[str], /) -> set[str]: ...
 
     async def pins(self) -> list[LocalPin]: ...
+
+    def pins_in_parts(self, most: int, /) -> AsyncGenerator[list[LocalPin], None]: ...
 
     async def stat(self, path: str, /, *, timeout: float = ...) -> Stat: ...
 

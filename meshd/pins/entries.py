@@ -122,10 +122,10 @@ def number(pins: Iterable[Pin]) -> list[NumberedPin]:
     return result
 
 
-def names_meant(reference: str) -> tuple[str, ...]:
-    """The names that a reference may mean: itself, and what stands before an `@2`."""
+def version_meant(reference: str) -> tuple[str, int] | None:
+    """The name and the number, where it is like `name@2`."""
     match = _VERSIONED.fullmatch(reference)
-    return (reference, match["name"]) if match else (reference,)
+    return (match["name"], int(match["number"])) if match else None
 
 
 def resolve(
@@ -139,22 +139,27 @@ def resolve(
     for candidate in numbered:
         if reference in (candidate.pin.cid, candidate.pin.name):
             return candidate
-    match = _VERSIONED.fullmatch(reference)
-    if match:
-        of_name = [n for n in numbered if n.pin.name == match["name"]]
+    of_name: list[NumberedPin] = []
+    if (versioned := version_meant(reference)) is not None:
+        of_name = [n for n in numbered if n.pin.name == versioned[0]]
         for candidate in of_name:
-            if candidate.version == int(match["number"]):
+            if candidate.version == versioned[1]:
                 return candidate
-        if of_name:
-            raise MeshError(
-                Code.NOT_FOUND,
-                f"cannot find {reference}",
-                f"{match['name']} has {len(of_name)} version{'s' if len(of_name) > 1 else ''}",
-                f"meshctl ls --name={shlex.quote(match['name'])}" if listed_by == "meshctl ls" else listed_by,
-            )
-    raise MeshError(
-        Code.NOT_FOUND, f"cannot find {reference}", f"nothing in {where} has that name", listed_by
-    )
+    raise not_found(reference, len(of_name), where=where, listed_by=listed_by)
+
+
+def not_found(
+    reference: str, versions: int, *, where: str = "the mesh", listed_by: str = "meshctl ls"
+) -> MeshError:
+    """versions: how many there are of the name before an `@2`."""
+    what = f"cannot find {reference}"
+    if versions and (meant := version_meant(reference)) is not None:
+        name, _ = meant
+        hint = f"meshctl ls --name={shlex.quote(name)}" if listed_by == "meshctl ls" else listed_by
+        return MeshError(
+            Code.NOT_FOUND, what, f"{name} has {versions} version{'s' if versions > 1 else ''}", hint
+        )
+    return MeshError(Code.NOT_FOUND, what, f"nothing in {where} has that name", listed_by)
 
 
 def view(numbered: NumberedPin, owner_name: str, *, mine: bool) -> wire.Entry:

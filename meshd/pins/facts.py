@@ -11,7 +11,7 @@ class PinFacts:
     unwritable: why the state folder takes no writes, or "".
 
     trash: removed entries that can be restored here. short: entries with fewer copies than there could be. lost: names of
-    entries whose nodes are all gone.
+    some entries whose nodes are all gone; lost_count: how many there are.
     """
 
     full: str = ""
@@ -20,3 +20,4 @@ class PinFacts:
     trash: int = 0
     short: int = 0
     lost: tuple[str, ...] = ()
+    lost_count: int = 0

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from meshd.model import Pin, Replicas
 
+ANY_SIZE = 2**62  # bytes; no entry is larger
+
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
@@ -132,6 +134,24 @@ def plan(
     gone = len(allocations) - len(good)
     return Change(
         new, f"{gone} of its nodes are gone" if gone else f"{goal} copies are possible now, not {len(good)}"
+    )
+
+
+def largest_short(
+    wanted: Replicas, allocations: Sequence[str], candidates: Sequence[Candidate], *, heal_after_s: float
+) -> int | None:
+    """Up to which size `plan` changes the allocations of an entry; None where it changes those of none, whatever its size.
+
+    So of all entries with the same allocations one look tells which are short.
+    """
+    if plan(wanted, "", 0, allocations, candidates, heal_after_s=heal_after_s) is None:
+        return None
+    if wanted == "all":
+        return ANY_SIZE
+    return max(
+        c.free
+        for c in candidates
+        if c.cluster_id not in allocations and c.reachable and c.accepts and not c.leaving
     )
 
 

@@ -15,6 +15,7 @@ from meshd.mesh.store import MeshStore
 from meshd.model import PeerState, Pin
 from meshd.pins import placement
 from meshd.pins.commit import Committer
+from meshd.pins.index import CatalogueIndex, Placement
 from meshd.pins.nodes import Nodes
 from meshd.pins.pinset import Pinset
 from meshd.pins.wait import Waiter, silent
@@ -22,13 +23,18 @@ from meshd.pins.wait import Waiter, silent
 UNDER_WAY_MOST = 100  # entries whose copies are made and waited for at once
 _AT_ONCE = 20  # of which so many are being committed
 _COPY_S = 600.0  # then its place is another one's; the cluster goes on, and a later turn looks again
-_STEP = 500  # entries that are looked at before others have their turn in the event loop
+_WAITING_MOST = 1000  # of which it is known that they come next
+_LOOK_MOST = 10_000  # entries that one turn looks at
+_STEP = 100  # entries, or placements, that are looked at before others have their turn in the event loop
 _AGAIN_S = 60.0  # before a pin whose last change did not help is tried again
+_REMEMBERED_S = 600.0  # when it was tried: those that were not for longer come first
+_NAMES_MOST = 100
 _LOG = structlog.get_logger(part="replicate")
 
 
 class Rebalancer:
-    """One `turn` looks at every pin. Every node counts what is short; the elected one changes the allocations."""
+    """One `turn` looks at every placement, and at the entries only of those that are short. Every node counts them; the elected
+    one changes the allocations."""
 
     def __init__(
         self,
@@ -48,36 +54,89 @@ class Rebalancer:
         self._waiter = waiter
         self._peer_states = peer_states
         self._heal_after_s = heal_after_s
-        self._tried: dict[str, float] = {}  # when each was begun last, of those that are still short
+        self._tried: dict[str, float] = {}  # when each was begun last
+        self._stopped = (0, 0)  # numbers of the placement and the entry up to which the last turn looked
         self._waiting: deque[tuple[Pin, placement.Change]] = (
             deque()
         )  # what the last turn found and is not begun
         self._under_way: dict[str, asyncio.Task[None]] = {}
         self._commits = asyncio.Semaphore(_AT_ONCE)
         self.short = 0  # entries with fewer copies than there could be, at the last turn
-        self.lost: tuple[str, ...] = ()  # names of entries whose nodes are all gone
+        self.lost_count = 0  # entries whose nodes are all gone
+        self.lost: tuple[str, ...] = ()  # names of some of them
 
     async def turn(self) -> None:
         """Raises MeshError where the cluster cannot be asked; the next turn goes on. Does not wait for the copies:
-        one entry that nobody can give must not keep the others. A bounded number is under way; the rest waits for a place, and
+        one entry that nobody can give must not keep the others. A bounded number is under way, and some more wait for a place;
         the next turn finds anew what is still short."""
         candidates = self._nodes.candidates()
-        changes: list[tuple[Pin, placement.Change]] = []
-        lost = []
-        for count, pin in enumerate(await self._pinset.allocations()):
-            if count % _STEP == _STEP - 1:
+        short: list[tuple[Placement, int]] = []
+        lost: list[Placement] = []
+        for count, placed in enumerate(await self._pinset.ask(CatalogueIndex.placements), 1):
+            if count % _STEP == 0:
                 await asyncio.sleep(0)
-            if placement.lost(pin.allocations, candidates, heal_after_s=self._heal_after_s):
-                lost.append(pin.name)
+            if placement.lost(placed.allocations, candidates, heal_after_s=self._heal_after_s):
+                lost.append(placed)
                 continue
-            change = placement.plan(
-                pin.wanted, pin.cid, pin.size, pin.allocations, candidates, heal_after_s=self._heal_after_s
+            largest = placement.largest_short(
+                placed.wanted, placed.allocations, candidates, heal_after_s=self._heal_after_s
             )
-            if change is not None:
-                changes.append((pin, change))
-        self.short, self.lost = len(changes), tuple(sorted(lost))
+            if largest is not None:
+                short.append((placed, largest))
+        self.short = await self._pinset.query(
+            partial(CatalogueIndex.count_of_placements, largest={p.id: size for p, size in short})
+        )
+        self.lost_count = sum(placed.entries for placed in lost)
+        self.lost = await self._pinset.query(
+            partial(CatalogueIndex.names, placements=[placed.id for placed in lost], limit=_NAMES_MOST)
+        )
         reachable = [p.fingerprint for p in self._peer_states() if p.reachable]
-        self._queue(changes if placement.elected(self._store.fingerprint, reachable) else [])
+        elected = placement.elected(self._store.fingerprint, reachable)
+        self._queue(await self._due(short, candidates) if elected else [])
+
+    async def _due(
+        self, short: list[tuple[Placement, int]], candidates: list[placement.Candidate]
+    ) -> list[tuple[Pin, placement.Change]]:
+        """Some of those that are short, from where the turn before stopped: none that is under way or was tried lately."""
+        due = time.monotonic() - _AGAIN_S
+        found: dict[str, tuple[Pin, placement.Change]] = {}
+        looked_at = 0
+        for placed, largest, start in self._from_where_it_stopped(short):
+            after = start
+            while looked_at < _LOOK_MOST and len(found) < _WAITING_MOST:
+                part = await self._pinset.query(
+                    partial(
+                        CatalogueIndex.of_placement,
+                        number=placed.id,
+                        largest=largest,
+                        after=after,
+                        limit=_STEP,
+                    )
+                )
+                after = part[-1][0] if part else after
+                for _, pin in part:
+                    if pin.cid not in self._under_way and self._tried.get(pin.cid, due) <= due:
+                        change = placement.plan(
+                            pin.wanted,
+                            pin.cid,
+                            pin.size,
+                            pin.allocations,
+                            candidates,
+                            heal_after_s=self._heal_after_s,
+                        )
+                        if change is not None:
+                            found[pin.cid] = (pin, change)
+                looked_at += len(part)
+                self._stopped = (placed.id, after)
+                if len(part) < _STEP:
+                    break
+        return list(found.values())
+
+    def _from_where_it_stopped(self, short: list[tuple[Placement, int]]) -> list[tuple[Placement, int, int]]:
+        """Each with the number of the entry behind which to begin; the one in the middle of which it stopped comes twice."""
+        at, after = self._stopped
+        behind = [(p, size, after if p.id == at else 0) for p, size in short if p.id >= at]
+        return [*behind, *((p, size, 0) for p, size in short if p.id <= at)]
 
     @property
     def under_way(self) -> int:
@@ -90,12 +149,11 @@ class Rebalancer:
             task.cancel()
         await asyncio.gather(*self._under_way.values(), return_exceptions=True)
 
-    def _queue(self, changes: list[tuple[Pin, placement.Change]]) -> None:
+    def _queue(self, found: list[tuple[Pin, placement.Change]]) -> None:
         """In place of what an earlier turn found. The one tried longest ago is first: so those that fail again and again,
         or wait for a node that is silent, are not the only ones ever tried."""
-        tried = self._tried = {p.cid: t for p, _ in changes if (t := self._tried.get(p.cid)) is not None}
-        due = time.monotonic() - _AGAIN_S
-        found = [(p, c) for p, c in changes if p.cid not in self._under_way and tried.get(p.cid, due) <= due]
+        forgotten = time.monotonic() - _REMEMBERED_S
+        tried = self._tried = {cid: t for cid, t in self._tried.items() if t > forgotten}
         found.sort(key=lambda change: tried.get(change[0].cid, 0.0))
         self._waiting = deque(found)
         self._begin()

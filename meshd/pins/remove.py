@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import time
 from collections import OrderedDict
@@ -134,11 +135,10 @@ class Remover:
 
     async def _is_kept_otherwise(self, pin: Pin) -> bool:
         """Whether another entry keeps the same content, now."""
-        every = (await self._catalogue.all()).pins.values()
-        others = [p.cid for p in every if p.root == pin.root and p.cid != pin.cid]
-        for cid in others:
-            if await self._catalogue.exists(cid):
-                return True
+        async with contextlib.aclosing(self._catalogue.of_root(pin.root)) as others:
+            async for other in others:
+                if other.cid != pin.cid and await self._catalogue.exists(other.cid):
+                    return True
         return False
 
     async def _to_remove(self, reference: str, *, now: bool) -> entries.NumberedPin:
@@ -292,9 +292,14 @@ class Remover:
         await self.take_removals([told[0]], told[1])
         return True
 
-    async def take_all_early(self, pinset: Collection[str]) -> None:
-        """`take_early` of all that the pinset is without."""
-        for cid in [c for c in self._early if c not in pinset]:
+    @property
+    def told_early(self) -> tuple[str, ...]:
+        """Entries of whose removal was told before the pinset was without them."""
+        return tuple(self._early)
+
+    async def take_all_early(self, gone: Collection[str]) -> None:
+        """`take_early` of those; the pinset is without them."""
+        for cid in gone:
             await self.take_early(cid)
 
     async def restore(self, reference: str, emit: wire.Emit) -> None:
@@ -331,6 +336,6 @@ class Remover:
         """What was removed and can still be restored; what another node has put back meanwhile is left out."""
         removed = self._journal.lying()
         if removed:
-            kept = (await self._catalogue.all()).pins
+            kept = await self._catalogue.among([t.removal.cid for t in removed])
             removed = [t for t in removed if t.removal.cid not in kept]
         return wire.Trash(entries=trash.view(removed, self._window_s, self._store.name_of))

@@ -139,7 +139,8 @@ class Staging:
             self._pending.end(cid)
 
     async def sweep(self, pinset: Collection[str], local: Mapping[str, str]) -> None:
-        """What an upload that was never acknowledged left pinned goes. pinset: entries; local: kubo's pins, CID -> name.
+        """What an upload that was never acknowledged left pinned goes. local: pins of kubo's, CID -> name; pinset: those of them
+        that are entries.
 
         An entry of a previous run, or one that was given up, that is not in the pinset and was not removed from it never got
         there. Both lists were read a while ago, and it may have been pinned and given up since: so each is looked at again.
@@ -150,9 +151,13 @@ class Staging:
                 await self._kubo.unpin(cid)
             self._pending.end(cid)
         for cid, name in local.items():
-            # The block of no bytes keeps its pin, and with it the name of the upload that last brought it.
-            if not self._uploads.left_over(name, cid) or cid in pinset or cid == EMPTY_BLOCK:
+            if not self.left_over(name, cid) or cid in pinset:
                 continue
             if await self._cluster.allocation(cid) is None:
                 _LOG.info("an upload that was not acknowledged goes", cid=cid)
                 await self._kubo.unpin(cid)
+
+    def left_over(self, name: str, cid: str) -> bool:
+        """Whether a pin of that name is one of an upload that has ended."""
+        # The block of no bytes keeps its pin, and with it the name of the upload that last brought it.
+        return cid != EMPTY_BLOCK and self._uploads.left_over(name, cid)

@@ -92,8 +92,13 @@ class Storage:
         """Another node's entry was let in: what it takes counts from now on, not from the next sweep."""
         self._coming[cid] = size
 
+    @property
+    def expected(self) -> tuple[str, ...]:
+        """Entries of others that are counted although no sweep found them yet."""
+        return tuple(self._coming)
+
     def recount(self, placed: int, counted: Collection[str], fetching: Collection[str]) -> None:
-        """What a sweep found: bytes, the entries that are in them, and those that are still being fetched."""
+        """What a sweep found: bytes; which of `expected` are in them; and those that are still being fetched."""
         self._counted = placed
         self._coming = {c: n for c, n in self._coming.items() if c in fetching and c not in counted}
 

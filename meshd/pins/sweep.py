@@ -6,8 +6,12 @@ It acts only on what is durably recorded: a removal in the journal, or an alloca
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections import deque
+from collections.abc import Collection, Sequence
+from functools import partial
 
 import structlog
 
@@ -18,7 +22,8 @@ from meshd.model import Pin, Replicas
 from meshd.pins import entries, placement, trash
 from meshd.pins.copies import Copies
 from meshd.pins.engine_api import ClusterApi, KuboApi
-from meshd.pins.pinset import Pinset
+from meshd.pins.index import PART, CatalogueIndex
+from meshd.pins.pinset import SMALL, Pinset
 from meshd.pins.remove import Remover
 from meshd.pins.staging import Staging
 from meshd.pins.storage import Storage
@@ -27,7 +32,11 @@ from meshd.pins.trash import Journal
 _MOVED_AT_ONCE = 200
 _DUE_AT_ONCE = 100  # entries that go before it is recorded that they did
 _SETTLED_S = 1.0
-_STEP = 2000  # entries that are looked at before others have their turn in the event loop
+_MOVED_MOST = 10_000  # that are kept in mind
+_LOOK_SHARE = (
+    0.01  # of all time that may be spent on looking through what kubo has pinned, where that is much
+)
+_LOOK_EVERY_S = 3600.0
 _LOG = structlog.get_logger(part="sweep")
 
 
@@ -60,6 +69,12 @@ class Sweeper:
         self._fetching = fetching
         self._staging = staging
         self._window_s = window_s
+        self._moved: deque[str] = deque()  # CIDs of what is here and is allocated elsewhere
+        self._look_again_at = 0.0  # through kubo, on the monotonic clock
+        self._nothing_back_at = (
+            -1,
+            -1,
+        )  # when nothing that was removed was in the pinset: its version, and the journal's
 
     @property
     def interval_s(self) -> float:
@@ -93,38 +108,68 @@ class Sweeper:
     async def sweep(self) -> None:
         """Raises MeshError where kubo or the cluster cannot be asked; the next sweep goes on."""
         known = self._journal.last
-        pinset = (await self._pinset.read(anew=True)).pins
-        local = {p.cid: p.name for p in await self._kubo.pins()}
-        await self._staging.sweep(pinset, local)
-        foreign, moved = await self._sort_out(pinset, local)
-        self._storage.recount(sum(foreign.values()), foreign, self._fetching)
-        await self._journal.drop_kept(await self._put_back(pinset), known)
-        await self._remover.take_all_early(pinset)
+        await self._pinset.refresh(anew=True)
+        left = await self._look_through_kubo()
+        kept = await self._pinset.query(partial(CatalogueIndex.among, cids=left))
+        try:
+            await self._staging.sweep(kept, left)
+        except BaseException:
+            self._look_again_at = 0.0
+            raise
+        await self._recount()
+        await self._journal.drop_kept(await self._put_back(), known)
+        early = self._remover.told_early
+        kept = await self._pinset.query(partial(CatalogueIndex.among, cids=early))
+        await self._remover.take_all_early([cid for cid in early if cid not in kept])
         await self._empty_trash()
-        if moved:
-            await self._let_moved_go(moved[:_MOVED_AT_ONCE])
+        await self._let_moved_go()
 
-    async def _sort_out(
-        self, pinset: Mapping[str, Pin], local: Collection[str]
-    ) -> tuple[dict[str, int], list[Pin]]:
-        """What others have here, with its bytes; and what is here and is allocated elsewhere."""
+    async def _look_through_kubo(self) -> dict[str, str]:
+        """Through all that is pinned here: what may be left over of uploads, CID -> name. What is allocated elsewhere is kept in
+        mind. Where there is much, it is looked through less often, and nothing is found in between."""
+        began = time.monotonic()
+        if began < self._look_again_at:
+            return {}
+        me = self._store.me().cluster_id
+        left: dict[str, str] = {}
+        moved: dict[str, None] = {}
+        count = 0
+        async with contextlib.aclosing(self._kubo.pins_in_parts(PART)) as parts:
+            async for part in parts:
+                count += len(part)
+                left |= {p.cid: p.name for p in part if self._staging.left_over(p.name, p.cid)}
+                found = await self._pinset.query(
+                    partial(CatalogueIndex.elsewhere, cids=[p.cid for p in part], cluster_id=me)
+                )
+                moved |= dict.fromkeys(pin.cid for pin in found[: _MOVED_MOST - len(moved)])
+        before = [cid for cid in self._moved if cid in moved]
+        self._moved = deque(dict.fromkeys([*before, *moved]))
+        if count > SMALL:
+            self._look_again_at = began + min(_LOOK_EVERY_S, (time.monotonic() - began) / _LOOK_SHARE)
+        return left
+
+    async def _recount(self) -> None:
+        """How much of what others own is allocated to this node."""
         me = self._store.me()
-        foreign: dict[str, int] = {}
-        moved: list[Pin] = []
-        for count, (cid, pin) in enumerate(pinset.items(), 1):
-            if count % _STEP == 0:
-                await asyncio.sleep(0)
-            if not pin.allocations or me.cluster_id in pin.allocations:
-                if pin.owner != me.fingerprint:
-                    foreign[cid] = pin.size
-            elif cid in local and cid not in self._staging:
-                moved.append(pin)
-        return foreign, moved
+        every = await self._pinset.query(CatalogueIndex.placements)
+        foreign = sum(p.size for p in every if p.on(me.cluster_id) and p.owner != me.fingerprint)
+        expected = await self._pinset.query(partial(CatalogueIndex.pins, cids=self._storage.expected))
+        counted = {
+            pin.cid
+            for pin in expected
+            if (not pin.allocations or me.cluster_id in pin.allocations) and pin.owner != me.fingerprint
+        }
+        self._storage.recount(foreign, counted, self._fetching)
 
-    async def _put_back(self, pinset: Collection[str]) -> set[str]:
-        """What is recorded as removed and kept all the same. `pinset` was read a while ago, and a removal is recorded
+    async def _put_back(self) -> set[str]:
+        """What is recorded as removed and kept all the same. The pinset was read a while ago, and a removal is recorded
         before the pinset is without it: so each is looked at again."""
-        back = [cid for cid in pinset if self._journal.knows(cid)]
+        now = (self._pinset.version, self._journal.last)
+        if now == self._nothing_back_at:
+            return set()
+        back = await self._pinset.query(partial(CatalogueIndex.among, cids=self._journal.cids()))
+        if not back:
+            self._nothing_back_at = now
         return {
             cid
             for cid in back
@@ -155,8 +200,18 @@ class Sweeper:
         finally:
             await self._journal.mark_gone(*gone)
 
-    async def _let_moved_go(self, moved: list[Pin]) -> None:
-        """Copies that are allocated elsewhere go once every one of the nodes that shall hold them does."""
+    async def _let_moved_go(self) -> None:
+        """Copies that are allocated elsewhere go once every one of the nodes that shall hold them does. The others come last
+        the next time."""
+        cids = list(itertools.islice(self._moved, _MOVED_AT_ONCE))
+        me = self._store.me().cluster_id
+        found = await self._pinset.query(partial(CatalogueIndex.elsewhere, cids=cids, cluster_id=me))
+        for _ in cids:
+            self._moved.popleft()
+        self._moved.extend(pin.cid for pin in found)
+        moved = [pin for pin in found if pin.cid not in self._staging]
+        if not moved:
+            return
         members = self._store.members()
         table = await self._copies.table([p.cid for p in moved], members)
         for pin in moved:
@@ -168,6 +223,7 @@ class Sweeper:
             if enough and current is not None and current.allocations == pin.allocations:
                 _LOG.info("its copies are on other nodes", name=pin.name, cid=pin.cid)
                 await self._remover.unpin_and_record(pin.cid)
+                self._moved.remove(pin.cid)
 
 
 def may_unpin(

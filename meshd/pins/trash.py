@@ -191,6 +191,10 @@ class Journal:
         """Whether that entry's removal is recorded, also where its content went already."""
         return cid in self._by_cid
 
+    def cids(self) -> list[str]:
+        """All whose removal is recorded."""
+        return list(self._by_cid)
+
     def all(self) -> list[wire.Removal]:
         """All that can still be restored."""
         return [n.removal for n in self._by_cid.values() if not n.gone]

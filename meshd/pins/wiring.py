@@ -46,6 +46,7 @@ from meshd.state_files import StateFile
 
 STATE_FILES = (
     StateFile("trash.db", database=True),
+    StateFile("catalogue.db", database=True),
     StateFile("trash.json"),  # of meshd 0.1, until it is taken over
     StateFile("pending.json"),
 )
@@ -86,7 +87,7 @@ class Pins:
         self.copies = Copies(self.gate, store, out.peers)
         self.uploads = Uploads(kubo, self.storage)
         self.garbage = Garbage(kubo, self.uploads)
-        self.pinset = Pinset(cluster, out.datastore)
+        self.pinset = Pinset(cluster, out.datastore, config.state / "catalogue.db")
         self.catalogue = Catalogue(self.pinset, store, self.copies, out.peer_states)
         self.content = Content(kubo, self.catalogue)
         self.nodes = Nodes(cluster, store, self.storage, out.peer_states)
@@ -151,7 +152,7 @@ class Pins:
             heal_after_s=config.pins.heal_after,
         )
         self.drain = Drain(
-            cluster=cluster,
+            pinset=self.pinset,
             store=store,
             copies=self.copies,
             nodes=self.nodes,
@@ -188,12 +189,13 @@ class Pins:
             stops=(
                 Stop("open uploads", StopPhase.WORK, self.uploads.abort_all),
                 Stop("what is under way for entries", StopPhase.WORK, self.stop),
+                Stop("the index of the catalogue", StopPhase.CLIENTS, self.pinset.close),
                 Stop("the gate", StopPhase.LISTENERS, self.gate.stop),
             ),
             peer_routes=self.peer_backend.routes(),
             facts=(FactSource(PinFacts, self._facts()),),
             state_files=STATE_FILES,
-            release=self.journal.close,
+            release=self._release,
         )
 
     def _facts(self) -> dict[str, Callable[[], object]]:
@@ -205,6 +207,7 @@ class Pins:
             "trash": lambda: len(self.journal.all()),
             "short": lambda: rebalancer.short,
             "lost": lambda: rebalancer.lost,
+            "lost_count": lambda: rebalancer.lost_count,
         }
 
     def follow(self, heartbeats: Heartbeats) -> None:
@@ -235,6 +238,10 @@ class Pins:
         if not why and foreign:
             self.storage.expect(cid, entry.size)
         return why
+
+    def _release(self) -> None:
+        self.journal.close()
+        self.pinset.release()
 
     async def stop(self) -> None:
         """End what goes on in the background; what is committed is seen to after the next start."""

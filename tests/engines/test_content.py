@@ -43,7 +43,7 @@ class Library:
         self.peers = PeerClient(self.identity, lambda: node.address)
         self.copies = Copies(node.gate, self.store, self.peers)
         self.catalogue = Catalogue(
-            Pinset(node.cluster, Datastore(node.state / "cluster")), self.store, self.copies, lambda: ()
+            Pinset(node.cluster, Datastore(node.state / "cluster"), None), self.store, self.copies, lambda: ()
         )
         self.content = Content(node.kubo, self.catalogue)
 

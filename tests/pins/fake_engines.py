@@ -13,7 +13,7 @@ import base64
 import hashlib
 import json
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +188,11 @@ class FakeKubo(_Engine):
     async def pins(self) -> list[LocalPin]:
         await self._enter("pin/ls")
         return [LocalPin(cid, name) for cid, name in self.names.items()]
+
+    async def pins_in_parts(self, most: int) -> AsyncGenerator[list[LocalPin], None]:
+        every = await self.pins()
+        for n in range(0, len(every), most):
+            yield every[n : n + most]
 
     async def stat(self, path: str, *, timeout: float = 30.0) -> Stat:
         await self._enter("files/stat")

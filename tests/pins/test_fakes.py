@@ -107,6 +107,10 @@ async def test_a_pin_is_made_listed_with_its_name_and_taken_away(engines: Engine
     assert await engines.kubo.pinned([pin.cid]) == {pin.cid}
     assert await engines.kubo.pinned([pin.cid, other.cid]) == {pin.cid}
     assert {p.cid: p.name for p in await engines.kubo.pins()}[pin.cid] == "name ä"
+    await engines.kubo.pin(other.cid)
+    parts = [part async for part in engines.kubo.pins_in_parts(1)]
+    assert {len(part) for part in parts} == {1}
+    assert [p for part in parts for p in part] == await engines.kubo.pins()
     assert await engines.kubo.unpin(pin.cid)
     assert not await engines.kubo.unpin(pin.cid), "there is none any more"
     assert await engines.kubo.pinned([pin.cid]) == set()

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import hypothesis.strategies as st
 import pytest
-from hypothesis import given
 
 from meshd import wire
 from meshd.cluster.datastore import Datastore
 from meshd.cluster.rest import Cluster, parse_pin
 from meshd.errors import Code, MeshError
 from meshd.mesh.store import MeshStore
-from meshd.model import Pin
 from meshd.pins import entries, pinset
-from meshd.pins.pinset import Pinset, PinsetSnapshot, allowed_age, key_of
+from meshd.pins.index import CatalogueIndex, Search
+from meshd.pins.pinset import Pinset, allowed_age
 from meshd.pins.wiring import Pins
 from tests.pins.conftest import CLUSTER_ID, CONTENT
 from tests.pins.fake_engines import FakeCluster, FakeKubo, cid_of, record_of
@@ -108,26 +106,26 @@ async def test_many_at_once_share_the_reading_that_is_under_way_or_the_next_one(
 class EndsAsAnotherComes(Cluster):
     """A list without entries; at the very end of its first reading somebody else begins to ask."""
 
-    other: asyncio.Task[PinsetSnapshot] | None = None
+    other: asyncio.Task[bool] | None = None
     readings = 0
 
     async def records(self) -> AsyncGenerator[bytes, None]:
         self.readings += 1
         if self.other is None:
-            self.other = asyncio.create_task(self.pinset.read())
+            self.other = asyncio.create_task(self.pinset.refresh())
         for line in list[bytes]():
             yield line
 
     def __init__(self, socket: Path) -> None:
         super().__init__(socket)
-        self.pinset = Pinset(self, Datastore(socket.parent))
+        self.pinset = Pinset(self, Datastore(socket.parent), None)
 
 
 @pytest.mark.timeout(20)
 async def test_who_comes_as_a_reading_ends_begins_the_next_one(tmp_path: Path) -> None:
     """The one that ended is not awaited again and again."""
     cluster = EndsAsAnotherComes(tmp_path / "none")
-    await cluster.pinset.read()
+    await cluster.pinset.refresh()
     assert cluster.other is not None
     await cluster.other
     assert cluster.readings == 2
@@ -137,11 +135,12 @@ async def test_a_reading_that_fails_is_told_to_all_and_the_next_one_works(
     pins: Pins, cluster: FakeCluster
 ) -> None:
     cluster.fails = {LIST: "it fails"}
-    for answer in await asyncio.gather(*(pins.pinset.read() for _ in range(3)), return_exceptions=True):
+    for answer in await asyncio.gather(*(pins.pinset.refresh() for _ in range(3)), return_exceptions=True):
         assert isinstance(answer, MeshError)
         assert answer.code is Code.ENGINE_FAILED
     cluster.fails.clear()
-    assert len(await pins.pinset.read()) == 0
+    assert await pins.pinset.refresh()
+    assert await pins.catalogue.count() == 0
 
 
 async def test_a_reading_takes_over_what_changed(pins: Pins, cluster: FakeCluster) -> None:
@@ -158,11 +157,12 @@ async def test_a_reading_takes_over_what_changed(pins: Pins, cluster: FakeCluste
 
 async def matches(read: Pinset, cluster: FakeCluster) -> None:
     pins = [parse_pin(r) for r in cluster.records.values()]
-    snapshot = await read.read()
-    assert [snapshot.numbered(key) for key in snapshot.keys()] == entries.number(pins)  # noqa: SIM118 - no dict
-    assert (snapshot.size, len(snapshot)) == (sum(p.size for p in pins), len(pins))
-    here = sum(not p.allocations or CLUSTER_ID in p.allocations for p in pins)
-    assert snapshot.here(CLUSTER_ID) == here
+    await read.refresh()
+    page = await read.query(partial(CatalogueIndex.page, search=Search(), limit=1000))
+    assert (page.entries, page.total) == (entries.number(pins), len(pins))
+    sums = await read.query(partial(CatalogueIndex.sums, cluster_id=CLUSTER_ID))
+    assert (sums.size, sums.entries) == (sum(p.size for p in pins), len(pins))
+    assert sums.here == sum(not p.allocations or CLUSTER_ID in p.allocations for p in pins)
 
 
 # -- what was done here is seen at once ----------------------------------------------------------------------------
@@ -175,7 +175,8 @@ async def test_what_was_pinned_here_is_listed_at_once_and_what_was_removed_is_no
     await pins.pinner.existing(CONTENT, "a-new-one", 1, told)
     page = await pins.catalogue.page()
     assert names(page)[0] == "a-new-one"
-    assert (await pins.pinset.read()).here(CLUSTER_ID) == 11
+    sums = await pins.pinset.ask(partial(CatalogueIndex.sums, cluster_id=CLUSTER_ID))
+    assert (sums.entries, sums.here) == (11, 11)
     assert cluster.asked.count(LIST) == 1
     await pins.remover.remove(page.entries[0].cid)
     assert "a-new-one" not in names(await pins.catalogue.page())
@@ -325,49 +326,3 @@ async def test_names_of_owners_are_looked_up_once_for_each_owner(
     assert page.total == 75
     assert {e.owner for e in (await pins.catalogue.page()).entries} == {"f1", "f2", "attic", "unknown"}
     assert len(asked) <= 8
-
-
-# -- the list itself -----------------------------------------------------------------------------------------------
-
-PINS = st.builds(
-    Pin,
-    cid=st.sampled_from([f"c{n}" for n in range(12)]),
-    name=st.sampled_from(["a", "a@2", "ab", "b", "c1"]),
-    owner=st.sampled_from(["f1", "f2"]),
-    root=st.just("r"),
-    size=st.integers(0, 9),
-    time=st.sampled_from([0.0, 1.0, 2.5]),
-    wanted=st.just(3),
-    allocations=st.sampled_from([(), ("n1",), ("n1", "n2")]),
-)
-
-
-@given(st.lists(st.lists(PINS | st.sampled_from([f"c{n}" for n in range(12)]), max_size=8), max_size=6))
-def test_a_list_that_was_changed_is_as_one_that_was_made_anew(rounds: list[list[Pin | str]]) -> None:
-    """A Pin is put in or in place of another one; a CID goes."""
-    pins: dict[str, Pin] = {}
-    snapshot = PinsetSnapshot({}, [], 0.0)
-    for changed in rounds:
-        changes = {c if isinstance(c, str) else c.cid: None if isinstance(c, str) else c for c in changed}
-        snapshot = snapshot.patched(changes, 1.0)
-        pins |= {cid: pin for cid, pin in changes.items() if pin is not None}
-        for cid in [cid for cid, pin in changes.items() if pin is None]:
-            pins.pop(cid, None)
-        numbered = entries.number(pins.values())
-        assert [snapshot.numbered(key_of(n.pin)) for n in numbered] == numbered
-        assert len(list(snapshot.keys())) == len(snapshot) == len(pins)
-        assert snapshot.size == sum(p.size for p in pins.values())
-        assert snapshot.here("n2") == sum(not p.allocations or "n2" in p.allocations for p in pins.values())
-        for reference in ("a", "a@2", "a@3", "b", "c1", "c5", "none"):
-            assert meant(snapshot.resolve, reference) == meant(partial(resolve_all, pins), reference)
-
-
-def resolve_all(pins: dict[str, Pin], reference: str) -> entries.NumberedPin:
-    return entries.resolve(reference, pins.values())
-
-
-def meant(resolve: Callable[[str], object], reference: str) -> tuple[object, ...]:
-    try:
-        return (resolve(reference),)
-    except MeshError as exc:
-        return (exc.code, exc.title, exc.detail, exc.hint)

@@ -39,7 +39,7 @@ async def test_a_list_that_has_not_changed_is_read_once(pins: Pins, cluster: Fak
     keep(cluster, "a")
     for _ in range(3):
         assert names(await pins.catalogue.page()) == ["a"]
-        await pins.pinset.read(anew=True)
+        await pins.pinset.refresh(anew=True)
         await pins.catalogue.find("a")
     assert cluster.asked.count(LIST) == 1
 
@@ -102,3 +102,15 @@ def test_a_mark_tells_a_file_that_took_the_place_of_another(tmp_path: Path) -> N
 
 def test_what_is_not_there_has_no_mark(tmp_path: Path) -> None:
     assert Datastore(tmp_path).mark() is None
+
+
+async def test_who_lets_content_go_after_it_has_the_list_read_all_the_same(
+    pins: Pins, cluster: FakeCluster, log: Log
+) -> None:
+    keep(cluster, "a")
+    await pins.catalogue.page()
+    keep(cluster, "b")  # the log does not tell
+    await pins.pinset.reread()
+    parts = [part async for part in pins.pinset.each_part()]
+    assert sorted(p.name for part in parts for p in part) == ["a", "b"]
+    assert cluster.asked.count(LIST) == 2

@@ -100,7 +100,7 @@ async def test_what_nobody_has_any_more_is_told_and_left(attic: Attic, barn: Nod
     attic.is_away(barn, 24 * HOUR)
     await attic.pins.rebalancer.turn()
     await attic.time_passes()
-    assert attic.pins.rebalancer.lost == (pin.name,)
+    assert (attic.pins.rebalancer.lost_count, attic.pins.rebalancer.lost) == (1, (pin.name,))
     assert attic.fake_cluster.posted == []
 
 

@@ -17,6 +17,7 @@ from meshd.pins import placement, rebalance
 from meshd.pins.rebalance import Rebalancer
 from meshd.pins.wait import Kept
 from meshd.wire import Emit
+from tests.pins.listed import Listed
 from tests.waiting import until
 
 NODES = ("attic", "barn", "cellar")
@@ -27,14 +28,12 @@ class Pinset:
 
     def __init__(self, pins: Iterable[Pin]) -> None:
         self.pins = {p.cid: p for p in pins}
+        self.listed = Listed(self.pins.values)
         self.under_way: Counter[str] = Counter()
         self.most = 0
         self.tried: Counter[str] = Counter()
         self.silent: set[str] = set()  # entries whose new node never answers
         self.refused: set[str] = set()  # entries that cannot be committed
-
-    async def allocations(self) -> list[Pin]:
-        return list(self.pins.values())
 
     def candidates(self) -> list[placement.Candidate]:
         return [
@@ -73,11 +72,13 @@ def short(count: int) -> list[Pin]:
 @pytest.fixture
 async def made(store: MeshStore) -> AsyncIterator[Any]:
     rebalancers: list[Rebalancer] = []
+    pinsets: list[Pinset] = []
 
     def make(pinset: Any) -> Rebalancer:
+        pinsets.append(pinset)
         rebalancers.append(
             Rebalancer(
-                pinset=pinset,
+                pinset=pinset.listed,
                 store=store,
                 nodes=pinset,
                 committer=pinset,
@@ -91,20 +92,68 @@ async def made(store: MeshStore) -> AsyncIterator[Any]:
     yield make
     for each in rebalancers:
         await each.stop()
+    for each_pinset in pinsets:
+        each_pinset.listed.close()
 
 
 def no_peers() -> Iterable[PeerState]:
     return ()
 
 
-async def test_ten_thousand_short_entries_are_seen_to_a_few_at_a_time_and_all_in_one_turn(made: Any) -> None:
+async def test_ten_thousand_short_entries_are_seen_to_a_few_at_a_time_and_each_once(made: Any) -> None:
     pinset = Pinset(short(10_000))
     rebalancer = made(pinset)
-    await rebalancer.turn()
-    assert rebalancer.short == 10_000
-    await until(lambda: all(len(p.allocations) == 3 for p in pinset.pins.values()), 60)
+    for turn in range(10):
+        await rebalancer.turn()
+        assert rebalancer.short == 10_000 - 1000 * turn
+        await until(lambda: not rebalancer.under_way, 60)
+    assert all(len(p.allocations) == 3 for p in pinset.pins.values())
     assert 0 < pinset.most <= rebalance.UNDER_WAY_MOST
     assert set(pinset.tried.values()) == {1}
+
+
+async def test_the_next_turn_goes_on_where_the_one_before_stopped(
+    made: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those behind have their turn also where the first ones cannot be helped; and then the first ones come again."""
+    monkeypatch.setattr(rebalance, "_WAITING_MOST", 10)
+    monkeypatch.setattr(rebalance, "_STEP", 5)
+    monkeypatch.setattr(rebalance, "_AGAIN_S", 0.0)
+    elsewhere = [dataclasses.replace(p, cid=f"d{p.cid}", allocations=("barn",)) for p in short(10)]
+    pinset = Pinset([*short(20), *elsewhere])
+    pinset.refused = set(pinset.pins)
+    rebalancer = made(pinset)
+    for _ in range(6):
+        await rebalancer.turn()
+        await until(lambda: not rebalancer.under_way)
+    assert set(pinset.tried.values()) == {2}
+    assert len(pinset.tried) == 30
+
+
+async def test_a_turn_looks_at_a_bounded_number_of_entries(
+    made: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They were all tried a moment ago: so it finds none, and does not look for one through all of them."""
+    monkeypatch.setattr(rebalance, "_LOOK_MOST", 200)
+    pinset = Pinset(short(1000))
+    pinset.refused = set(pinset.pins)
+    rebalancer = made(pinset)
+    for _ in range(5):
+        await rebalancer.turn()
+        await until(lambda: not rebalancer.under_way)
+    assert set(pinset.tried.values()) == {1}
+    assert len(pinset.tried) == 1000
+
+
+async def test_an_entry_that_is_too_large_for_all_others_is_not_short(made: Any) -> None:
+    """Of two with the same allocations."""
+    one, other = short(2)
+    pinset = Pinset([one, dataclasses.replace(other, size=2 * 10**12)])
+    rebalancer = made(pinset)
+    await rebalancer.turn()
+    assert rebalancer.short == 1
+    await until(lambda: not rebalancer.under_way)
+    assert list(pinset.tried) == [one.cid]
 
 
 async def test_a_node_that_never_answers_does_not_keep_the_others_for_ever(

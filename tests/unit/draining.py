@@ -26,6 +26,7 @@ from meshd.pins.nodes import Nodes
 from meshd.pins.storage import Room
 from meshd.pins.wait import Waiter
 from meshd.wire import Admitted, Confirmed, ConfirmRequest, Joiner, Member, verbs
+from tests.pins.listed import Listed
 
 ROOM = 10**9
 
@@ -174,8 +175,9 @@ class Host:
         cluster = SharedPinset(world)
         self.copies = Copies(cast(Any, Gate(self)), self.store, anything)
         nodes = Nodes(cluster, self.store, cast(Any, Storage()), self.peer_states)
+        self.pinset = Listed(world.pinset.values)
         self.drain = Drain(
-            cluster=cluster,
+            pinset=cast(Any, self.pinset),
             store=self.store,
             copies=self.copies,
             nodes=nodes,

@@ -127,10 +127,13 @@ def test_they_are_not_all_at_new_addresses_where_one_is_known_to_be_otherwise(
 
 def test_nobody_is_told_to_give_up_entries_while_all_may_be_at_new_addresses() -> None:
     others = (AWAY, replace(AWAY, fingerprint="f3", name="cellar"))
-    assert {c.code for c in told(facts(peers=others, lost=("minutes",)))} == {"cut-off"}
-    assert told(facts(peers=others, lost=("minutes",), settled=False)) == []
+    assert {c.code for c in told(facts(peers=others, lost=("minutes",), lost_count=1))} == {"cut-off"}
+    assert told(facts(peers=others, lost=("minutes",), lost_count=1, settled=False)) == []
     one_there = (AWAY, replace(HERE, fingerprint="f3", name="cellar"))
-    assert {c.code for c in told(facts(peers=one_there, lost=("minutes",)))} == {"content-gone", "peer-away"}
+    assert {c.code for c in told(facts(peers=one_there, lost=("minutes",), lost_count=1))} == {
+        "content-gone",
+        "peer-away",
+    }
 
 
 def test_just_after_the_start_nobody_is_called_away() -> None:

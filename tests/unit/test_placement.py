@@ -9,7 +9,18 @@ import hypothesis.strategies as st
 from hypothesis import given
 
 from meshd.model import Pin, Replicas
-from meshd.pins.placement import Candidate, choose, elected, initial, lost, plan, takeover, target
+from meshd.pins.placement import (
+    ANY_SIZE,
+    Candidate,
+    choose,
+    elected,
+    initial,
+    largest_short,
+    lost,
+    plan,
+    takeover,
+    target,
+)
 
 HEAL = 600.0
 IDS = st.integers(0, 9)
@@ -310,3 +321,13 @@ def test_one_node_is_elected(live: set[str]) -> None:
 
 def test_a_node_alone_elects_itself() -> None:
     assert elected("a", [])
+
+
+@given(WANTED, KEPT, rosters(), st.sampled_from([0, 99, 100, 101, 10_000, 10_001, 2**56]))
+def test_up_to_which_size_entries_are_short_is_what_the_plan_of_each_says(
+    wanted: Replicas, allocations: list[str], roster: list[Candidate], size: int
+) -> None:
+    largest = largest_short(wanted, allocations, roster, heal_after_s=HEAL)
+    short = plan(wanted, "cid", size, allocations, roster, heal_after_s=HEAL) is not None
+    assert short == (largest is not None and size <= largest)
+    assert largest is None or largest <= ANY_SIZE

@@ -37,12 +37,13 @@ def storage(facts: Facts) -> Iterator[Condition]:
             f"{helps}; meshctl trash shows what waits to go",
         )
     # No content is given up for members that may be there.
-    if pins.lost and overlay.settled and not cut_off(facts):
-        names = ", ".join(pins.lost[:_SHOWN]) + (" and more" if len(pins.lost) > _SHOWN else "")
+    if pins.lost_count and overlay.settled and not cut_off(facts):
+        lost = pins.lost_count
+        names = ", ".join(pins.lost[:_SHOWN]) + (" and more" if lost > _SHOWN else "")
         yield Condition(
             "content-gone",
             Severity.ERROR,
-            f"{_entries(len(pins.lost))} no node left that holds it",
+            f"{_entries(lost)} no node left that holds it",
             f"every node that kept them is away or was forgotten: {names}",
             "start a node that had them (meshctl ls NAME shows which); if it is gone for good: meshctl rm --force NAME",
         )
