@@ -1,4 +1,4 @@
-"""Who calls, how that is known, and what that one may: the same decision for every listener, pure."""
+"""Principals: the caller of a request, its authentication and its role. One access decision for all listeners. Pure."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import Literal
 from meshd.errors import Code, MeshError
 
 How = Literal["local", "loopback", "member", "scraper", "stranger"]
-"""Authenticated by: SO_PEERCRED on the control socket; a connection from this machine that tells no user; mutual TLS with
-a certificate of the roster; a bearer token for the metrics; nothing."""
+"""Authenticated by: SO_PEERCRED on the control socket; a loopback connection, without a user; mutual TLS with a
+certificate of the roster; a bearer token for the metrics; nothing.
+"""
 Role = Literal["none", "read", "write", "admin"]
-"""What one may do with this node: each role may do what those before it may."""
+"""Roles at this node. Each one includes those before it."""
 Access = Literal["stranger", "member", "scraper", "read", "write", "admin"]
-"""What a route asks for: nothing, a member, a scraper's token, or at least that role."""
+"""The access that a route requires: nothing, a member, a scraper's token, or at least that role."""
 
 _RANK: dict[str, int] = {"none": 0, "read": 1, "write": 2, "admin": 3}
 
@@ -22,8 +23,9 @@ _RANK: dict[str, int] = {"none": 0, "read": 1, "write": 2, "admin": 3}
 class Principal:
     """The caller of one request.
 
-    label: for the log and for people. uid: of a local user. fingerprint: of a member. address: the IP address that it calls
-    from, "" on a Unix socket. Raises ValueError for an admin that is not local: nobody administers a node from outside.
+    label: for the log and for people. uid: of a local user. fingerprint: of a member. address: the caller's IP
+    address, "" on a Unix socket. Raises ValueError for an admin that is not local: nobody administers a node from
+    outside.
     """
 
     label: str
@@ -38,7 +40,7 @@ class Principal:
             raise ValueError(f"{self.label} is not local and cannot be an admin")
 
     def member(self) -> str:
-        """The fingerprint of a member. Raises MeshError DENIED for everybody else, also where the route let them in."""
+        """The fingerprint of a member. Raises MeshError DENIED for any other caller, even one that the route admits."""
         if self.how != "member":
             raise MeshError(
                 Code.DENIED, "cannot do that for a stranger", "only members of the mesh may ask this"
@@ -47,7 +49,7 @@ class Principal:
 
 
 def may(principal: Principal, access: Access) -> bool:
-    """Whether this caller gets what asks for that access."""
+    """Whether a caller has that access."""
     if access == "stranger":
         return True
     if access in ("member", "scraper"):
@@ -58,7 +60,7 @@ def may(principal: Principal, access: Access) -> bool:
 
 
 def check(principal: Principal, access: Access) -> None:
-    """Raises MeshError DENIED, with what to do about it, where the caller may not."""
+    """Check access. Raises MeshError DENIED with a hint."""
     if not may(principal, access):
         raise _denial(principal, access)
 

@@ -1,1 +1,1 @@
-"""The one HTTP kernel: what a route is, what its handler gets and gives, and the one seam from error to answer."""
+"""The HTTP kernel of all listeners: routes, requests and responses of handlers, and one mapping of errors."""

@@ -1,4 +1,4 @@
-"""Serves a table of routes with aiohttp: who calls, whether that one may, what was sent, and the answer."""
+"""Serves a table of routes with aiohttp: authentication, authorization, validation, handler, response."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from meshd.principal import Access, Principal
 from meshd.serving import listener
 
 Identify = Callable[[web.BaseRequest, Access], Awaitable[Principal]]
-"""Who calls, for what asks for that access. Raises MeshError where that one is answered nothing at all."""
+"""Authenticates the caller of a route with that access. Raises MeshError for one that gets no route at all."""
 
 
 class _NoHttp(logging.Filter):
-    """What is no HTTP, and a caller who is gone, are no mistakes of ours: a line of our log, not aiohttp's stack trace."""
+    """A log for aiohttp: malformed HTTP and lost connections are no bugs, and get a line in place of a stack trace."""
 
     def __init__(self, part: str) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class _NoHttp(logging.Filter):
 
 
 class Api:
-    """A table of routes. Call it with each request: it answers, whatever happens, and a stack trace goes to the log only."""
+    """The application for a table of routes. It responds to every request; a stack trace goes to the log only."""
 
     def __init__(self, surface: Surface, identify: Identify, routes: Iterable[Route] = ()) -> None:
         self.table = Table(routes)
@@ -53,7 +53,7 @@ class Api:
         self._log = structlog.get_logger(part=surface.part)
 
     def runner(self, **options: Any) -> web.ServerRunner:
-        """What serves it. options: of aiohttp's RequestHandler and of its runner."""
+        """The runner that serves it. options: of aiohttp's RequestHandler and its runner."""
         logger = logging.getLogger(f"meshd.http.{self._surface.part}")
         if not logger.filters:
             logger.addFilter(_NoHttp(self._surface.part))
@@ -62,7 +62,7 @@ class Api:
         return web.ServerRunner(server, shutdown_timeout=shutdown_timeout)
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
-        """The one seam between what is raised and what is answered."""
+        """Handle a request: the one place where an exception becomes a response."""
         reply = Reply(request, self._surface)
         try:
             return await reply.send(await self._answer(request))
@@ -87,7 +87,7 @@ class Api:
             raise problem.out_of_time() from None
 
     async def _read(self, request: web.BaseRequest, route: Route, found: Found) -> Request:
-        """Nothing of the request is read before it is known that the caller may ask this."""
+        """Authenticate, authorize, and only then read and validate the request."""
         caller = await self._identify(request, route.access)
         principal.check(caller, route.access)
         query.check_text(request.rel_url.raw_path_qs, self._surface.see)
@@ -106,8 +106,7 @@ class Api:
         )
 
     async def _document(self, request: web.BaseRequest, route: Route) -> BaseModel | None:
-        """What was sent, as the shape that the route takes: the JSON body, where an empty one is an empty document, or the
-        query."""
+        """The input in the route's schema: the JSON body, where an empty one is an empty document, or the query."""
         try:
             if isinstance(route.query, type):
                 return route.query.model_validate(dict(request.query))

@@ -1,4 +1,4 @@
-"""The OpenAPI document, made from the route table and the wire shapes, so that it cannot say anything else."""
+"""The OpenAPI document, generated from the route table and the wire schemas, so that it cannot differ from them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _REF = "#/components/schemas/{model}"
 
 
 def document(routes: Iterable[Route], *, title: str, about: str) -> dict[str, Any]:
-    """OpenAPI 3.1. A stream is described by the shapes of its lines."""
+    """The OpenAPI 3.1 document. It describes a stream by the schemas of its lines."""
     table = list(routes)
     paths: dict[str, dict[str, Any]] = {}
     for route in table:
@@ -89,7 +89,7 @@ def _ref(model: type[BaseModel]) -> dict[str, str]:
 
 
 def _problem() -> dict[str, Any]:
-    """RFC 9457 with two more members."""
+    """The schema of a problem document: RFC 9457 with two more members."""
     members: dict[str, Any] = {name: {"type": "string"} for name in MeshError(Code.INTERNAL, "").problem()}
     members["status"] = {"type": "integer"}
     members["code"] = {"type": "string", "enum": sorted(Code)}

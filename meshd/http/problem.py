@@ -1,4 +1,4 @@
-"""From a fault to its RFC 9457 answer: the one place where an exception becomes what a caller is told."""
+"""The mapping of exceptions to responses: RFC 9457 problem documents, for every listener."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from meshd.errors import Code, MeshError, mistake
 from meshd.http.query import SEE_API
 from meshd.principal import Access
 
-_TOLD_MOST = 3  # of what is wrong in a document of another node
+_TOLD_MOST = 3  # errors to report of a document of another node
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surface:
-    """What differs between the listeners that serve routes.
+    """The differences between the listeners.
 
-    part: of the log. see: what to do about a request that makes no sense. headers: of every answer. hides: who may learn
-    that a path is not there; None for everybody. between_nodes: the caller is a meshd, maybe a newer one: a parameter that
-    nobody knows is passed over, an error tells who brought it about, and the values of a bad document are not repeated.
-    fault: what a caller is told of a mistake of meshd's own; failed: what the log is told. tell: makes the answer of an
-    error where the caller understands no problem documents.
+    part: of the log. see: the hint for an invalid request. headers: of every response. hides: the access that it takes
+    to learn that a path does not exist; None for everybody. between_nodes: the caller is a meshd, maybe a newer one:
+    ignore unknown parameters, name the node that caused an error, and do not quote values of an invalid document.
+    fault: the error for a bug in meshd; failed: its line in the log. tell: makes error responses for callers that do
+    not understand problem documents.
     """
 
     part: str
@@ -38,7 +38,7 @@ class Surface:
 
 
 def answer(error: MeshError, surface: Surface) -> web.Response:
-    """The error, before anything else was sent: a problem document, where the surface has no other way."""
+    """The response for an error, while nothing is sent yet: a problem document, unless the surface has `tell`."""
     if surface.tell is not None:
         return surface.tell(error)
     by = {"by": error.by} if error.by and surface.between_nodes else {}
@@ -51,7 +51,7 @@ def answer(error: MeshError, surface: Surface) -> web.Response:
 
 
 def invalid(exc: ValidationError, surface: Surface) -> MeshError:
-    """A document that is not of the shape that the route takes; it names the members that are wrong."""
+    """The error for a document that violates the route's schema. It names the wrong members."""
     if surface.between_nodes:
         errors = exc.errors(include_url=False, include_input=False, include_context=False)[:_TOLD_MOST]
     else:
@@ -61,12 +61,12 @@ def invalid(exc: ValidationError, surface: Surface) -> MeshError:
 
 
 def _member(place: tuple[int | str, ...]) -> str:
-    """Where in the document something is wrong; what is typed there is shown as it would be in code."""
+    """The path to a wrong member of a document, as in code."""
     return ".".join(ascii(str(p))[1:-1] for p in place)[:80] or "body"
 
 
 def unknown(method: str, path: str, methods: list[str], surface: Surface) -> MeshError:
-    """No route is meant. methods: that the path takes, none where there is no such path."""
+    """The error for no matching route. methods: those of the path; none where the path does not exist."""
     if methods:
         return MeshError(
             Code.BAD_REQUEST,
@@ -83,10 +83,10 @@ def unknown(method: str, path: str, methods: list[str], surface: Surface) -> Mes
 
 
 def out_of_time() -> MeshError:
-    """The handler took longer than the route allows."""
+    """The error for a handler that exceeds the route's time-out."""
     return MeshError(Code.NOT_READY, "cannot answer in time", "this node is overloaded", "try again later")
 
 
 def body_missing(why: str, surface: Surface) -> MeshError:
-    """The body did not come, or too much of it."""
+    """The error for a body that did not arrive, or is too long."""
     return MeshError(Code.BAD_REQUEST, "cannot take that request", why, surface.see)

@@ -1,4 +1,4 @@
-"""The query string of a request, read strictly: what was mistyped is refused and not passed over."""
+"""Strict parsing of a query string: refuses what is mistyped, rather than ignoring it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ SEE_API = "see /v1/openapi.json"
 
 
 class Query:
-    """The parameters of one request, each there once. Each reader raises MeshError BAD_REQUEST."""
+    """The parameters of one request, each once at most. Each method raises MeshError BAD_REQUEST."""
 
     def __init__(self, values: Mapping[str, str] | None = None, see: str = SEE_API) -> None:
-        """see: what to do where a parameter makes no sense."""
+        """see: the hint for an invalid parameter."""
         self._values = values or {}
         self._see = see
 
@@ -24,18 +24,18 @@ class Query:
         return name in self._values
 
     def text(self, name: str) -> str:
-        """ "" where it is not there."""
+        """The parameter's text; "" where it is missing."""
         return self._values.get(name, "")
 
     def flag(self, name: str) -> bool:
-        """False where it is not there."""
+        """The parameter as a flag; False where it is missing."""
         value = self._values.get(name, "0")
         if value not in ("0", "1", "true", "false"):
             raise bad(name, f"{value[:40]!a} is neither 0 nor 1", self._see)
         return value in ("1", "true")
 
     def number(self, name: str, *, least: int = 0) -> int | None:
-        """None where it is not there or empty."""
+        """The parameter as a number; None where it is missing or empty."""
         value = self.text(name)
         if not value:
             return None
@@ -45,7 +45,7 @@ class Query:
 
 
 def check_text(raw: str, see: str) -> None:
-    """raw: path and query as they came. Raises MeshError BAD_REQUEST for what is not UTF-8."""
+    """Check that a request target is UTF-8. raw: path and query as received. Raises MeshError BAD_REQUEST."""
     try:
         unquote_to_bytes(raw).decode()
     except UnicodeDecodeError as exc:
@@ -55,7 +55,7 @@ def check_text(raw: str, see: str) -> None:
 
 
 def check_names(values: MultiMapping[str], known: tuple[str, ...], see: str) -> None:
-    """Raises MeshError BAD_REQUEST for a parameter that the route does not have, or has twice."""
+    """Check parameter names. Raises MeshError BAD_REQUEST for one that the route does not have, or has twice."""
     for name in values:
         if name not in known:
             takes = f"this takes {', '.join(known)}" if known else "this takes none"
@@ -65,5 +65,5 @@ def check_names(values: MultiMapping[str], known: tuple[str, ...], see: str) -> 
 
 
 def bad(name: str, why: str, see: str = SEE_API) -> MeshError:
-    """A parameter that cannot be understood."""
+    """The error for an invalid parameter."""
     return MeshError(Code.BAD_REQUEST, f"cannot understand {name[:40]!a} of the request", why, see)

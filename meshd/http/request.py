@@ -1,4 +1,4 @@
-"""A request as a handler gets it, whatever it came by."""
+"""A request as a handler gets it, independent of the transport."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ async def _empty() -> AsyncIterator[bytes]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """principal: the caller, who may ask this. params: what {names} of the path stand for. body: the document, of the
-    shape that the route takes. chunks: the bytes of a body that is no document, as they come; content_type and length
-    (None: not announced) are the body's.
+    """principal: the authorized caller. params: values of the path's {names}. body: the document, in the route's schema.
+
+    chunks: the bytes of a streamed body, as they arrive. content_type, length: the body's; length is None where it is
+    not announced.
     """
 
     principal: Principal
@@ -38,7 +39,7 @@ class Request:
     length: int | None = None
 
     def read(self, shape: type[_M]) -> _M:
-        """The body, which is of that shape: the route says so."""
+        """The body as an instance of that schema, the route's own."""
         if not isinstance(self.body, shape):
             raise TypeError(f"the route takes no {shape.__name__}")
         return self.body

@@ -1,4 +1,4 @@
-"""What a route is, what its handler may answer, and which route a request means."""
+"""Routes: their declaration, the responses of their handlers, and the matching of requests."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from meshd.principal import Access
 from meshd.wire import Emit
 
 BODY_MOST = 1024 * 1024
-"""Bytes of a JSON request, where the route says nothing else. Uploads are streamed, and bounded by the disk."""
+"""Default limit of a JSON request, in bytes. Uploads are streamed, and bounded by the disk."""
 TEXT = "text/plain; charset=utf-8"
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A short answer that is no document of a shape. content_type: the whole header."""
+    """A short response without a schema. content_type: the whole header."""
 
     body: str | bytes
     status: int = 200
@@ -29,7 +29,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Bytes:
-    """Bytes as they come. length: how many there will be, None where nobody knows; the caller is cut off where fewer come."""
+    """A streamed response of bytes. length: their number, None where unknown; fewer cut the connection."""
 
     chunks: AsyncGenerator[bytes, None]
     content_type: str = "application/octet-stream"
@@ -55,7 +55,7 @@ Handler = Callable[[Request], Awaitable[Answer]]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One line of an API. path: with {names}, each for one segment. access: who may ask, decided before the handler runs.
+    """One line of an API. path: with {names}, each for one segment. access: checked before the handler runs.
 
     answers: the shape of the answer, or the shapes of a stream's events, or a media type. takes: the shape of the JSON
     body, or the media type of one that is streamed. query: the parameters that there are, or a shape of them, which the
@@ -75,12 +75,12 @@ class Route:
 
     @property
     def parameters(self) -> tuple[str, ...]:
-        """Their names."""
+        """The names of the query parameters."""
         return self.query if isinstance(self.query, tuple) else tuple(self.query.model_fields)
 
 
 class Found(NamedTuple):
-    """route: None where none is meant. params: of its path. methods: that this path takes, none where there is no such path."""
+    """A match. route: None for none. params: of the path. methods: those of the path; none where it does not exist."""
 
     route: Route | None
     params: dict[str, str]
@@ -88,7 +88,7 @@ class Found(NamedTuple):
 
 
 class Table:
-    """Routes by method and path. A path without {names} goes before one with."""
+    """A routing table. A path without {names} takes precedence over one with."""
 
     def __init__(self, routes: Iterable[Route] = ()) -> None:
         self._exact: dict[str, dict[str, Route]] = {}
@@ -96,7 +96,7 @@ class Table:
         self.add(routes)
 
     def add(self, routes: Iterable[Route]) -> None:
-        """Raises ValueError where two have the same method and path."""
+        """Add routes. Raises ValueError where two have the same method and path."""
         for route in routes:
             paths = self._named if "{" in route.path else self._exact
             methods = paths.setdefault(route.path, {})
@@ -105,7 +105,7 @@ class Table:
             methods[route.method] = route
 
     def find(self, method: str, raw_path: str) -> Found:
-        """raw_path: percent-encoded, so that a name may have a / in it."""
+        """Match a request. raw_path: percent-encoded, so that a name may contain a /."""
         segments = [unquote(segment) for segment in raw_path.split("/")]
         methods: set[str] = set()
         for path, routes in self._candidates("/".join(segments)):
@@ -123,7 +123,7 @@ class Table:
 
 
 def _match(path: str, segments: list[str]) -> dict[str, str] | None:
-    """What the {names} of `path` stand for, None where it does not match; they stand for something."""
+    """The values of the {names} of `path`, never empty; None where it does not match."""
     params: dict[str, str] = {}
     pattern = path.split("/")
     if len(pattern) != len(segments):

@@ -1,4 +1,4 @@
-"""Bodies that come and answers that go, with their bounds; and what becomes of an answer that breaks."""
+"""Request bodies and responses as streams, with their bounds, and the handling of a response that fails half-way."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def ask_for_body(request: web.BaseRequest) -> None:
 
 
 async def read_body(request: web.BaseRequest, most: int, surface: Surface) -> bytes:
-    """The whole of a small body. Raises MeshError BAD_REQUEST where it is longer than `most` bytes, or does not come."""
+    """Read a small body whole. Raises MeshError BAD_REQUEST where it exceeds `most` bytes, or does not arrive."""
     too_long = problem.body_missing(f"it is too long: over {most} bytes", surface)
     if (request.content_length or 0) > most:
         raise too_long
@@ -45,10 +45,10 @@ async def read_body(request: web.BaseRequest, most: int, surface: Surface) -> by
 
 
 class Reply:
-    """The answer to one request on its way.
+    """The response to one request.
 
-    Until its first byte is sent, what goes wrong is a problem document. After that a stream of events tells it as its last
-    event, and of anything else the connection is cut: that is the only way to say that what came is not all.
+    Before its first byte, a failure becomes a problem document. After that it becomes the last event of a stream of
+    events; any other response is cut, which is the only way to signal that it is incomplete.
     """
 
     def __init__(self, request: web.BaseRequest, surface: Surface) -> None:
@@ -59,7 +59,7 @@ class Reply:
         self._log = structlog.get_logger(part=surface.part)
 
     async def send(self, answer: Answer) -> web.StreamResponse:
-        """Raises what the answer raises; give that to `fail`."""
+        """Send the response. Raises what the handler's stream raises; pass that to `fail`."""
         if isinstance(answer, Events):
             return await self._send_events(answer)
         if isinstance(answer, Bytes):
@@ -67,7 +67,7 @@ class Reply:
         return self._whole(answer)
 
     def fail(self, exc: Exception) -> web.StreamResponse:
-        """What is to be answered now that this was raised."""
+        """The response after an exception."""
         foreseen = isinstance(exc, MeshError) or (self._gone and isinstance(exc, ConnectionError))
         if not foreseen:
             self._log.error(
@@ -86,7 +86,7 @@ class Reply:
 
     @property
     def _gone(self) -> bool:
-        """Whether nobody is there any more who could read the answer."""
+        """Whether the client has disconnected."""
         return self._request.transport is None or self._request.transport.is_closing()
 
     def _whole(self, answer: BaseModel | Text) -> web.Response:
@@ -152,7 +152,7 @@ class Reply:
         return response
 
     async def _emit(self, event: Wire) -> None:
-        """Write one line; the first one begins the answer. Raises ConnectionError where the caller is gone."""
+        """Write one line; the first one begins the response. Raises ConnectionError where the client is gone."""
         response = self._begun or await self._begin_events()
         await response.write(event.model_dump_json().encode() + b"\n")
 

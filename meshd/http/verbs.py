@@ -1,4 +1,4 @@
-"""From a call between nodes to the route that answers it."""
+"""Makes routes of the RPCs between nodes."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from meshd.http.route import Route
 from meshd.principal import Principal
 from meshd.wire.verbs import A, Q, Verb
 
-_ANSWER_S = 120.0  # longer than any caller waits
+_ANSWER_S = 120.0  # longer than any client waits
 
 
 def answered(verb: Verb[Q, A], by: Callable[[Principal, Q], Awaitable[A]]) -> Route:
-    """by(caller, request): runs once it is known that the caller may ask; may raise MeshError, which the caller is told."""
+    """The route of a verb. by(caller, request): runs once the caller is authorized. Its MeshError is the response."""
 
     async def handler(request: Request) -> BaseModel:
         return await by(request.principal, request.read(verb.takes))

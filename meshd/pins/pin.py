@@ -28,7 +28,7 @@ _PROGRESS_EVERY_S = 0.1
 
 
 class Pinner:
-    """Adds entries. What is committed is made whole, here or by the mesh; what is not leaves nothing pinned."""
+    """Adds entries. A committed entry is replicated, by this node or the mesh; any other leaves nothing pinned."""
 
     def __init__(
         self,
@@ -66,9 +66,9 @@ class Pinner:
         *,
         committed: wire.Emit | None = None,
     ) -> None:
-        """Take one file or directory and keep it. Emits progress, added, entry, copy..., done.
+        """Add one file or directory, and pin it. Emits progress, added, entry, copy..., done.
 
-        committed: gets, right before the entry event, the answer for a caller who does not wait for the other copies.
+        committed: called right before the entry event, with the answer for a caller that does not wait for replicas.
         """
         entries.check_name(declared.name)
         self._catalogue.need_mesh()
@@ -87,7 +87,7 @@ class Pinner:
         *,
         committed: wire.Emit | None = None,
     ) -> None:
-        """Keep what a CID names: it is fetched from the members that have it. committed: as for `upload`.
+        """Pin what a CID names; kubo fetches it from the members that have it. committed: as for `upload`.
 
         Raises MeshError NOT_FOUND.
         """
@@ -104,7 +104,7 @@ class Pinner:
         await self._keep(pin, replicas, emit, committed)
 
     async def make_whole(self, pin: Pin, emit: wire.Emit) -> None:
-        """See the copies made of an entry that is in the pinset: after a restore, or to recover."""
+        """Wait for the replicas of an entry that is in the pinset: after a restore, or to recover."""
         await emit(self._entry(pin))
         await emit(await self._replicate(pin, None, emit))
 
@@ -124,8 +124,11 @@ class Pinner:
     async def _keep(
         self, pin: Pin, replicas: Replicas | None, emit: wire.Emit, committed: wire.Emit | None
     ) -> None:
-        """Commit a staged entry, and wait for its replicas. Cut off before it is committed, a sweep after the next start
-        looks whether it is; after that, the mesh makes it whole."""
+        """Commit a staged entry, and wait for its replicas.
+
+        Interrupted before the commit, a sweep after the next start finds out whether it happened; after it, the mesh
+        replicates the entry.
+        """
         try:
             allocations = await self._nodes.choose(pin, emit)
             pin = await self._committer.commit(dataclasses.replace(pin, allocations=allocations))
@@ -147,7 +150,7 @@ class Pinner:
         return wire.EntryEvent(cid=pin.cid, name=pin.name, wanted=self._nodes.goal(pin))
 
     async def _replicate(self, pin: Pin, replicas: Replicas | None, emit: wire.Emit) -> wire.PinDoneEvent:
-        """Wait for the replicas, once more where other nodes take over from those that refuse or are silent."""
+        """Wait for the replicas, and again where other nodes take over from those that refuse or are silent."""
         began = time.monotonic()
         kept = await self._waiter.wait(pin, emit)
         held = [m.cluster_id for m in kept.held]
@@ -156,7 +159,7 @@ class Pinner:
             out = sorted(c.node for c in kept.missing.values())
             _LOG.info("other nodes take over", cid=pin.cid, instead_of=out)
             kept = await self._waiter.wait(await self._committer.change(pin, others), emit, held=kept.held)
-        # The default is a wish that grows with the mesh; a number that was typed is a demand.
+        # The default is a wish that grows with the mesh; a typed number is a demand.
         goal = (
             replicas
             if isinstance(replicas, int)
@@ -178,7 +181,7 @@ class Pinner:
 
 
 def _throttled(emit: wire.Emit) -> Callable[[int], Awaitable[None]]:
-    """Progress is for people: ten lines a second are enough."""
+    """Emit progress ten times a second at most: it is for people."""
     last = 0.0
 
     async def on_bytes(count: int) -> None:
