@@ -51,9 +51,17 @@ advisories: setup  ## write requirements/advisories.json anew from OSV, or from 
 
 .PHONY: lint
 lint: setup  ## check style, types and the direction of imports
+	@# side by side, each to its end, so that one look shows all that is wrong
+	@$(MAKE) --no-print-directory -j -k --output-sync=target lint-style lint-format lint-types lint-imports
+
+.PHONY: lint-style lint-format lint-types lint-imports
+lint-style:
 	@$(BIN)/ruff check $(CHECKED)
+lint-format:
 	@$(BIN)/ruff format --check $(CHECKED)
+lint-types:
 	@$(BIN)/mypy $(CHECKED)
+lint-imports:
 	@$(BIN)/lint-imports --no-logo
 
 .PHONY: format
