@@ -59,13 +59,20 @@ async def test_no_collection_begins_while_an_entry_is_made(
 
 
 async def test_who_comes_just_after_the_last_one_left_is_waited_for_too(
-    pins: Pins, kubo: FakeKubo, collector: asyncio.Task[None]
+    pins: Pins, kubo: FakeKubo, collector: asyncio.Task[None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The collection was waiting, and is told that nobody is there; before it begins somebody is."""
+    waits, wait_idle = asyncio.Event(), pins.uploads.wait_idle
+
+    async def told() -> None:
+        waits.set()
+        await wait_idle()
+
+    monkeypatch.setattr(pins.uploads, "wait_idle", told)
     leave = pins.uploads.enter()
     pins.garbage.request()
-    for _ in range(3):  # it now waits for this one
-        await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        await waits.wait()
     leave()
     leave_again = pins.uploads.enter()
     await kubo_would_have_been_asked(pins)
