@@ -25,7 +25,7 @@ import psutil
 import pytest
 import pytest_asyncio
 
-from tests.processes import descendants
+from tests.processes import descendants, threads
 
 _TESTS = Path(__file__).resolve().parent
 LONGEST_STEP_S = 0.5
@@ -179,12 +179,25 @@ async def _look_at_tasks() -> None:
 # -- the event loop ------------------------------------------------------------------------------------------------
 
 
+@dataclass
+class Watched:
+    """A step that has been seen twice. Whether it is to blame is known once it has ended: how long somebody waited for a
+    CPU is told only when he gets one."""
+
+    step: object
+    waited: float  # all, as it was seen the second time
+    seconds: float = 0.0  # from then on
+    stack: str = ""  # where it was when it had taken too long
+    of_a_fixture: bool = False
+
+
 class Watchdog:
-    """Sees each step of the main thread's event loops, and a step that takes too long while it still does.
+    """Sees each step of the main thread's event loops, and where one that takes too long is while it still does.
 
     On a busy machine a step may take long without any fault of its own. So only this counts: time in which the watching
-    thread ran too (a stopped machine stops both), less the time in which the main thread waited for a CPU. A step that
-    keeps the watching thread from running (it holds the GIL) is judged by the CPU time that it used.
+    thread was not stopped (with the whole machine), less the time in which the main thread waited for a CPU, and less the
+    time in which those waited for one for whom the main thread may have waited: a thread that it starts, a process that it
+    spawns. A step that keeps the watching thread from running (it holds the GIL) is judged by the CPU time that it used.
     """
 
     _EVERY_S = 0.05
@@ -192,11 +205,10 @@ class Watchdog:
     def __init__(self) -> None:
         self.reports: list[str] = []
         self._step: object | None = None  # another object for each step
-        self._reported: object | None = None
+        self._watched: Watched | None = None
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         self._main = threading.get_ident()
-        self._schedstat = Path(f"/proc/self/task/{threading.get_native_id()}/schedstat")
         self._original = asyncio.Handle._run  # where the loop enters each step
 
     def start(self) -> None:
@@ -212,10 +224,8 @@ class Watchdog:
                 original(handle)
             finally:
                 self._step = None
-                if clock() - began > LONGEST_STEP_S and self._reported is not step:
-                    busy = cpu() - used
-                    if busy > LONGEST_STEP_S:
-                        self.reports.append(f"{busy:.1f} s of computing in {handle!r}")
+                if clock() - began > LONGEST_STEP_S:
+                    self._judge(step, cpu() - used, handle)
 
         asyncio.Handle._run = run  # type: ignore[method-assign, assignment]
         self._thread.start()
@@ -225,29 +235,48 @@ class Watchdog:
         self._over.set()
         self._thread.join()
 
-    def _watch(self) -> None:
-        seen, held = None, 0.0
-        at, waited = time.monotonic(), self._waited()
-        while not self._over.wait(self._EVERY_S):
-            step, now, waited_now = self._step, time.monotonic(), self._waited()
-            if step is None or step is not seen:
-                seen, held = step, 0.0
-            else:
-                held += max(0.0, min(now - at, 2 * self._EVERY_S) - (waited_now - waited))
-                if held > LONGEST_STEP_S and self._reported is not step:
-                    self._reported = step
-                    frame = sys._current_frames().get(self._main)
-                    stack = "".join(traceback.format_stack(frame)[-6:]) if frame else ""
-                    if not _of_a_fixture(frame):
-                        self.reports.append(f"for more than {LONGEST_STEP_S} s here:\n{stack}")
-            at, waited = now, waited_now
+    def _judge(self, step: object, busy: float, handle: asyncio.Handle) -> None:
+        watched = self._watched
+        if watched is None or watched.step is not step or not watched.stack:
+            if busy > LONGEST_STEP_S:
+                self.reports.append(f"{busy:.1f} s of computing in {handle!r}")
+            return
+        held = watched.seconds - (self._all_waited() - watched.waited)
+        if max(busy, held) > LONGEST_STEP_S and not watched.of_a_fixture:
+            self.reports.append(f"for more than {LONGEST_STEP_S} s here:\n{watched.stack}")
 
-    def _waited(self) -> float:
-        """Seconds that the main thread was ready to run and had no CPU."""
-        try:
-            return int(self._schedstat.read_text().split()[1]) / 1e9
-        except (OSError, IndexError):
-            return 0.0
+    def _watch(self) -> None:
+        own, watching = os.getpid(), threading.get_native_id()
+        seen, at, late = None, time.monotonic(), _waited(own, watching)
+        while not self._over.wait(self._EVERY_S):
+            step, now, late_now = self._step, time.monotonic(), _waited(own, watching)
+            watched = self._watched
+            if step is None or step is not seen:
+                seen = step
+            elif watched is None or watched.step is not step:
+                self._watched = Watched(step, self._all_waited())
+            else:
+                watched.seconds += min(now - at, 2 * self._EVERY_S + late_now - late)
+                if watched.seconds > LONGEST_STEP_S and not watched.stack:
+                    frame = sys._current_frames().get(self._main)
+                    watched.of_a_fixture = _of_a_fixture(frame)
+                    watched.stack = "".join(traceback.format_stack(frame)[-6:]) if frame else ""
+            at, late = now, late_now
+
+    def _all_waited(self) -> float:
+        """Seconds that the threads of this process but the watching one, and those of all that it has started, were ready
+        to run and had no CPU."""
+        own = os.getpid()
+        mine = sum(_waited(own, task) for task in threads(own) if task != self._thread.native_id)
+        return mine + sum(_waited(pid, task) for pid in descendants(own) for task in threads(pid))
+
+
+def _waited(pid: int, task: int) -> float:
+    """Seconds that a thread was ready to run and had no CPU; 0 once it is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/task/{task}/schedstat").read_bytes().split()[1]) / 1e9
+    except (OSError, IndexError):
+        return 0.0
 
 
 def _of_a_fixture(frame: FrameType | None) -> bool:

@@ -40,8 +40,15 @@ def _children(pid: int) -> list[int]:
 
 def _listed(pid: int) -> list[int]:
     found: list[int] = []
-    with contextlib.suppress(OSError):  # it is gone
-        for thread in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208 - asked for often, as above
-            with contextlib.suppress(OSError):
-                found += map(int, Path(f"/proc/{pid}/task/{thread}/children").read_bytes().split())
+    for thread in threads(pid):
+        with contextlib.suppress(OSError):
+            found += map(int, Path(f"/proc/{pid}/task/{thread}/children").read_bytes().split())
     return found
+
+
+def threads(pid: int) -> list[int]:
+    """The threads of a process; none once it is gone."""
+    try:
+        return [int(name) for name in os.listdir(f"/proc/{pid}/task")]  # noqa: PTH208 - asked for often, as above
+    except OSError:
+        return []

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 _LOOK_EVERY_S = 0.01
 
 
-async def until(condition: Callable[[], object | Awaitable[object]], seconds: float = 10.0) -> None:
+async def until(condition: Callable[[], object | Awaitable[object]], seconds: float = 30.0) -> None:
     """Return when `condition` (a function or a coroutine function) holds; TimeoutError after `seconds`.
 
     For what no event tells us of: other processes, the kernel's tables, files.

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.timeout(270)  # on a busy machine; it takes about 15 s of processor time
+
 ROOT = Path(__file__).resolve().parents[2]
 
 MISBEHAVING = """
@@ -17,6 +19,7 @@ import asyncio, socket, subprocess, sys, time, hashlib
 import pytest
 
 kept = []
+PIPES = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
 
 def test_leaves_a_process():
     kept.append(subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE))
@@ -38,7 +41,12 @@ def test_leaves_an_event_loop():
     kept.append(asyncio.new_event_loop())
 
 async def test_blocks_the_loop():
-    time.sleep(0.7)
+    time.sleep(1.5)
+
+async def test_blocks_the_loop_while_others_have_all_that_they_want():
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1.5); print(); input()"], **PIPES)
+    child.stdout.readline()
+    child.communicate(b"\\n")
 
 async def test_computes_in_the_loop():
     end = time.thread_time() + 0.7
@@ -128,6 +136,42 @@ def test_is_good_and_ends_it():
 """
 
 
+STARVED = """
+import os, subprocess, sys
+import pytest
+
+PIPES = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+SLOW = '''
+import time
+print(flush=True)
+input()
+end = time.thread_time() + 0.01
+while time.thread_time() < end:
+    pass
+print(flush=True)
+input()
+'''
+
+@pytest.fixture
+def slow():
+    '''A process that gets a CPU only when nobody else wants it, and one that always wants it.'''
+    cpu = min(os.sched_getaffinity(0))
+    with subprocess.Popen([sys.executable, "-c", SLOW], **PIPES) as child:
+        child.stdout.readline()
+        os.sched_setaffinity(child.pid, {cpu})
+        os.sched_setscheduler(child.pid, os.SCHED_IDLE, os.sched_param(0))
+        with subprocess.Popen([sys.executable, "-c", "print(flush=True)\\nwhile True: pass"], **PIPES) as greedy:
+            os.sched_setaffinity(greedy.pid, {cpu})
+            greedy.stdout.readline()
+            yield child
+            greedy.kill()
+        child.communicate("\\n")
+
+async def test_is_good_and_waits_for_who_has_no_cpu(slow):
+    print(file=slow.stdin, flush=True)
+    slow.stdout.readline()
+"""
+
 CONFTEST = """
 import gc
 import pytest
@@ -149,6 +193,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("guards")
     (folder / "test_misbehaving.py").write_text(MISBEHAVING)
     (folder / "test_module.py").write_text(MODULE)
+    (folder / "test_starved.py").write_text(STARVED)
     (folder / "test_helped.py").write_text(HELPED)
     (folder / "test_living_on.py").write_text(LIVING_ON)
     (folder / "conftest.py").write_text(CONFTEST)
@@ -160,7 +205,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> str:
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
     return done.stdout + done.stderr
@@ -192,10 +237,17 @@ def test_an_event_loop_that_is_left_is_found(said: str) -> None:
     assert "left behind: an open event loop" in fault(said, "test_leaves_an_event_loop")
 
 
-def test_a_blocked_loop_is_found_with_the_line_that_blocks_it(said: str) -> None:
-    text = fault(said, "test_blocks_the_loop")
+@pytest.mark.parametrize(
+    ("test", "line"),
+    [
+        ("test_blocks_the_loop", "time.sleep(1.5)"),
+        ("test_blocks_the_loop_while_others_have_all_that_they_want", "child.stdout.readline()"),
+    ],
+)
+def test_a_blocked_loop_is_found_with_the_line_that_blocks_it(said: str, test: str, line: str) -> None:
+    text = fault(said, test)
     assert "the event loop was held up" in text
-    assert "time.sleep(0.7)" in text
+    assert line in text
 
 
 @pytest.mark.parametrize(
@@ -214,6 +266,7 @@ def test_long_computing_in_the_loop_is_found(said: str, test: str) -> None:
         "test_is_good_with_a_helper_that_starts_others",
         "test_is_good_and_starts_what_lives_on",
         "test_is_good_and_ends_it",
+        "test_is_good_and_waits_for_who_has_no_cpu",
     ],
 )
 def test_a_test_that_cleans_up_passes_also_after_those_that_do_not(said: str, test: str) -> None:
