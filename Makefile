@@ -31,7 +31,7 @@ test: lint  ## lint, then run the tests (ARGS='-k pin' chooses some)
 
 # What needs neither engines nor a mesh, and says within two minutes whether a change may be sound.
 UNITS = tests/unit tests/mesh_room tests/supervise tests/journal tests/operations
-QUICK = $(UNITS) tests/docs/test_architecture.py tests/docs/test_pages.py
+QUICK = $(UNITS) tests/pins tests/faults tests/docs/test_architecture.py tests/docs/test_pages.py
 
 .PHONY: check
 check: lint  ## lint, then the tests that need no engines (about two minutes)
