@@ -361,8 +361,29 @@ async def test_one_of_two_uploads_of_the_same_bytes_does_not_take_the_pin_from_t
     with pytest.raises(MeshError, match="announced"):
         await machine.add(Part("c", data), declared=declared(101, 1))
     assert await machine.kubo.pinned([two.root]) == {two.root}
+    await machine.uploads.unpin(two.root)
+    assert await machine.kubo.pinned([two.root]) == {two.root}, "the other one still needs it"
     await machine.uploads.release(two.root)
     assert await machine.kubo.pinned([two.root]) == set()
+
+
+async def test_what_is_received_is_pinned_until_an_entry_was_made_of_it(machine: Machine) -> None:
+    body = chunks(multipart("x", Part("f", noise(10))))
+    async with machine.uploads.receive(body, TYPE, ANYTHING, nobody_listens) as added:
+        assert machine.uploads.count == 1, "no garbage is collected meanwhile"
+        named = {p.cid: p.name for p in await machine.kubo.pins()}
+        assert added.root in await adding(machine)
+        assert not machine.uploads.left_over(named[added.root], added.root), "no sweep takes it away"
+    assert machine.uploads.left_over(named[added.root], added.root)
+    assert (machine.uploads.count, added.root in await adding(machine)) == (0, False)
+
+
+async def test_what_no_entry_could_be_made_of_is_not_pinned(machine: Machine) -> None:
+    body = chunks(multipart("x", Part("f", noise(10))))
+    with pytest.raises(MeshError):
+        async with machine.uploads.receive(body, TYPE, ANYTHING, nobody_listens) as added:
+            raise MeshError(Code.BAD_STATE, "cannot make an entry of it")
+    assert (machine.uploads.count, added.root in await adding(machine)) == (0, False)
 
 
 async def test_open_uploads_are_counted_and_can_be_ended(machine: Machine) -> None:

@@ -116,6 +116,15 @@ async def test_nobody_has_it_let_go_by_calling_itself_the_owner(
     assert record.owner == cellar.fingerprint
 
 
+async def test_the_owner_has_it_let_go_by_its_own_word_and_not_by_what_it_passes_on(
+    attic: Attic, barn: Node, cellar: Node
+) -> None:
+    pin = attic.entry(attic.node, owner=barn.fingerprint, kept=False)
+    told = attic.removal(pin, by=cellar.fingerprint, now=True)
+    await attic.pins.peer_backend.take_removals(calling(barn.fingerprint), Removals(removals=[told], total=0))
+    assert (attic.has(pin), attic.says(pin)) == (True, "lying")
+
+
 async def test_an_entry_that_comes_later_is_not_let_go_by_what_was_told_of_it_before(
     attic: Attic, barn: Node, cellar: Node
 ) -> None:

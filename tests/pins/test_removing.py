@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 import pytest
 
 from meshd import wire
@@ -49,6 +52,20 @@ async def test_it_is_recorded_before_it_is_out_of_the_pinset(
     monkeypatch.setattr(attic.cluster, "unpin", looks)
     await attic.pins.remover.remove(pin.name)
     assert seen == ["lying"]
+
+
+async def test_a_sweep_while_it_is_being_taken_out_leaves_the_record(attic: Attic, barn: Node) -> None:
+    """The list has it still, so it would be taken for one that was put back."""
+    pin = attic.entry(attic.node, barn)
+    held = attic.fake_cluster.hold("DELETE pins/one")
+    removing = asyncio.create_task(attic.pins.remover.remove(pin.name))
+    await attic.fake_cluster.began["DELETE pins/one"].wait()
+    await attic.pins.sweeper.sweep()
+    assert attic.says(pin) == "lying"
+    held.set()
+    await removing
+    assert attic.says(pin) == "lying"
+    assert not attic.pins.remover.under_way
 
 
 async def test_a_removal_that_the_cluster_does_not_take_leaves_no_record(
@@ -106,6 +123,23 @@ async def test_the_last_entry_of_some_content_is_removed_at_once_by_force_only(
     }
     assert not attic.has(pin)
     assert attic.says(pin) == "gone"
+
+
+async def test_another_entry_that_is_gone_by_now_keeps_nothing(
+    attic: Attic, barn: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The list may be some seconds old where it is large, or was read a moment ago."""
+    pin = attic.entry(attic.node, barn)
+    other = attic.entry(attic.node, barn, root=pin.root)
+    check = attic.pins.remover._check_not_last
+
+    async def meanwhile(*what: Any, **how: Any) -> None:
+        del attic.fake_cluster.records[other.cid]
+        await check(*what, **how)
+
+    monkeypatch.setattr(attic.pins.remover, "_check_not_last", meanwhile)
+    assert await refusal(attic, pin.name, now=True) is Code.LAST_COPY
+    assert attic.has(pin)
 
 
 async def test_where_another_entry_keeps_the_same_content_one_goes_at_once(attic: Attic, barn: Node) -> None:
