@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from meshd.mesh import certificate
 from meshd.mesh.store import MeshStore
 from meshd.pins.copies import Asker, Copies
+from meshd.pins.gate import Fetched
 from meshd.wire import Confirmed, ConfirmRequest, Member, verbs
 from tests.waiting import until
 
@@ -40,14 +41,15 @@ class Mesh:
         self.attic, self.barn = member("attic"), member("barn")
         self.asked: list[list[str]] = []
         self.unnamed: set[str] = set()
-        self.fetching: dict[str, int] = {}
+        self.fetching: dict[str, Fetched] = {}
+        self.not_here: set[str] = set()
         self.refused: dict[str, str] = {}
         itself = cast(Any, self)  # attic's gate, and its line to barn
         self.copies = Copies(itself, MeshStore(folder, self.attic.fingerprint), itself)
 
     async def held(self, cids: list[str]) -> set[str]:
         self.asked.append(cids)
-        return set(cids)
+        return set(cids) - self.not_here
 
     async def call(self, peer: Member, verb: object, question: ConfirmRequest) -> Confirmed:
         assert (peer, verb) == (self.barn, verbs.CONFIRM)
@@ -84,6 +86,18 @@ async def test_who_waits_for_more_than_500_is_asked_for_in_questions_of_500_and_
     await until(lambda: all(question.copy.state == "held" for question in questions))
     await asker.stop()
     assert max(map(len, asked)) == MOST
+
+
+async def test_held_is_said_of_what_is_pinned_and_on_the_disk_and_of_nothing_that_is_on_its_way(
+    mesh: Mesh,
+) -> None:
+    mesh.not_here = {"c2", "c3", "c4"}
+    mesh.fetching = {"c2": Fetched(7, 70)}
+    mesh.refused = {"c3": "it has no room"}
+    answer = await mesh.copies.local(["c1", "c2", "c3", "c4"])
+    assert answer.states == {"c1": "held", "c2": "fetching", "c3": "refused", "c4": "missing"}
+    assert (answer.fetched, answer.fetched_bytes) == ({"c2": 7}, {"c2": 70})
+    assert answer.details == {"c3": "it has no room"}
 
 
 async def test_what_a_nodes_answer_does_not_name_is_missing_there_and_not_held(mesh: Mesh) -> None:
