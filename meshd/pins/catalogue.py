@@ -1,4 +1,4 @@
-"""What the mesh keeps: the cluster's pinset, as a person asks for it."""
+"""The catalogue: queries of the cluster's pinset for people."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PAGE_MOST = 500
 
 
 class Catalogue:
-    """Lists and finds entries: what `Pinset` read, which may be some seconds old where the list is large."""
+    """Lists and finds entries, by `Pinset`'s last reading, which may be some seconds old where the list is large."""
 
     def __init__(
         self,
@@ -35,19 +35,19 @@ class Catalogue:
         self._peer_states = peer_states
 
     async def count(self) -> int:
-        """How many entries there are; 0 where the cluster cannot be asked."""
+        """The number of entries; 0 where the cluster does not answer."""
         try:
             return (await self._pinset.ask(CatalogueIndex.sums)).entries
         except MeshError:
             return 0
 
     async def among(self, cids: Collection[str]) -> set[str]:
-        """Those of these that there are. Raises MeshError NO_MESH, NOT_READY."""
+        """Those of `cids` that are entries. Raises MeshError NO_MESH, NOT_READY."""
         self.need_mesh()
         return await self._pinset.ask(partial(CatalogueIndex.among, cids=cids))
 
     async def of_root(self, root: str) -> AsyncGenerator[Pin]:
-        """Every entry that keeps this content. Raises MeshError NO_MESH, NOT_READY."""
+        """All entries with this root. Raises MeshError NO_MESH, NOT_READY."""
         self.need_mesh()
         await self._pinset.refresh()
         after = ""
@@ -74,7 +74,7 @@ class Catalogue:
             )
 
     async def find(self, reference: str, *, anew: bool = False) -> entries.NumberedPin:
-        """The entry that `reference` means, as it is now. Raises MeshError NOT_FOUND.
+        """Resolve a reference to an entry, as it is now. Raises MeshError NOT_FOUND.
 
         anew: read the list again, so that the newest entry of a name is the newest now and not ten seconds ago.
         """
@@ -84,7 +84,7 @@ class Catalogue:
             try:
                 found = await self._pinset.query(meant)
             except MeshError as exc:
-                if exc.code is not Code.NOT_FOUND:  # another node may have pinned it since
+                if exc.code is not Code.NOT_FOUND:  # else another node may have pinned it since
                     raise
             else:
                 pin = await self._pinset.look(found.pin.cid)
@@ -94,11 +94,11 @@ class Catalogue:
         return await self._pinset.query(meant)
 
     async def exists(self, cid: str) -> bool:
-        """Whether that is in the pinset now. Raises MeshError."""
+        """Whether a CID is in the pinset now. Raises MeshError."""
         return await self._pinset.look(cid) is not None
 
     def view(self, numbered: entries.NumberedPin, owner_name: str | None = None) -> wire.Entry:
-        """owner_name: where it is known already."""
+        """An entry as the API shows it. owner_name: where it is known already."""
         owner = numbered.pin.owner
         if owner_name is None:
             owner_name = self._owner_name(owner)
@@ -116,13 +116,13 @@ class Catalogue:
         after: str = "",
         copies: bool = False,
     ) -> wire.Entries:
-        """One page, by name and then age. name: substring; owner: a node's name; after: `next` of the page before.
+        """One page, sorted by name, then age. name: substring. owner: a node's name. after: `next` of the page before.
 
-        Raises MeshError BAD_REQUEST for an `after` that is none.
+        Raises MeshError BAD_REQUEST for an invalid `after`.
         """
         self.need_mesh()
         await self._pinset.refresh()
-        name_of = cache(self._owner_name)  # which takes long in a large mesh
+        name_of = cache(self._owner_name)  # slow in a large mesh
         owners = None
         if owner:
             every = await self._pinset.query(CatalogueIndex.owners)
@@ -142,15 +142,15 @@ class Catalogue:
         return wire.Entries(entries=views, total=found.total, next=following)
 
     async def _key(self, cursor: str) -> Key:
-        """Where the page before ended. Raises MeshError BAD_REQUEST."""
-        if entries.is_cid(cursor):  # what meshd 0.1 gave out
+        """The key at which the page before ended. Raises MeshError BAD_REQUEST."""
+        if entries.is_cid(cursor):  # a cursor of meshd 0.1
             pin = await self._pinset.query(partial(CatalogueIndex.get, cid=cursor))
             if pin is not None:
                 return key_of(pin)
         return _key(cursor)
 
     async def fill_copies(self, views: list[wire.Entry]) -> None:
-        """Ask every member which of these it holds, and write the answers into the views."""
+        """Ask every member which of these it holds, and fill the answers into the views."""
         away = {p.fingerprint: p for p in self._peer_states() if not p.reachable}
         members = self._store.members()
         table = await self._copies.table(
@@ -167,7 +167,7 @@ class Catalogue:
 
 
 def resolve(index: CatalogueIndex, reference: str) -> entries.NumberedPin:
-    """The entry that a person means, as `entries.resolve` finds it. Raises MeshError NOT_FOUND. Blocks."""
+    """Resolve a reference by the index, see `entries.resolve`. Raises MeshError NOT_FOUND. Blocks."""
     found = [n for n in (index.numbered(reference), index.newest(reference)) if n is not None]
     if found:
         return min(found, key=lambda n: key_of(n.pin))
@@ -180,13 +180,13 @@ def resolve(index: CatalogueIndex, reference: str) -> entries.NumberedPin:
 
 
 def _cursor(key: Key) -> str:
-    """Where a page ended, as text that means nothing to whoever hands it back. It holds also when the entry goes."""
+    """The opaque cursor for a key at which a page ended. It stays valid when that entry is removed."""
     text = json.dumps(key, separators=(",", ":"))
     return base64.urlsafe_b64encode(text.encode()).decode()
 
 
 def _key(cursor: str) -> Key:
-    """Raises MeshError BAD_REQUEST."""
+    """Decode a cursor. Raises MeshError BAD_REQUEST."""
     try:
         name, when, cid = json.loads(base64.urlsafe_b64decode(cursor.encode("ascii")))
         return (str(name), float(when), str(cid))

@@ -1,8 +1,8 @@
-"""What must be seen to before a node goes: that nothing goes with it.
+"""Drain: before a node goes, the nodes that stay get replicas of all that it holds.
 
-Several may go at once. Each says so in the roster before it looks, and counts only copies on nodes that have heard of it
-and do not leave themselves. Of two that begin at the same moment one has therefore heard of the other (each writes its mark
-first and reads the other's afterwards), and that one does not count on it.
+Several nodes may drain at once. Each states it in the roster before it looks, and counts only replicas on nodes that
+have heard of it and do not leave themselves. Of two that begin at the same moment one has therefore heard of the other
+(each writes its mark first and reads the other's afterwards), and that one does not count on it.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from meshd.pins.wait import Waiter, silent
 from meshd.wire import Member
 
 _SHOWN = 5
-_AT_ONCE = 20  # entries that are handed over at a time
+_AT_ONCE = 20  # entries to hand over at a time
 _ROUNDS_WITHOUT_GAIN = 20  # each follows a change that another node made meanwhile
-_LOOKS = 5  # at who holds what, where others begin to leave meanwhile
+_LOOKS = 5  # attempts to find out who holds what, where others begin to leave meanwhile
 
 _LOG = structlog.get_logger(part="leaving")
 
 Exchange = Callable[[Iterable[Member]], Awaitable[set[str]]]
-"""Gives these members this node's roster and takes theirs; the fingerprints of those that have it now."""
+"""Exchanges rosters with these members; the fingerprints of those that have this node's now."""
 
 Forget = Callable[[Member, set[str]], Awaitable[wire.Forgotten]]
-"""States that this member is none any more, relying on the copies of these fingerprints.
+"""States that a member is none any more, relying on the replicas of these fingerprints.
 
 Raises MeshError BUSY where one of them leaves or was forgotten meanwhile; then nothing is stated.
 """
@@ -52,7 +52,7 @@ Held = Mapping[str, set[str]]
 
 @dataclass(frozen=True, slots=True)
 class Short:
-    """An entry that has too few copies on the nodes that stay. held: fingerprints of those that hold it. goal: copies."""
+    """An entry with too few replicas on the nodes that stay. held: fingerprints of its holders. goal: replicas."""
 
     pin: Pin
     held: tuple[str, ...]
@@ -60,9 +60,9 @@ class Short:
 
 
 def too_few(pin: Pin, staying: Sequence[Member], held: Held) -> Short | None:
-    """Whether a copy more is needed before the node that holds `pin` may go.
+    """Whether one more replica is needed before a holder of `pin` may go.
 
-    Only a copy that the pinset wants where it is counts: any other one may be let go at this moment.
+    Only a replica on an allocated node counts: any other one may be unpinned at this moment.
     """
     by = tuple(
         m.fingerprint
@@ -74,7 +74,7 @@ def too_few(pin: Pin, staying: Sequence[Member], held: Held) -> Short | None:
 
 
 class Drain:
-    """Has copies made of what the leaving node holds until the nodes that stay have as many as are wanted."""
+    """Replicates what the leaving node holds, until the nodes that stay have as many replicas as wanted."""
 
     def __init__(
         self,
@@ -94,9 +94,9 @@ class Drain:
         self._waiter = waiter
 
     async def hand_over(self, emit: wire.Emit, exchange: Exchange, resign: Resign) -> None:
-        """Say that this node leaves, see what is here on those that stay, and `resign` relying on them.
+        """State that this node leaves, drain it, and `resign`, relying on the nodes that stay.
 
-        Raises MeshError LAST_COPY, FEWER_COPIES, BUSY, FORGOTTEN. Then the node stays, as where it is cut off, and the
+        Raises MeshError LAST_COPY, FEWER_COPIES, BUSY, FORGOTTEN. Then, or when cancelled, the node stays, and the
         others know.
         """
         try:
@@ -111,23 +111,24 @@ class Drain:
             raise _busy("leave", "meshctl leave")
         except BaseException as exc:
             await self._stay()
-            # Where it is cut off, meshd stops or nobody listens: the heartbeat tells the others.
+            # When cancelled, meshd stops or the client is gone: the heartbeat tells the others.
             if isinstance(exc, MeshError):
                 await exchange(self._store.peers())
             raise
 
     async def _stay(self) -> None:
-        """Take the mark back. Where it cannot be written now it is with the next statement about this node."""
+        """Take the mark back. Where it cannot be written now, the next statement about this node does so."""
         try:
             await self._store.set_leaving(False)
         except MeshError as exc:
             _LOG.warning("cannot write down that this node stays", error=str(exc))
 
     async def drain(self, emit: wire.Emit, exchange: Exchange) -> set[str]:
-        """Before this node goes, which its statement in the roster says: every entry has its copies elsewhere.
+        """Replicate each entry to other nodes, once this node's statement says that it leaves.
 
-        The fingerprints of those on whose copies that relies. Raises MeshError LAST_COPY (something would be lost),
-        FEWER_COPIES (nothing, but fewer copies than wanted), BUSY (it must stay until the others are gone), FORGOTTEN.
+        Returns the fingerprints of the nodes whose replicas that relies on. Raises MeshError LAST_COPY (something
+        would be lost), FEWER_COPIES (nothing, but fewer replicas than wanted), BUSY (it must stay until the others are
+        gone), FORGOTTEN.
         """
         me = self._store.fingerprint
         heard: set[str] = set()
@@ -138,7 +139,7 @@ class Drain:
             staying = self._store.staying(me)
             short = await self._short(staying, heard)
             if not short and not staying and self._store.peers():
-                raise _last_to_leave()  # those that leave may count on this node, whatever is here now
+                raise _last_to_leave()  # those that leave may rely on this node, whatever it holds now
             if not short:
                 return heard & {m.fingerprint for m in staying}
             now = (len(short), sum(len(s.held) for s in short), sum(map(len, tried.values())))
@@ -157,7 +158,7 @@ class Drain:
         )
 
     async def _short(self, staying: Sequence[Member], heard: set[str]) -> list[Short]:
-        """What this node holds and has too few copies of among those that stay and have heard that it goes."""
+        """The entries here with too few replicas on the nodes that stay and have heard that this one goes."""
         me, there = self._store.me(), [m for m in staying if m.fingerprint in heard]
         short: list[Short] = []
         await self._pinset.reread()
@@ -170,7 +171,7 @@ class Drain:
         return short
 
     async def _held(self, cids: Sequence[str], members: Sequence[Member]) -> Held:
-        """What each of them holds now; nothing for one that does not answer."""
+        """The CIDs that each member holds now; members that do not answer are left out."""
 
         async def one(member: Member) -> set[str]:
             try:
@@ -185,7 +186,7 @@ class Drain:
     async def _copy(
         self, short: list[Short], staying: Sequence[Member], tried: dict[str, dict[str, str]], emit: wire.Emit
     ) -> int:
-        """One attempt for each; for how many there is no node left to try. tried: by CID and fingerprint, why not."""
+        """Try each entry once; for how many no node is left to try. tried: CID -> fingerprint -> why not."""
         waiting = iter(short)
         stuck = done = 0
 
@@ -204,7 +205,7 @@ class Drain:
         return stuck
 
     async def _copy_one(self, short: Short, staying: Sequence[Member], out: dict[str, str]) -> bool:
-        """Have another copy made and wait for it; False where nobody is left to ask. out: who was tried, and why not."""
+        """Make another replica and wait for it; False where no node is left. out: fingerprint -> why a node failed."""
         pin, by_id = short.pin, {m.cluster_id: m for m in staying if m.fingerprint not in out}
         able = [
             dataclasses.replace(c, leaving=False) for c in self._nodes.candidates() if c.cluster_id in by_id
@@ -218,7 +219,7 @@ class Drain:
             return False
         union = tuple(dict.fromkeys((*pin.allocations, *chosen))) if pin.allocations else ()
         try:
-            # Where nothing changes, those that shall hold it are at it, and are waited for.
+            # Where nothing changes, the allocated nodes are at it: wait for them.
             if set(union) != set(pin.allocations):
                 pin = await self._committer.change(pin, union)
         except MeshError as exc:
@@ -265,9 +266,9 @@ class Drain:
         )
 
     async def forget(self, member: Member, exchange: Exchange, forget: Forget) -> wire.Forgotten:
-        """Have the mesh forget a member once nobody needs it; look anew where others begin to leave meanwhile.
+        """Forget a member once nothing depends on it; check again where others begin to leave meanwhile.
 
-        Raises MeshError LAST_COPY, BUSY, and what `forget` raises; then the member is one.
+        Raises MeshError LAST_COPY, BUSY, and what `forget` raises; then it stays a member.
         """
         for _ in range(_LOOKS):
             relying_on = await self.check_forget(member, exchange)
@@ -280,14 +281,14 @@ class Drain:
         raise _busy(f"forget {name}", f"meshctl forget {quoted(name)}")
 
     async def check_forget(self, member: Member, exchange: Exchange) -> set[str]:
-        """Before a member is forgotten: the fingerprints of those on whose copies that relies.
+        """Check that a member may be forgotten; the fingerprints of the nodes whose replicas that relies on.
 
-        Raises MeshError LAST_COPY where only it holds something.
+        Raises MeshError LAST_COPY where only that member holds something.
         """
         heard = await exchange([m for m in self._store.peers() if m.fingerprint != member.fingerprint])
         heard.add(self._store.fingerprint)
         staying = [m for m in self._store.staying(member.fingerprint) if m.fingerprint in heard]
-        # One copy is enough: fewer than wanted are made up for afterwards.
+        # One replica is enough: the rebalancer makes up for fewer than wanted.
         alone: list[Pin] = []
         await self._pinset.reread()
         async with contextlib.aclosing(self._pinset.each_part()) as parts:

@@ -1,6 +1,6 @@
-"""What the rooms that keep and delete content ask of kubo and ipfs-cluster: protocols, so that a fake is held to them by its type.
+"""The interfaces of kubo and ipfs-cluster for the rooms that keep and delete content, which fakes satisfy by type.
 
-`meshd.kubo.rpc.Kubo` and `meshd.cluster.rest.Cluster` are the real ones, and say what each call does and raises.
+`meshd.kubo.rpc.Kubo` and `meshd.cluster.rest.Cluster` implement them, and document what each call does and raises.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from meshd.model import Pin
 
 
 class KuboApi(Protocol):
-    """One kubo: blocks, and the pins that keep them. Every call raises MeshError NOT_READY where nobody answers."""
+    """One kubo: blocks, and the pins that keep them. Every call raises MeshError NOT_READY where it does not answer."""
 
     async def put_entry(self, document: dict[str, Any], /) -> str: ...
 
@@ -37,7 +37,7 @@ class KuboApi(Protocol):
 
 
 class ClusterApi(Protocol):
-    """One ipfs-cluster node: the pinset, and whose free space is known. Every call raises MeshError."""
+    """One ipfs-cluster node: the pinset, and the free-space metrics. Every call raises MeshError."""
 
     async def version(self) -> str: ...
 

@@ -1,7 +1,8 @@
-"""Entries: what is pinned instead of a file's root, so that two people's same bytes stay apart. Pure.
+"""Entries: pinned root blocks with metadata, so that the same bytes of two people stay apart. Pure.
 
-An entry is a small dag-cbor node that links the root. The cluster's pinset is keyed by CID: were roots pinned, a second
-person who adds the same bytes would overwrite the first one's name and take the file from both by removing it.
+An entry is a small dag-cbor node that links the content's root, and is pinned in its place. The cluster's pinset is
+keyed by CID: were roots pinned, a second person who adds the same bytes would overwrite the first one's name, and a
+removal would take the file from both.
 """
 
 from __future__ import annotations
@@ -26,19 +27,19 @@ _CID = re.compile(r"b[a-z2-7]{20,120}|Qm[1-9A-HJ-NP-Za-km-z]{44}")
 
 @dataclass(frozen=True, slots=True)
 class NumberedPin:
-    """A pin and its number among those of its name: 1 is the newest."""
+    """A pin and its version among those of its name: 1 is the newest."""
 
     pin: Pin
     version: int
 
     @property
     def reference(self) -> str:
-        """What a person types for it: `name`, or `name@2` for an older one."""
+        """The reference that a person types for it: `name`, or `name@2` for an older one."""
         return self.pin.name if self.version == 1 else f"{self.pin.name}@{self.version}"
 
 
 def check_name(name: str) -> str:
-    """A name that can be shown, typed and written as a file. Raises MeshError BAD_NAME."""
+    """Check that a name can be shown, typed and written as a file. Raises MeshError BAD_NAME."""
     problem = ""
     if not name or name in (".", ".."):
         problem = "it is empty or only dots"
@@ -61,12 +62,12 @@ def check_name(name: str) -> str:
 
 
 def is_cid(text: str) -> bool:
-    """Whether it looks like a CID, in its one spelling; whether it is one, kubo says."""
+    """Whether it has the form of a CID, in its canonical spelling. Only kubo knows whether it is one."""
     return _CID.fullmatch(text) is not None and (text.startswith("Q") or _spelled_as_usual(text))
 
 
 def _spelled_as_usual(text: str) -> bool:
-    """base32 has letters of which not every bit counts: kubo takes all spellings, and here they would be two names."""
+    """Whether base32's unused bits are zero. kubo accepts any spelling, and here two would be two names."""
     letters = text[1:].upper()
     try:
         raw = base64.b32decode(letters + "=" * (-len(letters) % 8))
@@ -76,7 +77,7 @@ def _spelled_as_usual(text: str) -> bool:
 
 
 def to_node(pin: Pin) -> dict[str, Any]:
-    """The entry as dag-json. The nonce keeps apart what is otherwise the same."""
+    """Encode an entry as dag-json. The nonce keeps apart what is otherwise equal."""
     return {
         "v": VERSION,
         "name": pin.name,
@@ -92,7 +93,7 @@ def to_node(pin: Pin) -> dict[str, Any]:
 
 
 def from_node(cid: str, node: object) -> Pin | None:
-    """The entry in a dag-json node; None where it is something else, such as a CID pinned by another program."""
+    """Decode an entry from dag-json; None for anything else, such as a CID pinned by another program."""
     if not isinstance(node, dict) or node.get("v") != VERSION:
         return None
     try:
@@ -113,7 +114,7 @@ def from_node(cid: str, node: object) -> Pin | None:
 
 
 def number(pins: Iterable[Pin]) -> list[NumberedPin]:
-    """All pins by name, the newest of a name first and numbered 1."""
+    """All pins sorted by name, the newest of a name first, with version 1."""
     ordered = sorted(pins, key=lambda p: (p.name, -p.time, p.cid))
     result: list[NumberedPin] = []
     for pin in ordered:
@@ -123,7 +124,7 @@ def number(pins: Iterable[Pin]) -> list[NumberedPin]:
 
 
 def version_meant(reference: str) -> tuple[str, int] | None:
-    """The name and the number, where it is like `name@2`."""
+    """The name and the version of a reference like `name@2`; None for any other."""
     match = _VERSIONED.fullmatch(reference)
     return (match["name"], int(match["number"])) if match else None
 
@@ -131,9 +132,9 @@ def version_meant(reference: str) -> tuple[str, int] | None:
 def resolve(
     reference: str, pins: Iterable[Pin], *, where: str = "the mesh", listed_by: str = "meshctl ls"
 ) -> NumberedPin:
-    """The entry that a person means: a name (its newest entry), `name@2` (an older one), or an entry's CID.
+    """Resolve a reference: a name (its newest entry), `name@2` (an older one), or an entry's CID.
 
-    where, listed_by: what `pins` are, and the command that shows them. Raises MeshError NOT_FOUND.
+    where, listed_by: what `pins` are, and the command that lists them. Raises MeshError NOT_FOUND.
     """
     numbered = number(pins)
     for candidate in numbered:
@@ -151,7 +152,7 @@ def resolve(
 def not_found(
     reference: str, versions: int, *, where: str = "the mesh", listed_by: str = "meshctl ls"
 ) -> MeshError:
-    """versions: how many there are of the name before an `@2`."""
+    """The error for an unknown reference. versions: the number of entries with the name before an `@2`."""
     what = f"cannot find {reference}"
     if versions and (meant := version_meant(reference)) is not None:
         name, _ = meant

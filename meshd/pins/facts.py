@@ -1,4 +1,4 @@
-"""What this room says of itself to the health checks."""
+"""The facts of this room for the health checks."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class PinFacts:
-    """full: why nothing more may be stored, or "". unreadable: why the disk of the content cannot be asked, or "".
-    unwritable: why the state folder takes no writes, or "".
+    """full: why nothing more may be stored, or "". unreadable: why the content's disk cannot be read, or "".
 
-    trash: removed entries that can be restored here. short: entries with fewer copies than there could be. lost: names of
-    some entries whose nodes are all gone; lost_count: how many there are.
+    unwritable: why the state folder takes no writes, or "". trash: removed entries that can be restored here. short:
+    entries with fewer replicas than there could be. lost: names of some entries whose nodes are all gone. lost_count:
+    their number.
     """
 
     full: str = ""

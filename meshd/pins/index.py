@@ -1,7 +1,7 @@
 """The index of the catalogue: every entry of the cluster's list in SQLite, sorted, counted and searchable.
 
-It is a cache. What is true the cluster says (`pinset.py` brings it here); a file that is lost or damaged is made anew from that,
-so it need not survive a power cut whole (`db.Cache`). Nothing here is ever all in memory: what may be long is asked for in pages.
+It is a cache of the cluster's list (`pinset.py` keeps it up to date): a file that is lost or damaged is rebuilt from
+that, so it need not survive a power cut whole (`db.Cache`). It bounds memory: long results come in pages.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from meshd.pins import index_rows as rows
 from meshd.pins.entries import NumberedPin
 
 Key = tuple[str, float, str]
-"""Where an entry stands in the list: its name, its time (negative: the newest first), its CID."""
+"""The sort key of an entry in the list: its name, its time (negative: the newest first), its CID."""
 
 Order = Literal["name", "newest"]
 
@@ -36,7 +36,7 @@ def key_of(pin: Pin) -> Key:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """What many entries have in common. size: bytes of all of them."""
+    """Properties that many entries share. size: bytes of all of them."""
 
     id: int
     owner: str
@@ -46,15 +46,15 @@ class Placement:
     size: int
 
     def on(self, cluster_id: str) -> bool:
-        """Whether that node shall hold them."""
+        """Whether that node is allocated to them."""
         return not self.allocations or cluster_id in self.allocations
 
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """Which entries are meant: those for which all that is given holds.
+    """A filter: entries that match all given criteria.
 
-    name: a part of it, in any case. owners: fingerprints. since, until: wall clock, seconds; the second is not among them.
+    name: substring, ignoring case. owners: fingerprints. since, until: wall clock, seconds; `until` is exclusive.
     """
 
     name: str = ""
@@ -65,7 +65,7 @@ class Search:
     tag: str = ""
 
     def terms(self) -> tuple[str, list[Any]]:
-        """As SQL, "" for all entries, and its parameters."""
+        """The filter as SQL, "" for all entries, and its parameters."""
         terms: list[tuple[str, list[Any]]] = []
         if self.name:
             terms.append(("instr(e.folded, ?) > 0", [rows.text(self.name).casefold()]))
@@ -84,7 +84,7 @@ class Search:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """entries: in their order, each with its number among those of its name. total: of all pages. more: another one follows."""
+    """entries: sorted, each with its version. total: entries on all pages. more: whether another page follows."""
 
     entries: list[NumberedPin]
     total: int
@@ -93,7 +93,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Sums:
-    """Of all entries. here: how many a node shall hold."""
+    """Sums over all entries. here: how many are allocated to a node."""
 
     entries: int
     size: int
@@ -101,27 +101,30 @@ class Sums:
 
 
 class CatalogueIndex:
-    """For threads: each call is one transaction, and blocks. Each raises db.Discarded where the file fails: then it is empty."""
+    """The index. Thread-safe: each call is one transaction, and blocks.
+
+    Each call raises db.Discarded where the file fails: then it is empty.
+    """
 
     def __init__(self, path: Path | None) -> None:
-        """path: None for memory."""
+        """path: None for an index in memory."""
         self._cache = db.Cache(path, rows.SCHEMA)
 
     def run(self, work: Callable[[sqlite3.Connection], db.T]) -> db.T:
         return self._cache.run(work)
 
     def discard(self) -> None:
-        """Throw it away: it is empty then."""
+        """Discard the file: the index is empty then."""
         self._cache.discard()
 
     def close(self) -> None:
-        """All is in the one file then. The next call opens it again."""
+        """Close the file; all is in it then. The next call reopens it."""
         self._cache.close()
 
     # -- changes ---------------------------------------------------------------------------------------------------
 
     def apply(self, changes: Mapping[str, Pin | None]) -> bool:
-        """These entries are so now, by CID; None: it is gone. Whether that was news."""
+        """Apply changes, CID -> entry, None for a removed one. Whether that changed anything."""
 
         def work(sql: sqlite3.Connection, cids: list[str]) -> bool:
             before = {p.cid: p for p in rows.by_cid(sql, cids)}
@@ -136,7 +139,7 @@ class CatalogueIndex:
     # -- sums ------------------------------------------------------------------------------------------------------
 
     def placements(self) -> list[Placement]:
-        """All that there are: few, however many entries."""
+        """All placements: few, however many entries there are."""
 
         def work(sql: sqlite3.Connection) -> list[Placement]:
             found = sql.execute(
@@ -152,13 +155,13 @@ class CatalogueIndex:
         return self.run(work)
 
     def sums(self, cluster_id: str = "") -> Sums:
-        """cluster_id: the node of which `here` is asked."""
+        """The sums. cluster_id: the node that `here` is about."""
         every = self.placements()
         here = sum(p.entries for p in every if p.on(cluster_id))
         return Sums(sum(p.entries for p in every), sum(p.size for p in every), here)
 
     def owners(self) -> set[str]:
-        """Fingerprints of all that own an entry, "" among them where another program pinned one."""
+        """Fingerprints of all owners of entries; "" for pins of another program."""
         return self.run(
             lambda sql: {owner for (owner,) in sql.execute("SELECT DISTINCT owner FROM placements")}
         )
@@ -169,7 +172,7 @@ class CatalogueIndex:
         return next(iter(self.run(lambda sql: rows.by_cid(sql, [cid]))), None)
 
     def newest(self, name: str, version: int = 1) -> NumberedPin | None:
-        """The one of that name with that number: 1 for the newest."""
+        """The entry with that name and version: 1 for the newest."""
 
         def work(sql: sqlite3.Connection) -> NumberedPin | None:
             order = "ORDER BY e.rank, e.cid LIMIT 1 OFFSET ?"
@@ -182,7 +185,7 @@ class CatalogueIndex:
         return self.run(work) if 1 <= version < 2**63 else None
 
     def numbered(self, cid: str) -> NumberedPin | None:
-        """That entry, and its number among those of its name."""
+        """An entry by CID, with its version."""
 
         def work(sql: sqlite3.Connection) -> NumberedPin | None:
             return next(
@@ -192,14 +195,14 @@ class CatalogueIndex:
         return self.run(work)
 
     def versions(self, name: str) -> int:
-        """How many entries have that name."""
+        """The number of entries with that name."""
         count = "SELECT count(*) FROM entries WHERE name = ?"
         return self.run(lambda sql: int(sql.execute(count, (rows.text(name),)).fetchone()[0]))
 
     # -- many ------------------------------------------------------------------------------------------------------
 
     def page(self, search: Search, *, limit: int, after: Key | None = None, order: Order = "name") -> Page:
-        """after: where the page before ended, whether that entry is still there or not."""
+        """One page. after: the key at which the page before ended, even if that entry is removed."""
 
         def work(sql: sqlite3.Connection) -> Page:
             term, values = search.terms()
@@ -228,27 +231,27 @@ class CatalogueIndex:
         return self.run(work)
 
     def among(self, cids: Iterable[str]) -> set[str]:
-        """Those of these that there are."""
+        """Those of `cids` that are entries."""
         found: set[str] = set()
         for part in rows.parts(list(cids)):
             found |= self.run(partial(rows.present, cids=part))
         return found
 
     def pins(self, cids: Collection[str]) -> list[Pin]:
-        """Those of these that there are, in no order."""
+        """The entries among `cids`, in no order."""
         return [pin for part in rows.parts(list(cids)) for pin in self.run(partial(rows.by_cid, cids=part))]
 
     def elsewhere(self, cids: Collection[str], cluster_id: str) -> list[Pin]:
-        """Those of these that are for other nodes than that one."""
+        """The entries among `cids` that are not allocated to that node."""
         return [pin for pin in self.pins(cids) if pin.allocations and cluster_id not in pin.allocations]
 
     def part(self, after: str = "", *, limit: int = PART) -> list[Pin]:
-        """Those behind that CID, by CID: no entry is missed by whoever goes through all while others come and go."""
+        """A page of entries by CID, after that one. Paging by key misses no entry while others come and go."""
         query = f"SELECT {rows.COLUMNS} FROM {rows.ENTRIES} WHERE e.cid > ? ORDER BY e.cid LIMIT ?"
         return self.run(lambda sql: [rows.pin_of(row) for row in sql.execute(query, (after, limit))])
 
     def of_root(self, root: str, after: str = "", *, limit: int = PART) -> list[Pin]:
-        """The same, of those that keep this content."""
+        """As `part`, of the entries with that root."""
         query = (
             f"SELECT {rows.COLUMNS} FROM {rows.ENTRIES} WHERE e.root = ? AND e.cid > ? ORDER BY e.cid LIMIT ?"
         )
@@ -259,7 +262,7 @@ class CatalogueIndex:
     def of_placement(
         self, number: int, largest: int, after: int = 0, *, limit: int = PART
     ) -> list[tuple[int, Pin]]:
-        """The same, of those that have it and are no larger than so many bytes; each with the number to go on after."""
+        """As `part`, of a placement's entries of at most `largest` bytes; each with the number to go on after."""
         query = (
             f"SELECT e.id, {rows.COLUMNS} FROM {rows.ENTRIES} WHERE e.placement = ? AND e.size <= ? AND e.id > ?"
             " ORDER BY e.id LIMIT ?"
@@ -268,14 +271,14 @@ class CatalogueIndex:
         return self.run(lambda sql: [(row[0], rows.pin_of(row[1:])) for row in sql.execute(query, values)])
 
     def count_of_placements(self, largest: Mapping[int, int]) -> int:
-        """How many have one of these and are no larger than the bytes beside it."""
+        """The number of entries of these placements, of at most so many bytes each."""
         query = "SELECT count(*) FROM entries WHERE placement = ? AND size <= ?"
         return self.run(
             lambda sql: sum(int(sql.execute(query, each).fetchone()[0]) for each in largest.items())
         )
 
     def names(self, placements: Sequence[int], *, limit: int) -> tuple[str, ...]:
-        """The first names of those that have one of these."""
+        """The first names of the entries of these placements."""
         query = "SELECT name FROM entries WHERE placement = ? ORDER BY name LIMIT ?"
 
         def work(sql: sqlite3.Connection) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The rows of the index: its tables, and how an entry is read from and written to them."""
+"""The rows of the index: its schema, and the mapping of entries to rows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from meshd import db
 from meshd.model import Pin, parse_wanted
 from meshd.pins.entries import NumberedPin
 
-PART = 500  # entries, or CIDs, in one question
+PART = 500  # entries, or CIDs, a query
 COLUMNS = (
     "e.cid, e.name, e.rank, e.root, e.size, e.files, e.directory, e.tags, p.owner, p.wanted, p.allocations"
 )
@@ -54,7 +54,7 @@ SCHEMA = db.Schema(
 
 
 def put(sql: sqlite3.Connection, pins: Sequence[tuple[Pin, bytes | None]]) -> None:
-    """Have these, each with the digest of the record that says so, in place of others with their CIDs."""
+    """Insert or replace entries, each with the digest of its record."""
     pins = list({pin.cid: (pin, digest) for pin, digest in pins}.values())
     remove(sql, [pin.cid for pin, _ in pins])
     placements = [(text(p.owner), str(p.wanted), json.dumps(p.allocations)) for p, _ in pins]
@@ -99,7 +99,7 @@ def marks(values: Collection[object]) -> str:
 
 
 def text(text: str) -> str:
-    """As SQLite takes it: a lone surrogate, which JSON may hold, is no text."""
+    """Text for SQLite, which has no lone surrogates, as JSON may."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
@@ -135,7 +135,7 @@ def by_cid(sql: sqlite3.Connection, cids: Collection[str]) -> list[Pin]:
 
 
 def count_before(sql: sqlite3.Connection, pin: Pin, behind: Pin | None = None) -> int:
-    """How many entries of its name stand before it; behind: from that one on, which has the same name."""
+    """How many entries of its name come before it. behind: count from that one on, which has the same name."""
     query = "SELECT count(*) FROM entries WHERE name = ? AND (rank, cid) < (?, ?)"
     values: list[Any] = [pin.name, 0.0 - pin.time, pin.cid]
     if behind is not None:
@@ -145,7 +145,7 @@ def count_before(sql: sqlite3.Connection, pin: Pin, behind: Pin | None = None) -
 
 
 def numbered(sql: sqlite3.Connection, pins: Iterable[Pin]) -> Iterator[NumberedPin]:
-    """Each with its number among those of its name, which are counted once."""
+    """Entries with their versions. Counts each name once."""
     last: dict[str, NumberedPin] = {}
     for pin in pins:
         known = last.get(pin.name)

@@ -1,8 +1,8 @@
-"""The one reader of the cluster's list, which keeps the index of it (`index.py`); everybody else asks that.
+"""The pinset: the one reader of the cluster's list, which keeps its index (`index.py`) up to date for everybody else.
 
-The list is not read while the cluster's datastore says that nothing was written, and a large one that changes again and again not
-for every question (see `allowed_age`). In between each look at a single record is taken over, so whoever has pinned or removed here
-finds the change at once. What deletes data does not go by this alone: it looks at each record anew.
+It does not read the list while the cluster's datastore shows no write, nor a large, busy one for every query (see
+`allowed_age`). In between it applies each read of a single record, so that changes by this node show at once. What
+deletes data does not rely on this alone: it reads each record anew.
 """
 
 from __future__ import annotations
@@ -24,36 +24,34 @@ from meshd.model import Pin
 from meshd.pins import reading
 from meshd.pins.index import PART, CatalogueIndex
 
-SMALL = 1000  # entries; a list up to that is read for every question
-_OLDEST_S = 10.0  # so old a large one may be
-_SETTLED_S = (
-    1.0  # after the last write the cluster surely shows what it wrote: it writes first, and shows it then
-)
-_LOOKS_MOST = 1000  # looks that are kept in mind although no reading goes on
-_LATE_S = 60.0  # an answer comes no later than that after its question
+SMALL = 1000  # entries; a list up to that is read for every query
+_OLDEST_S = 10.0  # the highest age of a large one
+_SETTLED_S = 1.0  # after its last write the cluster surely shows it: it writes first
+_LOOKS_MOST = 1000  # reads of single records to remember while no reading of the list runs
+_LATE_S = 60.0  # a response comes no later than that after its request
 _TRIES = 3
 _LOG = structlog.get_logger(part="catalogue")
 
 
 def allowed_age(count: int, took_s: float) -> float:
-    """Seconds that a list of `count` entries may be old; took_s: what reading it took. Pure.
+    """The highest age of a list of `count` entries, in seconds. took_s: the duration of its reading. Pure.
 
-    So reading takes a tenth of the time at most, however often it is asked for.
+    So reading takes a tenth of the time at most, however often it is requested.
     """
     return 0.0 if count <= SMALL else min(_OLDEST_S, 10 * took_s)
 
 
 class Pinset:
-    """`refresh`, then `query` what is needed; or `look` at one record. `stop` it before the cluster's client is closed."""
+    """`refresh`, then `query`; or `look` at one record. Stop it before the cluster's client is closed."""
 
     def __init__(self, cluster: Cluster, datastore: Datastore, path: Path | None) -> None:
-        """datastore: the cluster's. path: the index's file; None for memory."""
+        """datastore: the cluster's. path: the index's file; None for an index in memory."""
         self._cluster = cluster
         self._datastore = datastore
         self._index = CatalogueIndex(path)
         cluster.listeners.append(self._seen)
-        self._mark: Mark | None = None  # of the datastore, as it was seen last
-        self._mark_since = 0.0  # when it was first seen so, on the monotonic clock
+        self._mark: Mark | None = None  # of the datastore, as last seen
+        self._mark_since = 0.0  # when it was first seen, monotonic
         self._read_mark: Mark | None = None  # what the list was read at, where it was settled by then
         self._at: float | None = None  # when the last whole reading began, on the monotonic clock
         self._began = 0.0  # the same, of the one that goes on where one does
@@ -65,13 +63,13 @@ class Pinset:
         ] = {}  # CID -> when it was asked about, of those that may be newer than a reading
         self._news: dict[str, Pin | None] = {}  # what some of them said, which the index does not have yet
         self._changing = asyncio.Lock()
-        self.version = 0  # another one whenever an entry came, went or changed
+        self.version = 0  # changes whenever an entry comes, goes or changes
 
     async def refresh(self, *, anew: bool = False) -> bool:
-        """Have the index say what the list says; whether that is as of now. anew: it is, also where the list is large.
+        """Bring the index up to date with the list; whether it is as of now. anew: it must be, even if that is large.
 
-        Many callers share one reading. Raises MeshError NOT_READY, ENGINE_FAILED: also where nothing was written since the last
-        reading, and the cluster is down.
+        Callers share one reading. Raises MeshError NOT_READY, ENGINE_FAILED: even where nothing was written since the
+        last reading, and the cluster is down.
         """
         asked = time.monotonic()
         if (before := self._at) is not None and await self._unmoved() and self._at == before:
@@ -83,13 +81,13 @@ class Pinset:
         return self._at >= asked
 
     async def reread(self) -> None:
-        """Read the list now, whatever is known of it: for those whose next step lets content go. Raises MeshError."""
+        """Read the list unconditionally: for callers that unpin content next. Raises MeshError."""
         asked = time.monotonic()
         while self._at is None or self._at < asked:
             await self._read()
 
     async def query(self, question: Callable[[CatalogueIndex], db.T]) -> db.T:
-        """What the index answers, with all that was looked at since. Raises MeshError."""
+        """Query the index, after applying all reads of single records since. Raises MeshError."""
         for _ in range(_TRIES):
             try:
                 async with self._changing:
@@ -111,7 +109,7 @@ class Pinset:
         return await self.query(question)
 
     async def each_part(self) -> AsyncGenerator[list[Pin]]:
-        """All entries, some at a time: each that is there all the while comes once, whatever changes meanwhile."""
+        """All entries, in parts. Each entry that exists throughout comes exactly once, whatever changes meanwhile."""
         after = ""
         while part := await self.query(partial(CatalogueIndex.part, after=after, limit=PART)):
             yield part
@@ -120,11 +118,11 @@ class Pinset:
             after = part[-1].cid
 
     def was_read(self, age_s: float) -> bool:
-        """Whether the last reading is no older than so many seconds."""
+        """Whether the last reading is at most so many seconds old."""
         return self._at is not None and self._at >= time.monotonic() - age_s
 
     async def look(self, cid: str) -> Pin | None:
-        """One record as it is now. Raises MeshError."""
+        """Read one record, as it is now. Raises MeshError."""
         return await self._cluster.allocation(cid)
 
     async def stop(self) -> None:
@@ -134,27 +132,27 @@ class Pinset:
         await self.close()
 
     async def close(self) -> None:
-        """Who asks after that opens the index again."""
+        """Close the index. A later query reopens it."""
         await asyncio.to_thread(self._index.close)
 
     def release(self) -> None:
-        """The same. Blocks."""
+        """`close` for other threads. Blocks."""
         self._index.close()
 
-    # -- looks at single records -----------------------------------------------------------------------------------
+    # -- reads of single records -----------------------------------------------------------------------------------
 
     def _seen(self, cid: str, pin: Pin | None, asked: float) -> None:
-        """One record was looked at; asked: when. The latest question counts."""
+        """Apply the read of one record. asked: when it was requested. The latest request counts."""
         if asked >= self._looks.get(cid, self._at or 0.0):
             self._looks[cid] = asked
             self._news[cid] = pin
 
     async def _take_over_looks(self) -> None:
-        # What is older than the reading that goes on waits for its end, and counts only if that fails.
+        # A read older than the running reading waits for its end, and counts only if that fails.
         news = {cid: pin for cid, pin in self._news.items() if self._looks.get(cid, 0.0) >= self._began}
         self._news = {cid: pin for cid, pin in self._news.items() if cid not in news}
         if news:
-            changed = True  # where the caller is cut off, it is done all the same
+            changed = True  # it is applied even where the caller is cancelled
             try:
                 changed = await _whole(self._index.apply, news)
             finally:
@@ -169,10 +167,10 @@ class Pinset:
     # -- the whole list --------------------------------------------------------------------------------------------
 
     async def _unmoved(self) -> bool:
-        """Whether the cluster answers, and has written nothing since the list was read. Raises MeshError."""
+        """Whether the cluster has written nothing since the last reading. Raises MeshError where it does not answer."""
         if self._read_mark is None:
             return False
-        await self._cluster.version()  # before the look: what it has shown to anybody by now, it has written
+        await self._cluster.version()  # first: whatever it has shown to anybody by now, it has written
         return await self._look_at_datastore() == self._read_mark
 
     async def _look_at_datastore(self) -> Mark | None:
@@ -182,8 +180,8 @@ class Pinset:
         return mark
 
     async def _read(self) -> None:
-        """The reading that goes on, or one that begins now, to its end."""
-        if self._reading is None or self._reading.done():  # awaiting that one would go round for ever
+        """Await the running reading, or a new one."""
+        if self._reading is None or self._reading.done():  # awaiting a finished one would loop for ever
             self._reading = asyncio.create_task(self._read_list(), name="read-pinset")
             self._reading.add_done_callback(_retrieve)
         await asyncio.shield(self._reading)
@@ -217,7 +215,7 @@ class Pinset:
         self.version += read.changed
 
     async def _take_over_list(self, read: reading.Reading, at: float) -> None:
-        """Part by part; whoever asks something meanwhile has its turn between two of them."""
+        """Apply the list part by part, so that queries can run in between."""
         lines: list[bytes] = []
         async with contextlib.aclosing(self._cluster.records()) as records:
             async for line in records:
@@ -237,7 +235,7 @@ class Pinset:
             await _whole(take, lines, self._newer(at))
 
     def _newer(self, at: float) -> set[str]:
-        """Records that were looked at since then."""
+        """CIDs of records that were read since then."""
         return {cid for cid, asked in self._looks.items() if asked >= at}
 
     def _lost(self, why: db.Discarded) -> None:
@@ -246,7 +244,7 @@ class Pinset:
 
 
 async def _whole(work: Callable[..., db.T], *arguments: object) -> db.T:
-    """`work` in a thread, to its end also where the caller is cut off: what comes after must not overtake it."""
+    """Run `work` in a thread, to its end even where the caller is cancelled: later work must not overtake it."""
     task = asyncio.ensure_future(asyncio.to_thread(work, *arguments))
     try:
         return await asyncio.shield(task)
@@ -256,6 +254,6 @@ async def _whole(work: Callable[..., db.T], *arguments: object) -> db.T:
 
 
 def _retrieve(task: asyncio.Task[None]) -> None:
-    """Whoever waits has the task's error, and maybe nobody does any more."""
+    """Retrieve a task's exception: callers get it, and maybe none waits any more."""
     if not task.cancelled():
         task.exception()

@@ -13,9 +13,9 @@ ANY_SIZE = 2**62  # bytes; no entry is larger
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A node of the roster. away_s: seconds since it was last seen, 0 while it is reachable. free: bytes it gives.
+    """A node of the roster. away_s: seconds since it was last seen, 0 while it is reachable. free: bytes it offers.
 
-    leaving: it keeps what it has until others have it, and is given nothing new.
+    leaving: it keeps its replicas until others have them, and gets no new ones.
     """
 
     fingerprint: str
@@ -37,7 +37,7 @@ class Change:
 
 
 def target(wanted: Replicas, nodes: int) -> int:
-    """How many copies there can be: never more than the nodes there are."""
+    """How many replicas there can be: never more than the nodes there are."""
     return nodes if wanted == "all" else min(wanted, nodes)
 
 
@@ -52,7 +52,7 @@ def choose(
 ) -> tuple[str, ...]:
     """Cluster ids of up to `count` nodes: those in `keep`, then the node `first`, then new sites, then the most room.
 
-    Nodes of one site count as one place where it can be avoided. Among equals the CID decides, so that entries spread.
+    It spreads over sites as failure domains where it can. Among equals the CID decides, so that entries spread.
     """
     by_id = {c.cluster_id: c for c in candidates}
     chosen = [i for i in keep if i in by_id][:count]
@@ -81,7 +81,7 @@ def _site(candidate: Candidate) -> str:
 def initial(
     pin: Pin, candidates: Iterable[Candidate], *, own: str, without: Collection[str] = ()
 ) -> tuple[str, ...]:
-    """Nodes for a new entry: () for everywhere, else the node `own` first. without: cluster ids that are not to be chosen."""
+    """Nodes for a new entry: () for everywhere, else the node `own` first. without: cluster ids to leave out."""
     if pin.wanted == "all":
         return ()
     able = [c for c in candidates if c.cluster_id not in without]
@@ -91,10 +91,10 @@ def initial(
 def takeover(
     pin: Pin, held: Sequence[str], missing: Collection[str], candidates: Iterable[Candidate]
 ) -> tuple[str, ...] | None:
-    """Allocations with other nodes beside those that refused or are silent; None where nobody else can.
+    """Allocations with other nodes beside those that refused or are silent; None where no other node can.
 
-    held: cluster ids of those that hold it; missing: fingerprints of those that were chosen and do not. Nobody is dropped:
-    that is for later, once all the others hold it.
+    held: cluster ids of those that hold it. missing: fingerprints of those that were chosen and do not. It drops no
+    node: that comes later, once all the others hold it.
     """
     if pin.wanted == "all" or not missing:
         return None
@@ -114,17 +114,17 @@ def plan(
     *,
     heal_after_s: float,
 ) -> Change | None:
-    """What to do about one pin's allocations as nodes come and go; None where they are right.
+    """Repair one pin's allocations as nodes come and go: the change, or None where they are right.
 
-    A node that is away for less than `heal_after_s` still counts: an outage of a minute moves nothing. Copies are
-    only ever added here or taken over from nodes that are gone; shrinking is a step of its own, after all are confirmed.
+    A node that is away for less than `heal_after_s` still counts: an outage of a minute moves nothing. It only adds
+    replicas, or takes over from nodes that are gone; shrinking is a step of its own, after all are confirmed.
     """
     if wanted == "all":
         return Change((), "it is wanted on every node") if allocations else None
     counted = _counted(candidates, heal_after_s)
     good = [i for i in allocations if i in counted]
     if not good:
-        return None  # it is everywhere, which is more than was asked; or there is nobody to copy it from: see `lost`
+        return None  # it is everywhere, which is more than wanted; or no node is left to copy it from: see `lost`
     goal = target(wanted, len(counted))
     if len(good) >= goal:
         return None
@@ -156,7 +156,7 @@ def largest_short(
 
 
 def lost(allocations: Sequence[str], candidates: Sequence[Candidate], *, heal_after_s: float) -> bool:
-    """Whether every node that shall hold it is gone, or away for longer than an outage."""
+    """Whether every allocated node is gone, or away for longer than an outage."""
     return bool(allocations) and not _counted(candidates, heal_after_s).intersection(allocations)
 
 
@@ -165,5 +165,5 @@ def _counted(candidates: Sequence[Candidate], heal_after_s: float) -> set[str]:
 
 
 def elected(own: str, reachable: Iterable[str]) -> bool:
-    """Whether this node is the one that re-allocates: the lowest live fingerprint."""
+    """Leader election: whether this node re-allocates, as the one with the lowest live fingerprint."""
     return own <= min(reachable, default=own)

@@ -1,6 +1,6 @@
-"""One reading of the cluster's list, taken over into the index part by part: only what differs is parsed and written.
+"""One reading of the cluster's list, applied to the index part by part: parses and writes only differences.
 
-What it holds meanwhile is a bit an entry, and one part.
+It keeps a bit an entry, and one part, in memory.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from meshd.cluster.rest import parse_pin
 from meshd.pins import index_rows as rows
 from meshd.pins.index import CatalogueIndex
 
-PART = 200  # records in one transaction: so long at most others wait for the index
-_LOOKED_AT = 2000  # entries of which it is looked at once whether the list still has them
+PART = 200  # records a transaction, which bounds how long others wait for the index
+_LOOKED_AT = 2000  # entries to check at once whether the list still has them
 _DIGEST_BYTES = 16
 
 
 class Reading:
     """`take` each part of the list, then `end`. Both block, and raise db.Discarded.
 
-    newer: CIDs of records that somebody looked at since the reading began; what the list says of them may be older.
+    newer: CIDs of records that were read since the reading began; the list may have older ones.
     """
 
     def __init__(self, index: CatalogueIndex) -> None:
@@ -33,12 +33,12 @@ class Reading:
         self.changed = False
 
     def take(self, lines: Sequence[bytes], newer: Collection[str]) -> None:
-        """lines: records as they came."""
+        """Apply a part. lines: raw records."""
         for number in self._index.run(partial(self._compare, lines=lines, newer=newer)):
             self._mark(number)
 
     def _compare(self, sql: sqlite3.Connection, lines: Sequence[bytes], newer: Collection[str]) -> list[int]:
-        """Write what is not there just so; the numbers of all entries that the list has."""
+        """Write the records that differ; the numbers of all entries in the list."""
         digests = {blake2b(line, digest_size=_DIGEST_BYTES).digest(): line for line in lines}
         asked = f"SELECT id, digest FROM entries WHERE digest IN ({rows.marks(digests)})"
         known = {digest: number for number, digest in sql.execute(asked, list(digests))}
@@ -51,7 +51,7 @@ class Reading:
         return [*known.values(), *(number for (number,) in sql.execute(asked, cids))]
 
     def end(self, newer: Collection[str]) -> None:
-        """Remove what the list does not have."""
+        """Remove the entries that the list does not have."""
         after = 0
         while (part := self._index.run(partial(self._numbers, after=after))) and (after := part[-1][0]):
             gone = [cid for number, cid in part if not self._is_there(number) and cid not in newer]

@@ -1,4 +1,4 @@
-"""Raises and re-allocates copies as nodes come and go. One elected node does it."""
+"""Repair and rebalancing: re-allocates replicas as nodes come and go. One elected node does it."""
 
 from __future__ import annotations
 
@@ -20,21 +20,23 @@ from meshd.pins.nodes import Nodes
 from meshd.pins.pinset import Pinset
 from meshd.pins.wait import Waiter, silent
 
-UNDER_WAY_MOST = 100  # entries whose copies are made and waited for at once
-_AT_ONCE = 20  # of which so many are being committed
-_COPY_S = 600.0  # then its place is another one's; the cluster goes on, and a later turn looks again
-_WAITING_MOST = 1000  # of which it is known that they come next
-_LOOK_MOST = 10_000  # entries that one turn looks at
-_STEP = 100  # entries, or placements, that are looked at before others have their turn in the event loop
-_AGAIN_S = 60.0  # before a pin whose last change did not help is tried again
-_REMEMBERED_S = 600.0  # when it was tried: those that were not for longer come first
+UNDER_WAY_MOST = 100  # entries whose replicas are made and awaited at a time
+_AT_ONCE = 20  # of these, commits at a time
+_COPY_S = 600.0  # then another entry gets its slot; the cluster goes on, and a later turn looks again
+_WAITING_MOST = 1000  # entries in the queue
+_LOOK_MOST = 10_000  # entries to check a turn
+_STEP = 100  # entries, or placements, to check before yielding to the event loop
+_AGAIN_S = 60.0  # until a pin whose last change did not help is tried again
+_REMEMBERED_S = 600.0  # for so long an attempt is remembered: entries tried longest ago come first
 _NAMES_MOST = 100
 _LOG = structlog.get_logger(part="replicate")
 
 
 class Rebalancer:
-    """One `turn` looks at every placement, and at the entries only of those that are short. Every node counts them; the elected
-    one changes the allocations."""
+    """One `turn` checks every placement, and only the entries of those that are short.
+
+    Every node counts them; the elected one changes the allocations.
+    """
 
     def __init__(
         self,
@@ -66,9 +68,11 @@ class Rebalancer:
         self.lost: tuple[str, ...] = ()  # names of some of them
 
     async def turn(self) -> None:
-        """Raises MeshError where the cluster cannot be asked; the next turn goes on. Does not wait for the copies:
-        one entry that nobody can give must not keep the others. A bounded number is under way, and some more wait for a place;
-        the next turn finds anew what is still short."""
+        """Make one turn. Raises MeshError where the cluster does not answer; the next turn goes on.
+
+        It does not wait for the replicas, as one entry that no node can provide must not block the others. A bounded
+        number is under way, and some more wait for a slot; the next turn finds anew what is still short.
+        """
         candidates = self._nodes.candidates()
         short: list[tuple[Placement, int]] = []
         lost: list[Placement] = []
@@ -97,7 +101,7 @@ class Rebalancer:
     async def _due(
         self, short: list[tuple[Placement, int]], candidates: list[placement.Candidate]
     ) -> list[tuple[Pin, placement.Change]]:
-        """Some of those that are short, from where the turn before stopped: none that is under way or was tried lately."""
+        """Some of the short entries, from where the last turn stopped, without those under way or tried recently."""
         due = time.monotonic() - _AGAIN_S
         found: dict[str, tuple[Pin, placement.Change]] = {}
         looked_at = 0
@@ -133,14 +137,14 @@ class Rebalancer:
         return list(found.values())
 
     def _from_where_it_stopped(self, short: list[tuple[Placement, int]]) -> list[tuple[Placement, int, int]]:
-        """Each with the number of the entry behind which to begin; the one in the middle of which it stopped comes twice."""
+        """The placements, each with the entry number to begin after. The one that the last turn stopped in comes twice."""
         at, after = self._stopped
         behind = [(p, size, after if p.id == at else 0) for p, size in short if p.id >= at]
         return [*behind, *((p, size, 0) for p, size in short if p.id <= at)]
 
     @property
     def under_way(self) -> int:
-        """How many entries' copies are being made or waited for: UNDER_WAY_MOST at most."""
+        """The number of entries whose replicas are being made or awaited: UNDER_WAY_MOST at most."""
         return len(self._under_way)
 
     async def stop(self) -> None:
@@ -150,8 +154,10 @@ class Rebalancer:
         await asyncio.gather(*self._under_way.values(), return_exceptions=True)
 
     def _queue(self, found: list[tuple[Pin, placement.Change]]) -> None:
-        """In place of what an earlier turn found. The one tried longest ago is first: so those that fail again and again,
-        or wait for a node that is silent, are not the only ones ever tried."""
+        """Replace the queue of an earlier turn. The entry tried longest ago comes first.
+
+        So those that fail again and again, or wait for a silent node, do not starve the others.
+        """
         forgotten = time.monotonic() - _REMEMBERED_S
         tried = self._tried = {cid: t for cid, t in self._tried.items() if t > forgotten}
         found.sort(key=lambda change: tried.get(change[0].cid, 0.0))
@@ -159,7 +165,7 @@ class Rebalancer:
         self._begin()
 
     def _begin(self) -> None:
-        """As many as there are places for; each that ends makes one."""
+        """Begin as many as there are slots for. Each one that ends frees a slot."""
         while self._waiting and len(self._under_way) < UNDER_WAY_MOST:
             pin, change = self._waiting.popleft()
             self._tried[pin.cid] = time.monotonic()

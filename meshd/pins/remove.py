@@ -1,4 +1,4 @@
-"""`meshctl rm`, `rm --now` and `restore`."""
+"""Removal and restore: `meshctl rm`, `rm --now` and `restore`."""
 
 from __future__ import annotations
 
@@ -31,14 +31,16 @@ from meshd.pins.trash import Journal
 from meshd.wire import verbs
 
 _GONE_TIMEOUT = 15.0
-_EARLY_S = 2.0  # for all removals of one message: the pinset may be about to know them
+_EARLY_S = 2.0  # for all removals of one message: the pinset may have them in a moment
 _EARLY_MOST = 1000
 _LOG = structlog.get_logger(part="remove")
 
 
 class Remover:
-    """Takes entries out of the pinset. Content goes only by each node's own hand: after its window, or at once when
-    the entry's owner asks it."""
+    """Removes entries from the pinset.
+
+    Each node unpins the content by itself: after its retention time, or at once on request of the entry's owner.
+    """
 
     def __init__(
         self,
@@ -72,14 +74,14 @@ class Remover:
         self._garbage = garbage
         self._disk = disk
         self._window_s = window_s
-        self.under_way: set[str] = set()  # recorded as removed, and maybe in the pinset still
+        self.under_way: set[str] = set()  # recorded as removed, and maybe still in the pinset
         self._early: OrderedDict[str, tuple[wire.Removal, str]] = OrderedDict()  # told before the pinset knew
 
     async def remove(self, reference: str, *, now: bool = False, force: bool = False) -> wire.Removed:
-        """Take an entry out of the pinset. now: and let its content go on every node, which only its owner may ask.
+        """Remove an entry from the pinset. now: and unpin its content on every node, which only its owner may request.
 
-        Raises MeshError NOT_FOUND, NOT_OWNER; and, unless `force`, LAST_COPY where the content would be gone for good:
-        with `now` if no other entry keeps it, else if nobody who can be reached holds it.
+        Raises MeshError NOT_FOUND, NOT_OWNER; and, unless `force`, LAST_COPY where the content would be lost: with
+        `now` if no other entry keeps it, else if no reachable node holds it.
         """
         numbered = await self._to_remove(reference, now=now)
         pin = numbered.pin
@@ -134,7 +136,7 @@ class Remover:
             )
 
     async def _is_kept_otherwise(self, pin: Pin) -> bool:
-        """Whether another entry keeps the same content, now."""
+        """Whether another entry keeps the same content now."""
         async with contextlib.aclosing(self._catalogue.of_root(pin.root)) as others:
             async for other in others:
                 if other.cid != pin.cid and await self._catalogue.exists(other.cid):
@@ -162,7 +164,7 @@ class Remover:
         await self._disk.sync()
 
     async def _is_out(self, cid: str, seconds: float) -> bool:
-        """Whether the pinset, as this node knows it, is without `cid` within that time."""
+        """Wait until this node's pinset is without `cid`; whether that happens within that time."""
         deadline = time.monotonic() + seconds
         pause = 0.02
         while await self._cluster.allocation(cid) is not None:
@@ -175,7 +177,7 @@ class Remover:
     async def _tell(
         self, member: wire.Member, removal: wire.Removal, *, held: bool
     ) -> wire.NodeOutcome | None:
-        """Tell one node, and say what became of its copy; None for one that had none."""
+        """Report a removal to one node; the outcome of its copy, None for a node without one."""
         try:
             if member.fingerprint == self._store.fingerprint:
                 if not removal.now:
@@ -197,13 +199,13 @@ class Remover:
         return state
 
     async def release(self, cid: str, caller: str) -> wire.Released:
-        """Let an entry's content go here, at once, because its owner asks. caller: the asking node's fingerprint."""
+        """Unpin an entry here at once, on request of its owner. caller: the requesting node's fingerprint."""
         if not entries.is_cid(cid):
             raise MeshError(Code.BAD_REQUEST, "cannot let that go", f"not a CID: {cid[:80]!a}")
         removal = self._journal.get(cid)
         if removal is None and self._journal.knows(cid):
             return wire.Released(released=not await self._kubo.pinned([cid]))
-        entry = await self.entry(cid)  # what the block here says, and nobody's word
+        entry = await self.entry(cid)  # by the block here, and nobody's word
         if entry is None:
             return wire.Released(released=not await self._kubo.pinned([cid]), detail="it is not here")
         if entry.owner != caller:
@@ -218,19 +220,19 @@ class Remover:
         return wire.Released(released=True)
 
     async def unpin_and_record(self, cid: str) -> None:
-        """Unpin and forget. The caller has made sure that it may."""
+        """Unpin an entry, and record that. The caller has checked that it may."""
         await self.unpin(cid)
         await self._journal.mark_gone(cid)
 
     async def unpin(self, cid: str) -> None:
-        """`unpin_and_record` without its record, which the caller makes: cut off before that, it is let go once more."""
+        """`unpin_and_record` without the record, which the caller makes. Interrupted before that, it is repeated."""
         await self._kubo.unpin(cid)
         self._gate.forget(cid)
         self._garbage.request()  # before the record: a full disk may refuse to take that
         _LOG.info("let go", cid=cid)
 
     async def entry(self, cid: str) -> Pin | None:
-        """The entry itself, from this node's own blocks: what it says of its owner cannot be changed by anyone."""
+        """The entry itself, from this node's own blocks: nobody can change the owner in it."""
         try:
             return entries.from_node(cid, await self._kubo.get_node(cid, offline=True))
         except KuboError as exc:
@@ -239,20 +241,20 @@ class Remover:
             raise
 
     async def take_removals(self, removals: list[wire.Removal], from_: str) -> None:
-        """Record what another node tells of removals. Their times count from here: each node has its own window.
+        """Record removals that another node reports. Their retention begins here and now, as each node has its own.
 
-        What this node's pinset still has is not recorded but kept in mind, see `take_early`. `now` is heeded only where
-        the owner itself says so.
+        A removal of what this node's pinset still has is not recorded but remembered, see `take_early`. `now` counts
+        only from the owner itself.
         """
         fresh = []
         deadline = time.monotonic() + _EARLY_S
         for removal in removals:
             if not entries.is_cid(removal.cid):
                 _LOG.warning("a removal of what is no CID", told_by=from_)
-                continue  # kubo takes paths where a CID is meant: one could name what is not the teller's
+                continue  # kubo accepts paths for CIDs: one could name another owner's entry
             known = self._journal.get(removal.cid)
             if self._journal.knows(removal.cid) and (known is None or (known.by and not removal.now)):
-                continue  # it is no news, or its content went already
+                continue  # it is known, or its content is unpinned already
             if not await self._is_out(removal.cid, max(0.0, deadline - time.monotonic())):
                 _LOG.info("a removal that the pinset does not know yet", cid=removal.cid, told_by=from_)
                 self._early[removal.cid] = (removal, from_)
@@ -260,7 +262,7 @@ class Remover:
                     self._early.popitem(last=False)
                 continue
             entry = await self.entry(removal.cid)
-            if entry is not None:  # what the entry says of itself, not what was told
+            if entry is not None:  # the entry's own data, not the report's
                 told = trash.removal_of(entry, removal.by)
             else:
                 told = removal.model_copy(
@@ -273,7 +275,7 @@ class Remover:
                 await self._heed(removal.cid, from_)
 
     async def _heed(self, cid: str, owner: str) -> None:
-        """The owner wants an entry let go that was removed."""
+        """Unpin a removed entry at once, as its owner wants."""
         known = self._journal.get(cid)
         if known is None or known.owner != owner:
             return
@@ -285,7 +287,7 @@ class Remover:
             await self.release(cid, owner)
 
     async def take_early(self, cid: str) -> bool:
-        """The pinset is without `cid` now: take what was told of its removal before that was so. Whether there was any."""
+        """Record the removal of `cid` that was reported before the pinset was without it; whether there was one."""
         told = self._early.pop(cid, None)
         if told is None:
             return False
@@ -294,16 +296,16 @@ class Remover:
 
     @property
     def told_early(self) -> tuple[str, ...]:
-        """Entries of whose removal was told before the pinset was without them."""
+        """CIDs of removals that were reported before the pinset was without them."""
         return tuple(self._early)
 
     async def take_all_early(self, gone: Collection[str]) -> None:
-        """`take_early` of those; the pinset is without them."""
+        """`take_early` for each of these, which the pinset is without."""
         for cid in gone:
             await self.take_early(cid)
 
     async def restore(self, reference: str, emit: wire.Emit) -> None:
-        """Put a removed entry back into the pinset, and see its copies. Raises MeshError NOT_FOUND."""
+        """Put a removed entry back into the pinset, and wait for its replicas. Raises MeshError NOT_FOUND."""
         self._catalogue.need_mesh()
         removed = [trash.pin_of(r) for r in self._journal.all()]
         pin = entries.resolve(reference, removed, where="the trash", listed_by="meshctl trash").pin
@@ -333,7 +335,7 @@ class Remover:
         return [by_name[c.node].cluster_id for c in table[pin.cid] if c.state == "held"]
 
     async def listing(self) -> wire.Trash:
-        """What was removed and can still be restored; what another node has put back meanwhile is left out."""
+        """The trash: removed entries that can be restored, without those that another node has put back meanwhile."""
         removed = self._journal.lying()
         if removed:
             kept = await self._catalogue.among([t.removal.cid for t in removed])

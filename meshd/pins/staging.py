@@ -1,7 +1,7 @@
-"""Staging: entries that are pinned on this node and not in the pinset yet, remembered over a crash.
+"""Staging: entries that are pinned on this node and not committed to the pinset yet, remembered over a crash.
 
-The writes of `Pending` are made durable by the same syncfs that makes the entry durable, so an entry that a power cut leaves pinned
-without being in the pinset is known at the next start.
+The same syncfs makes an entry and its record in `Pending` durable, so the next start knows each entry that a power cut
+has left pinned and uncommitted.
 """
 
 from __future__ import annotations
@@ -23,16 +23,18 @@ from meshd.pins import entries
 from meshd.pins.engine_api import ClusterApi, KuboApi
 from meshd.pins.uploads import Uploads
 
-_PIN_S = 3600.0  # all of it is here or is being fetched from the members
+_PIN_S = 3600.0  # all of it is here, or kubo fetches it from the members
 _LOG = structlog.get_logger(part="pins")
 
 
 class Pending:
-    """`left` are those of a previous run, and those that were given up in this one; the sweep looks whether they got into the
-    pinset."""
+    """The record of uncommitted entries.
+
+    left: those of a previous run, and those given up in this one. The sweep finds out whether they were committed.
+    """
 
     def __init__(self, path: Path) -> None:
-        """Blocks: reads the file. A damaged one is as good as none: at worst content stays that nobody asked for."""
+        """Blocks: reads the file. A damaged one counts as empty: at worst unwanted content stays pinned."""
         self._path = path
         self.left: set[str] = set()
         self._open: set[str] = set()
@@ -47,19 +49,19 @@ class Pending:
         return cid in self._open or cid in self.left
 
     def begin(self, cid: str) -> None:
-        """The entry is about to be pinned in kubo. Blocks for one small write, without waiting for the disk."""
+        """Record an entry before it is pinned in kubo. Blocks for one small write, without a sync."""
         self._open.add(cid)
         self._write()
 
     def end(self, cid: str) -> None:
-        """It is in the pinset, or it is pinned no longer."""
+        """Remove a record: the entry is in the pinset, or no longer pinned."""
         if cid in self:
             self._open.discard(cid)
             self.left.discard(cid)
             self._write()
 
     def give_up(self, cid: str) -> None:
-        """Whoever made it could not see to its end: the sweep does, in this run or after the next start."""
+        """Leave an entry to the sweep, in this run or after the next start."""
         if cid in self._open:
             self._open.discard(cid)
             self.left.add(cid)  # the file has it already
@@ -69,7 +71,7 @@ class Pending:
 
 
 class Staging:
-    """Pins entries in kubo before they are committed, and unpins what never is."""
+    """Pins entries in kubo before their commit, and unpins those that are never committed."""
 
     def __init__(
         self,
@@ -81,7 +83,7 @@ class Staging:
         pending: Pending,
         removed: Callable[[str], bool],
     ) -> None:
-        """removed: whether an entry is known to have been taken out of the pinset."""
+        """removed: whether an entry's removal from the pinset is known."""
         self._kubo = kubo
         self._cluster = cluster
         self._uploads = uploads
@@ -90,14 +92,14 @@ class Staging:
         self._removed = removed
 
     def __contains__(self, cid: str) -> bool:
-        """Whether it is not yet known to be in the pinset."""
+        """Whether an entry is not known to be committed yet."""
         return cid in self._pending
 
     async def stage(self, draft: Pin, emit: wire.Emit) -> Pin:
         """Make the entry, pinned and durable on this node. After an error it is not pinned.
 
-        The caller is among the open uploads, so no collection of garbage begins; one that runs is waited for, as it would
-        take the entry's block before it is pinned: kubo's dag/put waits for none.
+        The caller is among the open uploads, so no garbage collection begins. It waits for a running one, which could
+        collect the entry's block before it is pinned: kubo's dag/put takes no lock against that.
         """
         if self._uploads.collecting:
             await emit(wire.StepEvent(message="waiting for kubo, which collects garbage"))
@@ -113,23 +115,25 @@ class Staging:
         return dataclasses.replace(draft, cid=cid)
 
     def committed(self, cid: str) -> None:
-        """It is in the pinset."""
+        """Note that the entry is in the pinset."""
         self._pending.end(cid)
 
     async def abandon(self, cid: str) -> None:
-        """The caller is told that it failed, so it must not be kept: out of the pinset if it got there, then here."""
+        """Roll back an entry that was reported as failed: remove it from the pinset if it got there, then unpin it."""
         try:
             if await self._cluster.allocation(cid) is not None:
                 await self._cluster.unpin(cid)
         except MeshError as exc:
             _LOG.warning("cannot see whether the entry got into the pinset", cid=cid, error=str(exc))
-            self._pending.give_up(cid)  # it may be there: its content stays, and the next sweep decides
+            self._pending.give_up(cid)  # it may be committed: its content stays, and the next sweep decides
             return
         await self._unpin(cid)
 
     async def _unpin(self, cid: str) -> None:
-        """Take the pin of an entry that is not kept away. Its record stays until that is done, here or by a sweep: it has the
-        name that a person gave it, so nothing else tells it from what is kept."""
+        """Unpin an uncommitted entry. Its record stays until that is done, here or by a sweep.
+
+        Nothing else distinguishes it from a committed one, as the pin has the name that a person gave it.
+        """
         try:
             await self._kubo.unpin(cid)
         except MeshError as exc:
@@ -139,11 +143,13 @@ class Staging:
             self._pending.end(cid)
 
     async def sweep(self, pinset: Collection[str], local: Mapping[str, str]) -> None:
-        """What an upload that was never acknowledged left pinned goes. local: pins of kubo's, CID -> name; pinset: those of them
-        that are entries.
+        """Unpin what unacknowledged uploads have left pinned.
 
-        An entry of a previous run, or one that was given up, that is not in the pinset and was not removed from it never got
-        there. Both lists were read a while ago, and it may have been pinned and given up since: so each is looked at again.
+        local: kubo's pins, CID -> name. pinset: the entries among them.
+
+        An entry of a previous run, or one that was given up, was never committed if it is neither in the pinset nor
+        removed from it. Both lists were read a while ago, and it may have been pinned and given up since: so each is
+        read again.
         """
         for cid in list(self._pending.left):
             if not self._removed(cid) and await self._cluster.allocation(cid) is None:
@@ -158,6 +164,6 @@ class Staging:
                 await self._kubo.unpin(cid)
 
     def left_over(self, name: str, cid: str) -> bool:
-        """Whether a pin of that name is one of an upload that has ended."""
+        """Whether a pin of that name is left over from an upload that has ended."""
         # The block of no bytes keeps its pin, and with it the name of the upload that last brought it.
         return cid != EMPTY_BLOCK and self._uploads.left_over(name, cid)

@@ -1,4 +1,4 @@
-"""How much this node still takes: the disk floor (bytes and inodes) and the offer to others."""
+"""Admission of content by free space: the disk floor (bytes and inodes) and the offer to others."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RESERVE_INODES = 10_000  # a block is a file; kubo needs some to start and to co
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """The disk that holds the content. total, free, reserve: bytes. inodes is None where the filesystem has no limit."""
+    """The content's disk. total, free, reserve: bytes. inodes: None where the filesystem has no limit."""
 
     total: int
     free: int
@@ -37,7 +37,7 @@ def why_full(room: Room) -> str:
 
 
 def why_refused(size: int, room: Room, *, foreign: bool, placed: int, offer: int | None) -> str:
-    """Why content of `size` bytes may not be stored, or "". placed: bytes that others have here already. Pure."""
+    """Why content of `size` bytes may not be stored, or "". placed: bytes of others that are here already. Pure."""
     if why := why_full(room):
         return why
     if size > room.above_reserve:
@@ -57,23 +57,26 @@ def shown(count: float) -> str:
 
 
 class Storage:
-    """Asks the filesystem each time it is asked: cheap, and never stale. unwritable: why nothing can be written at all, or
-    "", as whoever tries it says; that is no want of room, so nothing in the trash goes for it."""
+    """Reads the filesystem at each call: cheap, and never stale.
+
+    unwritable: why nothing can be written at all, or ""; set by the code that tries. That is no lack of space, so the
+    trash is not emptied for it.
+    """
 
     def __init__(
         self, folder: Path, *, reserve: int, offer: int | None, disk: files.Disk | None = None
     ) -> None:
-        """disk: whose syncs of that folder tell that it has failed."""
+        """disk: syncs that folder, and knows whether that has failed."""
         self._folder = folder
         self._disk = disk
         self.reserve = reserve
         self.offer = offer
         self.unwritable = ""
-        self._counted = 0  # bytes of others' entries that are allocated to this node, as the last sweep found
-        self._coming: dict[str, int] = {}  # those that were let in since: cid -> bytes
+        self._counted = 0  # bytes of others' entries that are allocated to this node, by the last sweep
+        self._coming: dict[str, int] = {}  # those admitted since: cid -> bytes
 
     def room(self) -> Room:
-        """What the disk has. Raises MeshError BAD_STATE where it cannot be asked."""
+        """The disk's space. Raises MeshError BAD_STATE where it cannot be read."""
         try:
             stat = os.statvfs(self._folder)
         except OSError as exc:
@@ -85,20 +88,20 @@ class Storage:
 
     @property
     def placed(self) -> int:
-        """Bytes that others have here, with those that are on their way."""
+        """Bytes of others' entries here, including those on their way."""
         return self._counted + sum(self._coming.values())
 
     def expect(self, cid: str, size: int) -> None:
-        """Another node's entry was let in: what it takes counts from now on, not from the next sweep."""
+        """Count another node's entry that was admitted, from now on rather than from the next sweep."""
         self._coming[cid] = size
 
     @property
     def expected(self) -> tuple[str, ...]:
-        """Entries of others that are counted although no sweep found them yet."""
+        """Entries of others that are counted and that no sweep has found yet."""
         return tuple(self._coming)
 
     def recount(self, placed: int, counted: Collection[str], fetching: Collection[str]) -> None:
-        """What a sweep found: bytes; which of `expected` are in them; and those that are still being fetched."""
+        """Set a sweep's result: bytes; which of `expected` these include; and those that are still being fetched."""
         self._counted = placed
         self._coming = {c: n for c, n in self._coming.items() if c in fetching and c not in counted}
 
@@ -107,11 +110,11 @@ class Storage:
         return self.unwritable or (self._disk.failed if self._disk is not None else "")
 
     def full(self) -> str:
-        """Why nothing more may be stored, or "". Raises MeshError BAD_STATE where the disk cannot be asked."""
+        """Why nothing more may be stored, or "". Raises MeshError BAD_STATE where the disk cannot be read."""
         return why_full(self.room())
 
     def unreadable(self) -> str:
-        """Why the disk cannot be asked, or ""."""
+        """Why the disk cannot be read, or ""."""
         try:
             self.room()
         except MeshError as exc:
@@ -119,11 +122,11 @@ class Storage:
         return ""
 
     def closed(self) -> str:
-        """Why nothing more is taken now, or ""."""
+        """Why this node admits nothing more now, or ""."""
         return self.broken() or self.unreadable() or self.full()
 
     def free(self) -> int:
-        """Bytes that this node still gives to others; none where its disk cannot be asked."""
+        """Bytes that this node still offers to others; 0 where its disk cannot be read."""
         if self.unreadable():
             return 0
         above = self.room().above_reserve

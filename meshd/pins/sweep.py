@@ -1,6 +1,6 @@
-"""Keeps this node's kubo in line with the mesh: trash whose time is over, copies that moved elsewhere.
+"""The sweep: periodic collection of trash whose retention time is over, and of replicas that moved elsewhere.
 
-It acts only on what is durably recorded: a removal in the journal, or an allocation in the pinset.
+It acts only on durable records: a removal in the journal, or an allocation in the pinset.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from meshd.pins.storage import Storage
 from meshd.pins.trash import Journal
 
 _MOVED_AT_ONCE = 200
-_DUE_AT_ONCE = 100  # entries that go before it is recorded that they did
+_DUE_AT_ONCE = 100  # entries to unpin before recording that
 _SETTLED_S = 1.0
-_MOVED_MOST = 10_000  # that are kept in mind
+_MOVED_MOST = 10_000  # to remember
 _LOOK_SHARE = (
     0.01  # of all time that may be spent on looking through what kubo has pinned, where that is much
 )
@@ -41,7 +41,7 @@ _LOG = structlog.get_logger(part="sweep")
 
 
 class Sweeper:
-    """One `sweep` looks once over everything. `removed` is what the gate calls when the cluster wants a CID gone."""
+    """One `sweep` checks everything once. The gate calls `removed` when the cluster wants a CID gone."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class Sweeper:
         self._fetching = fetching
         self._staging = staging
         self._window_s = window_s
-        self._moved: deque[str] = deque()  # CIDs of what is here and is allocated elsewhere
+        self._moved: deque[str] = deque()  # CIDs of what is pinned here and allocated elsewhere
         self._look_again_at = 0.0  # through kubo, on the monotonic clock
         self._nothing_back_at = (
             -1,
@@ -78,14 +78,14 @@ class Sweeper:
 
     @property
     def interval_s(self) -> float:
-        """Seconds between two sweeps: often enough for the window that is configured."""
+        """Seconds between two sweeps: often enough for the configured retention time."""
         return min(30.0, max(1.0, self._window_s / 10))
 
     async def removed(self, cid: str) -> None:
-        """The cluster asks to unpin. A removal is recorded, durably; an allocation that moved is seen to by `sweep`.
+        """The cluster wants a CID unpinned. Record a removal, durably; `sweep` handles an allocation that moved.
 
-        It also asks for what was just allocated to other nodes, a moment before its own record says so (measured): so
-        what is not here is no matter, and what is here is gone from the pinset only if it stays so.
+        The cluster also wants it for what was just allocated to other nodes, a moment before its own record says so
+        (measured): so ignore what is not here, and count what is here as removed only if the pinset stays without it.
         """
         if self._journal.get(cid) is not None or not await self._kubo.has(cid):
             return
@@ -99,14 +99,14 @@ class Sweeper:
         pin: Pin | None = None
         try:
             pin = entries.from_node(cid, await self._kubo.get_node(cid, offline=True))
-        except MeshError as exc:  # kubo is away: the removal must be recorded all the same
+        except MeshError as exc:  # kubo does not answer: the removal must be recorded all the same
             _LOG.warning("cannot read what was removed", cid=cid, error=str(exc))
         if pin is None:
             pin = Pin(cid, name=cid, owner="", root=cid, size=0, time=0.0, wanted=3)
         await self._journal.record([trash.removal_of(pin, "")])
 
     async def sweep(self) -> None:
-        """Raises MeshError where kubo or the cluster cannot be asked; the next sweep goes on."""
+        """Make one sweep. Raises MeshError where kubo or the cluster does not answer; the next sweep goes on."""
         known = self._journal.last
         await self._pinset.refresh(anew=True)
         left = await self._look_through_kubo()
@@ -125,8 +125,10 @@ class Sweeper:
         await self._let_moved_go()
 
     async def _look_through_kubo(self) -> dict[str, str]:
-        """Through all that is pinned here: what may be left over of uploads, CID -> name. What is allocated elsewhere is kept in
-        mind. Where there is much, it is looked through less often, and nothing is found in between."""
+        """Go through all pins here; pins that may be left over from uploads, CID -> name.
+
+        Remembers what is allocated elsewhere. A long list is read less often, and nothing is found in between.
+        """
         began = time.monotonic()
         if began < self._look_again_at:
             return {}
@@ -149,7 +151,7 @@ class Sweeper:
         return left
 
     async def _recount(self) -> None:
-        """How much of what others own is allocated to this node."""
+        """Recount the bytes of others' entries that are allocated to this node."""
         me = self._store.me()
         every = await self._pinset.query(CatalogueIndex.placements)
         foreign = sum(p.size for p in every if p.on(me.cluster_id) and p.owner != me.fingerprint)
@@ -162,8 +164,11 @@ class Sweeper:
         self._storage.recount(foreign, counted, self._fetching)
 
     async def _put_back(self) -> set[str]:
-        """What is recorded as removed and kept all the same. The pinset was read a while ago, and a removal is recorded
-        before the pinset is without it: so each is looked at again."""
+        """Entries that are recorded as removed and are in the pinset again.
+
+        The pinset was read a while ago, and a removal is recorded before the pinset is without it: so read each one
+        again.
+        """
         now = (self._pinset.version, self._journal.last)
         if now == self._nothing_back_at:
             return set()
@@ -179,14 +184,14 @@ class Sweeper:
     async def _empty_trash(self) -> None:
         pressure = bool(self._storage.full())
         due = trash.due(self._journal.lying(), self._window_s, pressure=pressure)
-        # The first one alone: on a disk that takes no record, no more than that one goes without.
+        # The first one alone: on a disk that takes no record, only that one is unpinned without.
         for part in (due[:1], *(due[n : n + _DUE_AT_ONCE] for n in range(1, len(due), _DUE_AT_ONCE))):
             await self._let_due_go(part, pressure=pressure)
         await self._journal.purge(2 * self._window_s + 30 * 86400)
         await self._journal.keep_time()
 
     async def _let_due_go(self, due: list[wire.Removal], *, pressure: bool) -> None:
-        """These go, with one record for all that went."""
+        """Unpin these, with one record for all."""
         gone: list[str] = []
         try:
             for removal in due:
@@ -201,8 +206,10 @@ class Sweeper:
             await self._journal.mark_gone(*gone)
 
     async def _let_moved_go(self) -> None:
-        """Copies that are allocated elsewhere go once every one of the nodes that shall hold them does. The others come last
-        the next time."""
+        """Unpin replicas that are allocated elsewhere, once every allocated node holds them.
+
+        The others come last the next time.
+        """
         cids = list(itertools.islice(self._moved, _MOVED_AT_ONCE))
         me = self._store.me().cluster_id
         found = await self._pinset.query(partial(CatalogueIndex.elsewhere, cids=cids, cluster_id=me))
@@ -215,7 +222,7 @@ class Sweeper:
         members = self._store.members()
         table = await self._copies.table([p.cid for p in moved], members)
         for pin in moved:
-            # The pinset's word on how many are wanted can be changed by any member; the entry's cannot.
+            # Any member can change the wanted number in the pinset; nobody can in the entry.
             entry = await self._remover.entry(pin.cid)
             wanted = pin.wanted if entry is None else entry.wanted
             enough = may_unpin(pin, wanted, members, table[pin.cid])
@@ -229,10 +236,10 @@ class Sweeper:
 def may_unpin(
     pin: Pin, wanted: Replicas, members: Sequence[wire.Member], copies: Sequence[wire.Copy]
 ) -> bool:
-    """Whether a copy that is allocated elsewhere may go. Pure. copies: what each of `members` says, in their order, as two of
-    them may have one name.
+    """Whether a replica that is allocated elsewhere may be unpinned. Pure.
 
-    All that shall hold it do, they are as many as are wanted, and none of them is about to leave.
+    It may if all allocated nodes hold it, they are as many as wanted, and none of them is about to leave. copies: the
+    answer of each of `members`, in their order, as two of them may have one name.
     """
     shall = [
         (m, c)

@@ -1,8 +1,7 @@
-"""What was removed and is still here. Each node keeps it for its own window and lets go by itself.
+"""The trash: soft deletion. Each node keeps removed content for its own retention time, and unpins it by itself.
 
-The window counts time that passed on this machine (`uptime_clock`), not the wall clock's.
-The record of a removal is made before the removal is acknowledged, and only a record lets content go: an empty or
-damaged catalogue is not a removal.
+The retention time counts this machine's uptime (`uptime_clock`), not the wall clock. A removal is recorded before it
+is acknowledged, and only with a record is content unpinned: an empty or damaged catalogue is no removal.
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ from meshd.errors import Code, MeshError
 from meshd.model import Pin
 from meshd.pins import entries, journal_json, uptime_clock
 
-_KEEP_TIME_S = 3600.0  # so much ageing a machine that loses power may lose
+_KEEP_TIME_S = 3600.0  # a power cut may cost so much ageing
 _LOG = structlog.get_logger(part="trash")
 
 
 @dataclass(frozen=True, slots=True)
 class Lying:
-    """A removal, and the seconds that its content has lain in this node's trash."""
+    """A removal, and its age: the seconds of its content in this node's trash."""
 
     removal: wire.Removal
     age_s: float
@@ -36,8 +35,9 @@ class Lying:
 
 @dataclass(slots=True)
 class _Record:
-    """at: what the journal's clock showed when it was recorded. gone: let go here; the record stays for a while, so that
-    others do not tell it as news."""
+    """at: the journal's clock when it was recorded. gone: unpinned here; the record stays for a while, as a tombstone,
+    so that others do not report it again.
+    """
 
     number: int
     removal: wire.Removal
@@ -47,7 +47,7 @@ class _Record:
 
 @dataclass(frozen=True, slots=True)
 class _Clock:
-    """last: the highest number that was ever given. seconds: see `uptime_clock`, as shown at `since`."""
+    """last: the highest number ever assigned. seconds: `uptime_clock`'s value at `since`."""
 
     last: int = 0
     seconds: float = 0.0
@@ -56,7 +56,7 @@ class _Clock:
 
 @dataclass(frozen=True, slots=True)
 class _Untaken:
-    """What an older meshd left, and the database does not have yet. changes: what makes it have all of that.
+    """A pending migration of an older meshd's journal. changes: those that bring it into the database.
 
     Nothing else is written before: a record that was dropped meanwhile would come back from the old file.
     """
@@ -90,20 +90,20 @@ _DOING = "cannot record what was removed"
 
 
 class Journal:
-    """Removals that this node knows of, durable in one SQLite file. Numbers rise and are never used again.
+    """The journal of removals that this node knows, durable in one SQLite file. Numbers rise and are never reused.
 
-    All of them are in memory, in the order of their numbers; a change writes its own rows only.
+    All records are in memory, in the order of their numbers; a change writes its own rows only.
     """
 
     def __init__(self, path: Path, read: Callable[[], uptime_clock.Moment] = uptime_clock.moment) -> None:
-        """Blocks: reads the file, and takes over what meshd 0.1 left beside it, or later where there is no room now.
-
+        """Blocks: reads the file, and migrates the journal of meshd 0.1 beside it, or later where there is no room
+        now.
         Raises MeshError BAD_STATE, BUSY; DISK_FLOOR where a full disk does not let the file be read.
         """
         self._db = db.Database(path, _SCHEMA)
         old = journal_json.path_beside(path)
         before = journal_json.read(old)
-        self._changed: set[str] = set()  # records that the file does not have as they are here
+        self._changed: set[str] = set()  # records that differ from the file's
         self._writing = asyncio.Lock()
         self._untaken: _Untaken | None = None
         self._taking = threading.Lock()
@@ -138,9 +138,9 @@ class Journal:
     def _take_over(
         self, before: journal_json.File, old: Path, read: Callable[[], uptime_clock.Moment]
     ) -> None:
-        """All of an old file in one transaction. Cut off after it, the next start finds nothing new in the old file.
+        """Migrate an old file in one transaction. Interrupted after it, the next start finds nothing new in the file.
 
-        Where there is no room for that the old file stays, and each start gives its records the same numbers until there is.
+        Without room for that the old file stays, and each start assigns its records the same numbers until there is.
         """
         then, _ = uptime_clock.UptimeClock(
             before.clock, uptime_clock.Moment(before.boot, before.uptime), read
@@ -163,7 +163,7 @@ class Journal:
             _LOG.warning("cannot take over what was removed yet", file=str(old), error=str(exc))
 
     def _finish_take_over(self) -> None:
-        """Blocks; any thread. Raises MeshError DISK_FLOOR, BAD_STATE, BUSY: then the old file is there still."""
+        """Blocks; thread-safe. Raises MeshError DISK_FLOOR, BAD_STATE, BUSY: then the old file still exists."""
         with self._taking:
             if self._untaken is None:
                 return
@@ -174,7 +174,7 @@ class Journal:
             self._untaken = None
 
     def close(self) -> None:
-        """Blocks. All is in the one file then; a change after that opens it again."""
+        """Close the file. Blocks. All is in the one file then; a later change reopens it."""
         self._db.close()
 
     @property
@@ -188,19 +188,19 @@ class Journal:
         return found.removal if found and not found.gone else None
 
     def knows(self, cid: str) -> bool:
-        """Whether that entry's removal is recorded, also where its content went already."""
+        """Whether that entry's removal is recorded, even where its content is unpinned already."""
         return cid in self._by_cid
 
     def cids(self) -> list[str]:
-        """All whose removal is recorded."""
+        """The CIDs of all recorded removals."""
         return list(self._by_cid)
 
     def all(self) -> list[wire.Removal]:
-        """All that can still be restored."""
+        """All removals that can still be restored."""
         return [n.removal for n in self._by_cid.values() if not n.gone]
 
     def lying(self) -> list[Lying]:
-        """All that can still be restored, each with its age."""
+        """All removals that can still be restored, each with its age."""
         now, _ = self._clock.now()
         return [Lying(n.removal, now - n.at) for n in self._by_cid.values() if not n.gone]
 
@@ -212,7 +212,7 @@ class Journal:
         return wire.Removals(removals=[n.removal for n in part], total=total)
 
     async def record(self, removals: Iterable[wire.Removal]) -> list[wire.Removal]:
-        """Write down those that are new, and return them once they are durable.
+        """Record the new ones among these, and return them once they are durable.
 
         Raises MeshError DISK_FLOOR, BAD_STATE, BUSY.
         """
@@ -235,18 +235,18 @@ class Journal:
         self._changed.add(cid)
 
     async def drop(self, cids: Iterable[str]) -> None:
-        """Forget records: the entry is back, or its content went."""
+        """Drop records: the entry is back, or its content is unpinned."""
         for cid in cids:
             if self._by_cid.pop(cid, None) is not None:
                 self._changed.add(cid)
         await self._flush()
 
     async def drop_kept(self, pinset: Collection[str], number: int) -> None:
-        """Forget records up to `number` of what is in the pinset: it was put back. Later ones are newer than the list."""
+        """Drop records up to `number` of what is in the pinset, as put back. Later ones are newer than the list."""
         await self.drop([c for c, n in self._by_cid.items() if c in pinset and n.number <= number])
 
     async def mark_gone(self, *cids: str) -> None:
-        """This node let the content of these go. One transaction."""
+        """Record that this node has unpinned these. One transaction."""
         for cid in cids:
             if (found := self._by_cid.get(cid)) is not None and not found.gone:
                 found.gone = True
@@ -254,15 +254,14 @@ class Journal:
         await self._flush()
 
     async def purge(self, older_s: float) -> None:
-        """Forget what went, and was removed more than so many seconds ago."""
+        """Drop records of what is unpinned, and was removed more than so many seconds ago."""
         now, _ = self._clock.now()
         await self.drop([c for c, n in self._by_cid.items() if n.gone and now - n.at > older_s])
 
     async def keep_time(self, *, at_once: bool = False) -> None:
-        """Write down how old everything is, if that was not done for an hour: a restart of the machine goes on there.
-        And take over what an older meshd left, if there is room for it now.
+        """Store the clock, at most once an hour: after a reboot it continues there. And finish a pending migration.
 
-        Not where the file was moved away, as `leave` does. Raises MeshError DISK_FLOOR, BAD_STATE, BUSY.
+        Does nothing where the file was moved away, as `leave` does. Raises MeshError DISK_FLOOR, BAD_STATE, BUSY.
         """
         if self._untaken is not None and self._untaken.old.exists():
             try:
@@ -276,7 +275,7 @@ class Journal:
             await self._flush(clock=True)
 
     async def _flush(self, *, clock: bool = False) -> None:
-        """Durable when it returns; many callers at once share a transaction. clock: also where nothing changed."""
+        """Write all changes, durably. Concurrent callers share a transaction. clock: write it even without changes."""
         async with self._writing:
             if not self._changed and not clock:
                 return
@@ -296,7 +295,7 @@ class Journal:
         self._db.create(self._changes(cids), _DOING)
 
     def _changes(self, cids: Iterable[str]) -> list[db.Change]:
-        """What makes the file say of these what is known here."""
+        """The changes that bring the file up to date for these records."""
         known = [(cid, self._by_cid.get(cid)) for cid in cids]
         seconds, at = self._clock.now()
         return [
@@ -314,7 +313,7 @@ class Journal:
 
 
 def _says_more(new: wire.Removal, old: wire.Removal) -> bool:
-    """A later removal of the same entry, or the first one that knows who did it or that it is to go now. Pure."""
+    """Whether a removal adds to a known one: it is later, or the first to know who did it, or that it is urgent."""
     return (
         (new.time > old.time + 1.0 and bool(new.by))
         or (bool(new.by) and not old.by)
@@ -341,7 +340,7 @@ def removal_of(pin: Pin, by: str, *, now: bool = False) -> wire.Removal:
 
 
 def pin_of(removal: wire.Removal) -> Pin:
-    """The entry that was removed, as it can be put back."""
+    """The removed entry, as a pin to put back."""
     return Pin(
         cid=removal.cid,
         name=removal.name or removal.cid,
@@ -384,7 +383,7 @@ def view(lying: Iterable[Lying], window_s: float, name_of: Callable[[str], str])
 
 
 def due(lying: Iterable[Lying], window_s: float, *, pressure: bool) -> list[wire.Removal]:
-    """Those whose time is over, the oldest first; under disk pressure the oldest one at least. Pure."""
+    """The removals whose retention time is over, the oldest first; under disk pressure the oldest at least. Pure."""
     ordered = sorted(lying, key=lambda t: -t.age_s)
     over = [t for t in ordered if t.age_s >= window_s]
     return [t.removal for t in over or (ordered[:1] if pressure else [])]

@@ -1,4 +1,4 @@
-"""Builds the parts of this room and joins them; what the daemon needs of them is a field here."""
+"""Builds this room's parts and connects them. What the daemon needs of them is a field of `Pins`."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ from meshd.state_files import StateFile
 STATE_FILES = (
     StateFile("trash.db", database=True),
     StateFile("catalogue.db", database=True),
-    StateFile("trash.json"),  # of meshd 0.1, until it is taken over
+    StateFile("trash.json"),  # of meshd 0.1, until its migration
     StateFile("pending.json"),
 )
 _REBALANCE_EVERY_S = 5.0
@@ -57,7 +57,7 @@ _LOG = structlog.get_logger(part="pins")
 
 @dataclass(frozen=True, slots=True)
 class PinsDeps:
-    """What this room needs of the others. content: the folders whose filesystems must be durable, kubo's first."""
+    """The dependencies of this room. content: the folders whose filesystems must be durable, kubo's first."""
 
     config: Config
     store: MeshStore
@@ -71,7 +71,7 @@ class PinsDeps:
 
 
 class Pins:
-    """The whole room. Blocks while it is built: reads the journal. Raises MeshError BAD_STATE."""
+    """The whole room. Its construction blocks: reads the journal. Raises MeshError BAD_STATE."""
 
     def __init__(self, out: PinsDeps) -> None:
         config, kubo, cluster, store = out.config, out.kubo, out.cluster, out.store
@@ -164,7 +164,7 @@ class Pins:
         )
 
     def component(self) -> Component:
-        """What it says of itself."""
+        """This room as a component."""
         return Component(
             name="pins",
             start=(self.gate.start,),
@@ -211,7 +211,7 @@ class Pins:
         }
 
     def follow(self, heartbeats: Heartbeats) -> None:
-        """Say before each beat what this node keeps, and take what the others have removed."""
+        """Hook into the heartbeat: set this node's facts before each beat, and fetch others' removals."""
 
         async def say() -> None:
             heartbeats.own = await self.peer_backend.facts()
@@ -229,7 +229,7 @@ class Pins:
         )
 
     async def _why_refuse(self, cid: str) -> str:
-        """Why this node does not store what the cluster wants it to store, or "". The entry says its size and owner."""
+        """Why this node refuses to store a CID for the cluster, or "". The entry has its size and owner."""
         entry = entries.from_node(cid, await self._kubo.get_node(cid, seconds=60))
         if entry is None:
             return self.storage.closed()  # pinned by another program: its size is not known before it is here
@@ -244,7 +244,7 @@ class Pins:
         self.pinset.release()
 
     async def stop(self) -> None:
-        """End what goes on in the background; what is committed is seen to after the next start."""
+        """Stop the work in the background; the next start goes on with what is committed."""
         await self.rebalancer.stop()
         await self.pinset.stop()
         try:
