@@ -93,7 +93,7 @@ class Api:
         query.check_text(request.rel_url.raw_path_qs, self._surface.see)
         if not self._surface.between_nodes:
             query.check_names(request.query, route.parameters, self._surface.see)
-        if route.takes is not None:
+        if isinstance(route.takes, str):
             await ask_for_body(request)
         return Request(
             principal=caller,

@@ -29,6 +29,7 @@ async def read_body(request: web.BaseRequest, most: int, surface: Surface) -> by
     too_long = problem.body_missing(f"it is too long: over {most} bytes", surface)
     if (request.content_length or 0) > most:
         raise too_long
+    await ask_for_body(request)
     raw = bytearray()
     try:
         async with asyncio.timeout(listener.BODY_S):

@@ -359,6 +359,12 @@ async def test_a_body_is_as_long_as_the_route_says(room: Room, ask: Ask) -> None
     assert len(room.requests) == 1
 
 
+@pytest.mark.parametrize("expect", [False, True])
+async def test_a_body_that_says_that_it_is_too_long_is_not_waited_for(ask: Ask, expect: bool) -> None:
+    raw = await ask("PUT /tell", b"{", length=101, expect=expect)
+    assert "over 100 bytes" in problem(raw)["detail"]
+
+
 async def test_a_body_in_chunks_that_says_no_length_is_bounded_too(room: Room, ask: Ask) -> None:
     raw = await ask("PUT /tell", (b"50\r\n" + b"a" * 0x50 + b"\r\n") * 2, chunked=True)
     assert "over 100 bytes" in problem(raw)["detail"]
