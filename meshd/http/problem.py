@@ -13,7 +13,7 @@ from meshd.errors import Code, MeshError, mistake
 from meshd.http.query import SEE_API
 from meshd.principal import Access
 
-_TOLD_MOST = 3  # errors to report of a document of another node
+_TOLD_MOST = 5  # errors to report of one document: a list of a million items may have as many
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +22,7 @@ class Surface:
 
     part: of the log. see: the hint for an invalid request. headers: of every response. hides: the access that it takes
     to learn that a path does not exist; None for everybody. between_nodes: the caller is a meshd, maybe a newer one:
-    ignore unknown parameters, name the node that caused an error, and do not quote values of an invalid document.
+    ignore unknown parameters, and name the node that caused an error.
     fault: the error for a bug in meshd; failed: its line in the log. tell: makes error responses for callers that do
     not understand problem documents.
     """
@@ -52,10 +52,7 @@ def answer(error: MeshError, surface: Surface) -> web.Response:
 
 def invalid(exc: ValidationError, surface: Surface) -> MeshError:
     """The error for a document that violates the route's schema. It names the wrong members."""
-    if surface.between_nodes:
-        errors = exc.errors(include_url=False, include_input=False, include_context=False)[:_TOLD_MOST]
-    else:
-        errors = exc.errors(include_url=False)
+    errors = exc.errors(include_url=False, include_input=False, include_context=False)[:_TOLD_MOST]
     what = "; ".join(f"{_member(error['loc'])}: {error['msg']}" for error in errors)
     return MeshError(Code.BAD_REQUEST, "cannot understand the request", what, surface.see)
 

@@ -6,7 +6,7 @@ import asyncio
 import functools
 import json
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from typing import Any
 
 import pytest
@@ -97,8 +97,8 @@ async def serve(room: Room, door: Door) -> AsyncIterator[Serve]:
     """serve(surface): an asker, which sends one request as bytes and gives all that comes until the other side hangs up."""
     runners: list[web.ServerRunner] = []
 
-    async def made(surface: Surface | None = None) -> Ask:
-        api = Api(surface or Surface(part="test"), door.identify, routes(room))
+    async def made(surface: Surface | None = None, more: Iterable[Route] = ()) -> Ask:
+        api = Api(surface or Surface(part="test"), door.identify, [*routes(room), *more])
         runners.append(api.runner(shutdown_timeout=STILL_S, lingering_time=0.05))
         await runners[-1].setup()
         site = web.TCPSite(runners[-1], "127.0.0.1", 0)
@@ -420,6 +420,15 @@ async def test_a_document_of_another_shape_is_refused_by_name(
     assert told["code"] == "bad-request"
     assert told["detail"].startswith(what)
     assert room.requests == []
+
+
+async def test_of_a_document_that_is_wrong_throughout_the_first_members_are_told(
+    serve: Serve, room: Room
+) -> None:
+    body = json.dumps({"cids": [1] * 1000}).encode()
+    route = Route("PUT", "/long", "read", room.handler, "text/plain", ConfirmRequest)
+    told = problem(await (await serve(more=[route]))("PUT /long", body))
+    assert told["detail"].count("Input should be a valid string") == 5
 
 
 @pytest.mark.parametrize(
