@@ -13,13 +13,14 @@ from pathlib import Path
 
 import psutil
 
-from bench import burst, latency, memory
+from bench import burst, client, latency, memory
 from bench.ground import PREFIX, QUICK, Row, Scale, table
 from scripts import nodes as three
 from scripts.nodes import NodeError
 
 PARTS: dict[str, Callable[[Path, Scale], list[Row]]] = {
     "burst": burst.run,
+    "client": client.run,
     "latency": latency.run,
     "memory": memory.run,
 }

@@ -25,6 +25,7 @@ class Scale:
     burst_runs: int = 3
     stock_limit_s: float = 300.0
     small_runs: int = 10
+    client_runs: int = 40
     large_runs: int = 3
     large_b: int = 256 * 1024**2
     idle_s: float = 60.0
@@ -36,6 +37,7 @@ QUICK = Scale(
     burst_runs=1,
     stock_limit_s=150.0,
     small_runs=3,
+    client_runs=10,
     large_runs=1,
     large_b=32 * 1024**2,
     idle_s=15.0,

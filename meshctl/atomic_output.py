@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
-from collections.abc import Iterator
 from contextlib import contextmanager
 
 from meshctl import hints
 from meshctl.errors import MeshctlError
 from meshctl.render import safe
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 NAME_BYTES = 255  # the limit of file systems
 
@@ -42,7 +44,7 @@ def free_or_refuse(target: str, ref: str) -> None:
 def sibling(target: str) -> str:
     """A temporary name beside the target, so that the last step is a rename on the same file system."""
     parent, name = os.path.split(target)
-    suffix = f".meshctl-{secrets.token_hex(4)}"
+    suffix = f".meshctl-{os.urandom(4).hex()}"
     kept = os.fsencode(name)[: NAME_BYTES - len(suffix) - 1].decode(errors="ignore")
     return os.path.join(parent, f".{kept}{suffix}")
 

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
-import http.client
-import json
 import os
-import socket
 import stat
-import struct
-from collections.abc import Iterator
-from typing import Any
-from urllib.parse import quote
+import sys
 
+from meshctl import documents
 from meshctl.errors import MeshctlError, usage
+from meshctl.interpreter import socket
 from meshctl.interruptible_socket import InterruptibleSocket
+from meshctl.percent import quote
+from meshctl.response import ProtocolError, Response
 
-Document = dict[str, Any]
-Query = dict[str, str | int | None]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    Document = dict[str, Any]
+    Query = dict[str, str | int | None]
+else:
+    Document = Query = dict
+
 
 SYSTEM_SOCKET = "/run/meshd/meshd.sock"
 _UNITS = (
@@ -29,6 +34,8 @@ SOCKET_PATH_BYTES = 107
 CONNECT_TIMEOUT_S = 5
 ANSWER_TIMEOUT_S = 60.0  # for immediate responses; streams and content have no time-out
 LONG_ANSWER_TIMEOUT_S = 300.0  # rm asks every node, some of which may be away
+
+_PROBLEM_LIMIT = 1 << 20  # bytes
 
 _MIXED_VERSIONS = "meshctl version   (client and daemon should be of one version)"
 
@@ -67,29 +74,31 @@ def route(*segments: str, query: Query | None = None) -> str:
                 "it is not valid UTF-8, so nothing has that name",
                 "meshctl --help",
             )
-    target = "/v1/" + "/".join(_quoted(segment) for segment in segments)
-    pairs = [f"{key}={_quoted(str(value))}" for key, value in (query or {}).items() if value is not None]
+    target = "/v1/" + "/".join(quote(segment) for segment in segments)
+    pairs = [f"{key}={quote(str(value))}" for key, value in (query or {}).items() if value is not None]
     return f"{target}?{'&'.join(pairs)}" if pairs else target
 
 
-def _quoted(text: str) -> str:
-    return quote(text, safe="", errors="surrogateescape")
-
-
-def connect(path: str) -> socket.socket:
+def connect(path: str) -> InterruptibleSocket:
     """Connect to meshd. Raises MeshctlError that says why it cannot and what to type."""
     connection = InterruptibleSocket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         # Not settimeout: a non-blocking connect to a Unix socket does not wait at all while its queue is full.
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", CONNECT_TIMEOUT_S, 0))
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(CONNECT_TIMEOUT_S))
         connection.connect(path)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", 0, 0))
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(0))
     except BaseException as error:
         connection.close()
         if isinstance(error, OSError):
             raise _no_connection(path, error) from None
         raise
     return connection
+
+
+def _timeval(seconds: int) -> bytes:
+    """A struct timeval of 64 or 32 bits: two longs of this machine."""
+    long = 8 if sys.maxsize > 1 << 32 else 4
+    return seconds.to_bytes(long, sys.byteorder) + bytes(long)
 
 
 def _no_connection(path: str, error: OSError) -> MeshctlError:
@@ -129,19 +138,6 @@ def _how_to_start(path: str) -> str:
     )
 
 
-class _Connection(http.client.HTTPConnection):
-    """http.client over a Unix socket."""
-
-    def __init__(self, path: str, timeout_s: float | None) -> None:
-        super().__init__("meshd")
-        self._path = path
-        self._timeout_s = timeout_s
-
-    def connect(self) -> None:
-        self.sock = connect(self._path)
-        self.sock.settimeout(self._timeout_s)
-
-
 class Client:
     """Client of one meshd. Opens nothing before the first request."""
 
@@ -158,7 +154,7 @@ class Client:
         try:
             with response:
                 text = response.read()
-        except (OSError, http.client.HTTPException):
+        except (OSError, ProtocolError):
             raise lost("the answer broke off") from None
         return _document(text)
 
@@ -174,44 +170,37 @@ class Client:
 
     def open(
         self, method: str, target: str, body: Document | None = None, timeout_s: float | None = None
-    ) -> http.client.HTTPResponse:
+    ) -> Response:
         """Send one request, return the response with its body unread. Raises MeshctlError for a refusal."""
         self.operation = None
-        connection = _Connection(self.path, timeout_s)
-        headers = {"Connection": "close"}
-        payload = None
-        if body is not None:
-            payload = json.dumps(body).encode()
-            headers["Content-Type"] = "application/json"
+        request = _request(method, target, body)
+        connection = connect(self.path)
         try:
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                connection.request(method, target, payload, headers)
-            # A daemon that has too many connections answers before it has read anything, and closes.
-            response = connection.getresponse()
+            connection.settimeout(timeout_s)
+            try:
+                connection.sendall(request)
+            except (BrokenPipeError, ConnectionResetError):
+                pass  # a daemon that has too many connections answers before it has read anything, and closes
+            response = Response(connection)
         except BaseException as error:
             connection.close()
             if isinstance(error, TimeoutError):
                 raise silent(self.path) from None
-            if isinstance(error, OSError | http.client.HTTPException):
+            if isinstance(error, OSError | ProtocolError):
                 raise lost("it closed the connection without an answer") from None
             raise
-        if (
-            connection.sock is not None
-        ):  # the daemon would keep it alive; the response holds it until it is read
-            connection.sock.close()
         return self.checked(response)
 
-    def checked(self, response: http.client.HTTPResponse) -> http.client.HTTPResponse:
+    def checked(self, response: Response) -> Response:
         """Return a successful response; for any other raise its problem document as MeshctlError."""
-        self.daemon_version = response.getheader("Meshd-Version") or self.daemon_version
-        self.operation = response.getheader("Meshd-Operation")
+        self.daemon_version = response.header("Meshd-Version") or self.daemon_version
+        self.operation = response.header("Meshd-Operation")
         if 200 <= response.status < 300:
             return response
         try:
             with response:
-                text = response.read(1 << 20)
-            document = json.loads(text)
-        except (OSError, http.client.HTTPException, ValueError):
+                document = documents.decode(response.read(_PROBLEM_LIMIT))
+        except (OSError, ProtocolError, ValueError):
             document = None
         if isinstance(document, dict) and "title" in document:
             raise MeshctlError.from_problem(document)
@@ -219,7 +208,18 @@ class Client:
         raise MeshctlError("cannot understand the daemon", said, _MIXED_VERSIONS)
 
 
-def events(response: http.client.HTTPResponse) -> Iterator[Document]:
+def _request(method: str, target: str, body: Document | None) -> bytes:
+    lines = [f"{method} {target} HTTP/1.1", "Host: meshd", "Accept-Encoding: identity", "Connection: close"]
+    payload = b""
+    if body is not None:
+        payload = documents.encode(body).encode("ascii")
+        lines.append("Content-Type: application/json")
+    if body is not None or method in {"POST", "PUT"}:
+        lines.append(f"Content-Length: {len(payload)}")
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii") + payload
+
+
+def events(response: Response) -> Iterator[Document]:
     """Yield every event of an ndjson stream, `done` and `error` included.
 
     Raises MeshctlError after an `error` event, and when the stream ends without `done`.
@@ -227,7 +227,7 @@ def events(response: http.client.HTTPResponse) -> Iterator[Document]:
     while True:
         try:
             line = response.readline()
-        except (OSError, http.client.HTTPException):
+        except (OSError, ProtocolError):
             line = b""
         if not line.endswith(b"\n"):  # a truncated line ends the stream
             raise lost("it went away before it said how this ended")
@@ -257,7 +257,7 @@ def silent(path: str) -> MeshctlError:
 
 def _document(text: bytes) -> Document:
     try:
-        document = json.loads(text)
+        document = documents.decode(text)
     except ValueError:
         document = None
     if not isinstance(document, dict):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
-
 from meshctl import render
 
 RATE_OVER_S = 10.0
@@ -15,17 +13,17 @@ class Fetching:
     """The progress of each node that fetches a copy. Times are monotonic seconds."""
 
     def __init__(self) -> None:
-        self._said: dict[str, deque[tuple[float, int]]] = {}  # node -> (time, bytes by then)
+        self._said: dict[str, list[tuple[float, int]]] = {}  # node -> (time, bytes by then)
         self._size = 0
 
     def heard(self, node: str, done: int, size: int, now: float) -> None:
         """Record that a node has `done` of `size` bytes."""
-        said = self._said.setdefault(node, deque())
+        said = self._said.setdefault(node, [])
         if said and done < said[-1][1]:  # it has begun anew
             said.clear()
         said.append((now, done))
         while len(said) > 2 and said[1][0] <= now - RATE_OVER_S:
-            said.popleft()
+            del said[0]
         self._size = size
 
     def ended(self, node: str) -> None:

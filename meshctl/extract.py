@@ -8,21 +8,24 @@ for a whole one.
 from __future__ import annotations
 
 import os
-import tarfile
-from collections.abc import Callable
-from typing import IO, Protocol, cast
 
 from meshctl.errors import MeshctlError
 from meshctl.render import safe
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import tarfile
+    from collections.abc import Callable
+    from typing import Protocol
+
+    class Source(Protocol):
+        """The interface of a byte stream."""
+
+        def read(self, size: int, /) -> bytes: ...
+
+
 CHUNK = 1 << 20
 _END = 1024  # two blocks of zeros
-
-
-class Source(Protocol):
-    """The interface of a byte stream."""
-
-    def read(self, size: int, /) -> bytes: ...
 
 
 class Extracted:
@@ -56,6 +59,9 @@ def extract(source: Source, directory: int, progress: Callable[[int], None]) -> 
     progress: called with the bytes of content so far. Raises MeshctlError for an archive that is broken, truncated or
     hostile, and OSError for what the file system refuses.
     """
+    import tarfile
+    from typing import IO, cast
+
     watched = _Watched(source)
     result = Extracted()
     try:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-import shlex
-from typing import Any
-
 from meshctl.render import safe
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 # Verbs that only show something.
+_PLAIN = frozenset(
+    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_@%+=:,./-"
+)  # as shlex.quote
+
 _LOOKING = frozenset({"doctor", "ls", "peers", "status", "trash", "version", "watch"})
 
 
@@ -15,7 +20,7 @@ def quoted(text: object) -> str:
     """Quote one word of a command where a shell would split it; in $'...' where it has what a terminal would obey."""
     word = str(text)
     if safe(word) == word:
-        return shlex.quote(word)
+        return word if word and _PLAIN.issuperset(word) else "'" + word.replace("'", "'\"'\"'") + "'"
     return f"$'{''.join(_in_dollars(character) for character in word)}'"
 
 

@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import os
 import select
-import signal
-import socket
-from typing import Any
+
+from meshctl.interpreter import signal, socket
 
 _pipe: tuple[int, int] | None = None
 
 
 class InterruptibleSocket(socket.socket):
-    """Only reads through `makefile` are interruptible, as http.client's are, and only in the main thread."""
+    """Only `recv` is interruptible, and only in the main thread."""
 
-    def recv_into(self, *args: Any, **kwargs: Any) -> int:
-        """See socket.recv_into. Raises TimeoutError after the socket's time-out, as that does."""
+    def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
+        """See socket.recv. Raises TimeoutError after the socket's time-out, as that does."""
         self._wait()
-        return super().recv_into(*args, **kwargs)
+        return super().recv(bufsize, flags)
 
     def _wait(self) -> None:
         waker = _waker()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from meshctl import render
 from meshctl.errors import UNREACHABLE, MeshctlError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 OK, WARNING, CRITICAL, UNKNOWN = 0, 1, 2, 3
 _WORDS = {OK: "OK", WARNING: "WARNING", CRITICAL: "CRITICAL", UNKNOWN: "UNKNOWN"}

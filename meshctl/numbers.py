@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
-
-_NETWORK_ID = re.compile(r"[0-9a-fA-F]{16}")
+_HEX = frozenset("0123456789abcdefABCDEF")
 
 
 def whole(text: str) -> int | None:
@@ -14,4 +12,4 @@ def whole(text: str) -> int | None:
 
 def is_network_id(text: str) -> bool:
     """Whether it has the form of a ZeroTier network's id: 16 hex digits."""
-    return _NETWORK_ID.fullmatch(text) is not None
+    return len(text) == 16 and _HEX.issuperset(text)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
-from typing import Any
 
 from meshctl import hints, render
 from meshctl.copy_progress import Fetching
 from meshctl.errors import DEGRADED, DONE
 
-Event = dict[str, Any]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    Event = dict[str, Any]
 
 
 class Follower:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
-import unicodedata
-from collections.abc import Sequence
-from typing import Any
 
+from meshctl import documents
 from meshctl.errors import MeshctlError, usage
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
 
 UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})  # controls, bidi and zero-width marks, line separators
 
@@ -20,6 +22,8 @@ def safe(text: object) -> str:
     shown = str(text)
     if shown.isascii() and shown.isprintable():
         return shown
+    import unicodedata
+
     return "".join(_escaped(c) if unicodedata.category(c) in UNSEEN else c for c in shown)
 
 
@@ -40,6 +44,8 @@ def width(text: str) -> int:
 
 
 def _columns(character: str) -> int:
+    import unicodedata
+
     if unicodedata.category(character) in {"Mn", "Me", "Cf"}:
         return 0
     return 2 if unicodedata.east_asian_width(character) in {"W", "F"} else 1
@@ -123,7 +129,7 @@ def note(line: str) -> None:
 
 def document(value: Any) -> None:
     """Print a document of the daemon as one line of JSON. ASCII only, so that it cannot control a terminal."""
-    print(json.dumps(value, separators=(",", ":")), flush=True)
+    print(documents.encode(value), flush=True)
 
 
 def tell(failure: MeshctlError, as_json: bool) -> int:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable
-from typing import Any
 
 from meshctl import render
 
-Event = dict[str, Any]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
+    Event = dict[str, Any]
+
 
 AGAIN_S = 60.0  # where a line cannot be replaced, print it again after so long
 

@@ -7,20 +7,24 @@ for a whole one. Standard input has no known size and goes in chunks.
 
 from __future__ import annotations
 
-import http.client
+import _thread
 import os
-import secrets
-import socket
 import stat
-import threading
-from collections.abc import Generator
-from urllib.parse import quote
 
 from meshctl import hints
 from meshctl.client import Client, Document, Query, connect, events, lost, route
 from meshctl.errors import MeshctlError
+from meshctl.interpreter import socket
+from meshctl.percent import quote
 from meshctl.render import safe
+from meshctl.response import ProtocolError, Response
 from meshctl.walk import DIRECTORY, FILE, SYMLINK, Part, Tree
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from meshctl.interruptible_socket import InterruptibleSocket as Connection
 
 CHUNK = 1 << 20  # bytes read and sent at once: the memory of an upload
 CTRL_C_GRACE_S = 0.1
@@ -45,46 +49,49 @@ class Upload:
         self.whole = False
         self._client = client
         self._tree = tree
-        self._boundary = f"meshctl-{secrets.token_hex(16)}"
+        self._boundary = f"meshctl-{os.urandom(16).hex()}"
         self._target = route("pins", query=query)
         self._failure: MeshctlError | None = None
-        self._stopping = threading.Event()
+        self._stopping = _thread.allocate_lock()  # held until the upload ends, however it does
+        self._sending = _thread.allocate_lock()  # held by the sending thread, for as long as it runs
 
     def events(self) -> Generator[Document, None, None]:
         """Send, and yield the daemon's events. Raises MeshctlError. Closes the connection however it ends."""
         self._client.operation = None
         connection = connect(self._client.path)
-        sender = threading.Thread(target=self._send, args=(connection,), daemon=True)
+        self._stopping.acquire()
         try:
-            sender.start()
+            self._begin_to_send(connection)
             yield from self._read(connection)
         except MeshctlError as failure:
             # Our own failure comes first: the daemon's report of a broken upload only follows from it.
             raise self._failure or failure from None
         finally:
-            self._stopping.set()
+            self._stopping.release()
             _shut(connection)
-            if sender.ident is not None:
-                sender.join(SENDER_END_S if self._tree.size is None else _FILES_END_S)
-            if not sender.is_alive():
+            if self._sending.acquire(timeout=SENDER_END_S if self._tree.size is None else _FILES_END_S):
                 connection.close()
             # Else the thread waits for standard input, which nothing else reads. It ends with the program.
 
-    def _read(self, connection: socket.socket) -> Generator[Document, None, None]:
-        response = http.client.HTTPResponse(connection, method="POST")
+    def _read(self, connection: Connection) -> Generator[Document, None, None]:
         try:
-            response.begin()
-        except BaseException as error:
-            response.close()  # it holds the connection open
-            if isinstance(error, OSError | http.client.HTTPException):
-                raise lost("it closed the connection without an answer") from None
-            raise
-        with self._client.checked(response):
-            yield from events(response)
+            response = Response(connection)
+        except (OSError, ProtocolError):
+            raise lost("it closed the connection without an answer") from None
+        yield from events(self._client.checked(response))
 
     # -- the sending thread ----------------------------------------------------------------------------------------
 
-    def _send(self, connection: socket.socket) -> None:
+    def _begin_to_send(self, connection: Connection) -> None:
+        self._sending.acquire()
+        try:
+            # Not threading.Thread, whose module takes a third of Python's own start to load.
+            _thread.start_new_thread(self._send, (connection,))
+        except BaseException:
+            self._sending.release()
+            raise
+
+    def _send(self, connection: Connection) -> None:
         try:
             if self._tree.size is None:
                 self.whole = self._send_stdin(connection)
@@ -96,8 +103,10 @@ class Upload:
         except OSError:
             # The daemon has stopped reading. Its response, which the other thread reads, says why.
             pass
+        finally:
+            self._sending.release()
 
-    def _send_tree(self, connection: socket.socket) -> bool:
+    def _send_tree(self, connection: Connection) -> bool:
         parts = self._tree.parts
         closing = self._closing()
         length = sum(len(self._head(part)) + part.length for part in parts) + len(closing)
@@ -112,7 +121,7 @@ class Upload:
         connection.sendall(closing)
         return True
 
-    def _send_file(self, connection: socket.socket, part: Part, buffer: memoryview) -> None:
+    def _send_file(self, connection: Connection, part: Part, buffer: memoryview) -> None:
         """Send exactly the announced bytes, of one state of the file. Raises MeshctlError if it changes."""
         try:
             file = os.open(part.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -149,7 +158,7 @@ class Upload:
         finally:
             os.close(file)
 
-    def _send_stdin(self, connection: socket.socket) -> bool:
+    def _send_stdin(self, connection: Connection) -> bool:
         connection.sendall(self._request("Transfer-Encoding: chunked"))
         _send_chunk(connection, self._head(self._tree.parts[0]))
         buffer = memoryview(bytearray(CHUNK))
@@ -163,7 +172,7 @@ class Upload:
             _send_chunk(connection, buffer[:got])
         # Ctrl-C in `program | meshctl pin -` ends the program too, and its end looks like that of its output. What it
         # had written so far must not be pinned as if it were all, so the other thread is given time to hear of it.
-        if self._stopping.wait(CTRL_C_GRACE_S):
+        if self._stopping.acquire(timeout=CTRL_C_GRACE_S):
             return False
         _send_chunk(connection, self._closing())
         connection.sendall(b"0\r\n\r\n")
@@ -186,7 +195,7 @@ class Upload:
         """A part's delimiter and headers. Each part but the first begins with the CRLF that ends the one before."""
         lines = [
             f"--{self._boundary}",
-            f'Content-Disposition: form-data; name="file"; filename="{quote(part.where, safe="")}"',
+            f'Content-Disposition: form-data; name="file"; filename="{quote(part.where)}"',
             f"Content-Type: {_TYPES[part.kind]}",
         ]
         start = "" if part is self._tree.parts[0] else "\r\n"
@@ -196,13 +205,13 @@ class Upload:
         return f"\r\n--{self._boundary}--\r\n".encode("ascii")
 
 
-def _send_chunk(connection: socket.socket, data: bytes | memoryview) -> None:
+def _send_chunk(connection: Connection, data: bytes | memoryview) -> None:
     connection.sendall(b"%x\r\n" % len(data))
     connection.sendall(data)
     connection.sendall(b"\r\n")
 
 
-def _shut(connection: socket.socket) -> None:
+def _shut(connection: Connection) -> None:
     try:
         connection.shutdown(socket.SHUT_RDWR)
     except OSError:

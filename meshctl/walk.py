@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import unicodedata
-from typing import NamedTuple
 
 from meshctl import hints
 from meshctl.errors import MeshctlError, usage
@@ -25,14 +23,17 @@ _PATH_SHOWN = 60  # characters of a long path, at both its ends
 _SHOWN = 8  # problems to name; the rest is counted
 
 
-class Part(NamedTuple):
+class Part:
     """One part of the form. where: its path in the entry. path: its path here. target: of a symlink."""
 
-    kind: str
-    where: str
-    path: str
-    size: int = 0
-    target: bytes = b""
+    __slots__ = ("kind", "path", "size", "target", "where")  # a tree may have very many
+
+    def __init__(self, kind: str, where: str, path: str, size: int = 0, target: bytes = b"") -> None:
+        self.kind = kind
+        self.where = where
+        self.path = path
+        self.size = size
+        self.target = target
 
     @property
     def length(self) -> int:
@@ -40,17 +41,20 @@ class Part(NamedTuple):
         return self.size if self.kind == FILE else len(self.target)
 
 
-class Tree(NamedTuple):
+class Tree:
     """One entry to pin. A directory comes before its content.
 
     size: bytes; None where unknown. followed: the target of the path, if it is a symlink.
     """
 
-    name: str
-    directory: bool
-    parts: list[Part]
-    size: int | None
-    followed: str = ""
+    def __init__(
+        self, name: str, directory: bool, parts: list[Part], size: int | None, followed: str = ""
+    ) -> None:
+        self.name = name
+        self.directory = directory
+        self.parts = parts
+        self.size = size
+        self.followed = followed
 
     @property
     def files(self) -> int:
@@ -69,13 +73,19 @@ def name_problem(name: str) -> str:
         return "that is no name"
     if any("\udc80" <= character <= "\udcff" for character in name):
         return "its name is not valid UTF-8"
-    if any(unicodedata.category(character) in UNSEEN for character in name):
+    if not (name.isascii() and name.isprintable()) and _has_unseen(name):
         return "its name has characters that cannot be seen"
     if "/" in name:
         return "a name cannot have a / in it"
     if len(name.encode()) > NAME_BYTES:
         return f"its name is longer than {NAME_BYTES} bytes"
     return ""
+
+
+def _has_unseen(name: str) -> bool:
+    import unicodedata
+
+    return any(unicodedata.category(character) in UNSEEN for character in name)
 
 
 def look(path: str, name: str | None) -> Tree:

@@ -35,7 +35,17 @@ HOME = "usr/lib/meshd"
 SHARED = f"{HOME}/lib/python3"  # the packages; a compiled module is there once a Python, by the name that this one looks for
 UNTRUE = ("RECORD", "WHEEL")  # what a wheel says of itself alone, when it lies with its sisters
 DIRECTORIES = 0o755
-LAUNCHER = '#!/bin/sh\nexec /usr/lib/meshd/bin/python -I -m {module} "$@"\n'
+DAEMON = '#!/bin/sh\nexec /usr/lib/meshd/bin/python -I -m meshd "$@"\n'
+# The client needs the standard library alone, so no site, no shell and no runpy: it starts in half the time.
+CLIENT = """#!/usr/bin/python3 -IS
+import sys
+
+sys.path.append("/usr/lib/meshd/lib/python3")
+
+from meshctl.cli import main
+
+sys.exit(main())
+"""
 # path in the package -> file in packaging/
 PLAIN = {
     "usr/lib/systemd/system/meshd.service": "systemd/meshd.service",
@@ -228,8 +238,8 @@ def fill(tree: Path, arch: str, version: str) -> None:
     packages = environment(tree, arch)
     for program in ENGINES:
         stripped(engine(program, arch), tree / HOME / "engines" / program.name, arch)
-    for command, module in (("meshd", "meshd"), ("meshctl", "meshctl")):
-        put(tree / "usr/bin" / command, LAUNCHER.format(module=module), 0o755)
+    for command, launcher in (("meshd", DAEMON), ("meshctl", CLIENT)):
+        put(tree / "usr/bin" / command, launcher, 0o755)
     for name, source in PLAIN.items():
         content = (PACKAGING / source).read_bytes()
         put(tree / name, content, 0o755 if content.startswith(b"#!") else 0o644)

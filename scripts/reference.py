@@ -26,6 +26,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 import meshctl.cli
+import meshctl.parser
+from meshctl.arguments import Arguments
 from meshctl.errors import MeshctlError
 from meshd import __main__ as daemon_command
 from meshd import files
@@ -68,9 +70,9 @@ def components() -> tuple[Component, ...]:
 
 def verb_parser(verb: str) -> argparse.ArgumentParser:
     """What `meshctl VERB` understands, without the options that all verbs have."""
-    parser = meshctl.cli.Parser(prog=f"meshctl {verb}", add_help=False, allow_abbrev=False)
-    import_module(f"meshctl.commands.{verb}").add_arguments(parser)
-    return parser
+    declared = Arguments()
+    import_module(f"meshctl.commands.{verb}").add_arguments(declared)
+    return meshctl.parser.verb_parser(verb, declared, "", add_help=False)
 
 
 def _spelled(action: argparse.Action) -> str:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 
 from meshctl import render, step_stream
+from meshctl.arguments import Arguments, Options
 from meshctl.client import Client, route
 from meshctl.errors import DONE, MeshctlError, interrupted, usage
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Arguments) -> None:
     """The options of `meshctl approve`."""
     parser.description = (
         "Let a node in that asks: authorize it on the mesh's ZeroTier network, wait until it asks to join the mesh,\n"
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(args: argparse.Namespace, client: Client) -> int:
+def run(args: Options, client: Client) -> int:
     """Authorize the node, show its code, ask the person, admit it."""
     try:
         done = step_stream.follow(
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace, client: Client) -> int:
     return DONE
 
 
-def _again(member: str, args: argparse.Namespace, done: dict[str, object]) -> int:
+def _again(member: str, args: Options, done: dict[str, object]) -> int:
     if args.json:
         render.document(done)
     else:

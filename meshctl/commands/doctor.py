@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
-from typing import Any
-
 from meshctl import render
+from meshctl.arguments import Arguments, Options
 from meshctl.client import Client
 from meshctl.errors import DONE, FAILED
 
-Finding = dict[str, Any]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Finding = dict[str, Any]
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Arguments) -> None:
     """The options of `meshctl doctor`."""
     parser.description = (
         "Look at every rule now: what must hold for the mesh to be private and whole. Shows those that do not hold or\n"
@@ -24,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(args: argparse.Namespace, client: Client) -> int:
+def run(args: Options, client: Client) -> int:
     """Print the findings."""
     answer = client.get("doctor")
     findings: list[Finding] = answer.get("findings") or []

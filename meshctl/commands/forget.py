@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
-
 from meshctl import hints, render
+from meshctl.arguments import Arguments, Options
 from meshctl.client import LONG_ANSWER_TIMEOUT_S, Client, route
 from meshctl.errors import DONE, MeshctlError, interrupted
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Arguments) -> None:
     """The options of `meshctl forget`."""
     parser.description = (
         "Shut a node out of the mesh: no other node talks to it any more, and its copies count no more.\n"
@@ -21,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--yes", action="store_true", help="do not ask")
 
 
-def run(args: argparse.Namespace, client: Client) -> int:
+def run(args: Options, client: Client) -> int:
     """Ask, then forget the member."""
     node = render.safe(args.node)
     target = route("peers", args.node, query={"force": int(args.force)})

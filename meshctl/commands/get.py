@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
-import http.client
 import sys
-from typing import NamedTuple
-from urllib.parse import unquote
 
 from meshctl import atomic_output, hints, refs, render
+from meshctl.arguments import Arguments, Options
 from meshctl.client import Client, route
 from meshctl.errors import DONE, MeshctlError, interrupted, usage
 from meshctl.extract import CHUNK, Extracted, ends_properly, extract, write_all
+from meshctl.percent import unquote
+from meshctl.response import CutOffError, ProtocolError, Response
 from meshctl.walk import name_problem
 
 STDOUT = "-"
@@ -20,19 +19,20 @@ PARTLY = "what was written is not all of it"
 TARGET_LIMIT = 4096  # bytes of a symlink's target: Linux allows no longer path
 
 
-class Content(NamedTuple):
+class Content:
     """The daemon's description of the content that it sends. size: bytes, where known."""
 
-    name: str
-    kind: str  # file, directory or symlink, whose content is its target
-    size: int | None
+    def __init__(self, name: str, kind: str, size: int | None) -> None:
+        self.name = name
+        self.kind = kind  # file, directory or symlink, whose content is its target
+        self.size = size
 
     @property
     def directory(self) -> bool:
         return self.kind == "directory"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Arguments) -> None:
     """The options of `meshctl get`."""
     parser.description = (
         "Write a kept file or directory here, under its name in the current folder or as PATH. Nothing is ever\n"
@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", metavar="PATH", help="where to write; - is standard output")
 
 
-def run(args: argparse.Namespace, client: Client) -> int:
+def run(args: Options, client: Client) -> int:
     """Fetch one file or directory."""
     if args.output == STDOUT and args.json:
         raise usage("cannot write content and JSON to standard output", "", "one of -o - and --json")
@@ -81,11 +81,11 @@ def run(args: argparse.Namespace, client: Client) -> int:
         progress.clear()
 
 
-def _described(response: http.client.HTTPResponse, asked: str) -> Content:
-    name = unquote(response.getheader("Meshd-Name") or "", errors="surrogateescape")
-    kind = response.getheader("Meshd-Kind") or "file"
-    length = response.getheader("Content-Length")
-    said = response.getheader("Meshd-Size")
+def _described(response: Response, asked: str) -> Content:
+    name = unquote(response.header("Meshd-Name") or "")
+    kind = response.header("Meshd-Kind") or "file"
+    length = response.header("Content-Length")
+    said = response.header("Meshd-Size")
     size = int(said) if said and said.isdecimal() else None
     if kind != "directory" and length and length.isdecimal():
         if size is not None and size != int(length):
@@ -94,9 +94,7 @@ def _described(response: http.client.HTTPResponse, asked: str) -> Content:
     return Content(name or asked.rstrip("/").rpartition("/")[2], kind, size)
 
 
-def _symlink(
-    args: argparse.Namespace, ref: str, path: str, response: http.client.HTTPResponse
-) -> MeshctlError:
+def _symlink(args: Options, ref: str, path: str, response: Response) -> MeshctlError:
     """The error for a symlink, whose own content, a path, is of no use."""
     target = b""
     while len(target) < TARGET_LIMIT and (data := _read(response, TARGET_LIMIT)):
@@ -129,9 +127,7 @@ def _inside(path: str, target: str) -> list[str] | None:
     return place
 
 
-def _to_disk(
-    response: http.client.HTTPResponse, content: Content, args: argparse.Namespace, progress: render.Progress
-) -> int:
+def _to_disk(response: Response, content: Content, args: Options, progress: render.Progress) -> int:
     target = args.output and _trimmed(args.output)
     if target is None:
         problem = name_problem(content.name)
@@ -152,9 +148,7 @@ def _to_disk(
     return DONE
 
 
-def _file(
-    response: http.client.HTTPResponse, target: str, ref: str, content: Content, progress: render.Progress
-) -> int:
+def _file(response: Response, target: str, ref: str, content: Content, progress: render.Progress) -> int:
     with atomic_output.new_file(target, ref) as file:
         got = 0
         while data := _read(response, CHUNK):
@@ -166,7 +160,7 @@ def _file(
     return got
 
 
-def _directory(response: http.client.HTTPResponse, target: str, ref: str, progress: render.Progress) -> int:
+def _directory(response: Response, target: str, ref: str, progress: render.Progress) -> int:
     with atomic_output.new_directory(target, ref) as directory:
         extracted: Extracted = extract(_Body(response), directory, progress.update)
     progress.clear()
@@ -177,7 +171,7 @@ def _directory(response: http.client.HTTPResponse, target: str, ref: str, progre
     return extracted.size
 
 
-def _to_stdout(response: http.client.HTTPResponse, content: Content) -> int:
+def _to_stdout(response: Response, content: Content) -> int:
     sys.stdout.flush()
     out = sys.stdout.fileno()
     got = zeros = 0
@@ -206,17 +200,19 @@ def _to_stdout(response: http.client.HTTPResponse, content: Content) -> int:
 class _Body:
     """The response as a byte stream that raises MeshctlError for failures."""
 
-    def __init__(self, response: http.client.HTTPResponse) -> None:
+    def __init__(self, response: Response) -> None:
         self._response = response
 
     def read(self, size: int, /) -> bytes:
         return _read(self._response, size)
 
 
-def _read(response: http.client.HTTPResponse, size: int, left: str = NOTHING) -> bytes:
+def _read(response: Response, size: int, left: str = NOTHING) -> bytes:
     try:
         return response.read1(size)
-    except (OSError, http.client.HTTPException):
+    except (OSError, ProtocolError) as error:
+        if isinstance(error, CutOffError) and response.header("Content-Length"):
+            return b""  # whoever reads compares with that, and says how much came
         raise _short("all of it", f"the daemon went away in the midst of it; {left}") from None
 
 

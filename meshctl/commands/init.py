@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
-
 from meshctl import render, step_stream
+from meshctl.arguments import Arguments, BadValueError, Options
 from meshctl.client import Client, Document, route
 from meshctl.errors import DONE, interrupted
 from meshctl.numbers import is_network_id
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Arguments) -> None:
     """The options of `meshctl init`."""
     parser.description = (
         "Start a mesh with this node as its first. Where it has one already, that is said; exits 0."
@@ -25,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(args: argparse.Namespace, client: Client) -> int:
+def run(args: Options, client: Client) -> int:
     """Found the mesh, or report that this node is in it already."""
     body: Document = {"name": args.name}
     if args.network is not None:
@@ -60,7 +59,5 @@ def _tell_next(network: object) -> None:
 def network_id(text: str) -> str:
     """Parse a ZeroTier network's id; in lower case."""
     if not is_network_id(text):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no network id; one has 16 hex digits: 8056c2e21c000001"
-        )
+        raise BadValueError(f"{text!r} is no network id; one has 16 hex digits: 8056c2e21c000001")
     return text.lower()

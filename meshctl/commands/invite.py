@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
-
 from meshctl import render
+from meshctl.arguments import Arguments, BadValueError, Options
 from meshctl.client import Client, Document, route
 from meshctl.errors import DONE
 from meshctl.numbers import whole
@@ -12,7 +11,7 @@ from meshctl.numbers import whole
 _UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Arguments) -> None:
     """The options of `meshctl invite`."""
     parser.description = (
         "Print the line that admits one more node. It is good for one node and until it expires.\n"
@@ -31,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ADDRESS",
         help="the new machine's ZeroTier address (zerotier-cli info), to let it onto the network at once",
     )
-    what = parser.add_mutually_exclusive_group()
+    what = parser.only_one_of()
     what.add_argument(
         "--expires",
         type=_span_s,
@@ -43,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--revoke", metavar="ID", help="take an invite back that was not used yet")
 
 
-def run(args: argparse.Namespace, client: Client) -> int:
+def run(args: Options, client: Client) -> int:
     """Issue, list or revoke invites."""
     if args.list:
         return _list(args, client)
@@ -71,7 +70,7 @@ def run(args: argparse.Namespace, client: Client) -> int:
     return DONE
 
 
-def _list(args: argparse.Namespace, client: Client) -> int:
+def _list(args: Options, client: Client) -> int:
     answer = client.get("invites")
     if args.json:
         render.document(answer)
@@ -97,7 +96,7 @@ def _span_s(text: str) -> float:
     digits = text.rstrip("abcdefghijklmnopqrstuvwxyz")
     number, unit = whole(digits), _UNITS.get(text[len(digits) :])
     if number is None or unit is None or number == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no span; spans look like 30min, 24h or 3d")
+        raise BadValueError(f"{text!r} is no span; spans look like 30min, 24h or 3d")
     if number * unit > 30 * 86400:
-        raise argparse.ArgumentTypeError(f"{text!r} is too long; 30d is the most")
+        raise BadValueError(f"{text!r} is too long; 30d is the most")
     return float(number * unit)

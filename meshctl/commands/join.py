@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import select
 import sys
 
 from meshctl import render, step_stream
+from meshctl.arguments import Arguments, Options
 from meshctl.client import Client, Document, route
 from meshctl.errors import DONE, interrupted, usage
 from meshctl.numbers import is_network_id
@@ -16,7 +16,7 @@ PASTE_PAUSE_S = 0.2  # lines that follow each other faster are pasted, not typed
 INVITE_LIMIT = 1 << 16
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Arguments) -> None:
     """The options of `meshctl join`."""
     parser.description = (
         "Join a mesh with the line that `meshctl invite` printed on one of its nodes.\n"
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", metavar="NODE", help="what to call this node (default: the name it has)")
 
 
-def run(args: argparse.Namespace, client: Client) -> int:
+def run(args: Options, client: Client) -> int:
     """Join, and show what it waits for."""
     invite = "".join("".join(args.invite).split()) or _ask()
     by_network = is_network_id(invite)

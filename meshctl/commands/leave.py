@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
-
 from meshctl import render, step_stream
+from meshctl.arguments import Arguments, Options
 from meshctl.client import Client, route
 from meshctl.errors import DONE, MeshctlError, interrupted
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Arguments) -> None:
     """The options of `meshctl leave`."""
     parser.description = (
         "Take this node out of its mesh. The copies on this node go; the other nodes keep theirs.\n"
@@ -24,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--yes", action="store_true", help="do not ask")
 
 
-def run(args: argparse.Namespace, client: Client) -> int:
+def run(args: Options, client: Client) -> int:
     """Ask, then leave the mesh."""
     lost = " What only this node holds is lost." if args.force else ""
     question = f"Leave the mesh? The copies on this node go; the other nodes keep theirs.{lost}"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import time
 
 from meshctl import render
+from meshctl.arguments import Arguments, BadValueError, Options
 from meshctl.client import Client, route
 from meshctl.errors import DONE, INTERRUPTED, usage
 from meshctl.numbers import whole
@@ -13,7 +13,7 @@ from meshctl.numbers import whole
 SERVICES = ("kubo", "cluster")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Arguments) -> None:
     """The options of `meshctl logs`."""
     parser.description = (
         "Print what a service logged last; with -f also what it logs from now on, until Ctrl-C.\n"
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-f", "--follow", action="store_true", help="go on as new lines come")
 
 
-def run(args: argparse.Namespace, client: Client) -> int:
+def run(args: Options, client: Client) -> int:
     """Print lines as they come."""
     if args.service == "meshd":
         raise usage(
@@ -55,5 +55,5 @@ def run(args: argparse.Namespace, client: Client) -> int:
 def _count(text: str) -> int:
     number = whole(text)
     if number is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of lines")
+        raise BadValueError(f"{text!r} is no number of lines")
     return number

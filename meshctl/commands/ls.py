@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import argparse
-from typing import Any
-
 from meshctl import hints, refs, render
+from meshctl.arguments import Arguments, BadValueError, Options
 from meshctl.client import Client, Document, Query
 from meshctl.errors import DONE, usage
 from meshctl.numbers import whole
 from meshctl.pin_progress import no_copy
 
-Entry = dict[str, Any]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Entry = dict[str, Any]
+
 
 PAGE = 200
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Arguments) -> None:
     """The options of `meshctl ls`."""
     parser.description = (
         "List what the mesh keeps; with REF what that entry is, or what is inside it.\n"
@@ -33,12 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--name", metavar="TEXT", help="only entries with TEXT in their name")
     parser.add_argument("--owner", metavar="NODE", help="only entries that this node brought")
-    much = parser.add_mutually_exclusive_group()
+    much = parser.only_one_of()
     much.add_argument("--limit", type=_positive, metavar="N", help="at most N entries")
     much.add_argument("--all", action="store_true", help="every entry (the default)")
 
 
-def run(args: argparse.Namespace, client: Client) -> int:
+def run(args: Options, client: Client) -> int:
     """List the mesh, or one entry."""
     if args.ref is None:
         return _list(args, client)
@@ -59,7 +62,7 @@ def run(args: argparse.Namespace, client: Client) -> int:
     return DONE
 
 
-def _list(args: argparse.Namespace, client: Client) -> int:
+def _list(args: Options, client: Client) -> int:
     entries, last = _pages(args, client)
     if args.json:
         render.document({**last, "entries": entries})
@@ -91,7 +94,7 @@ def _list(args: argparse.Namespace, client: Client) -> int:
     return DONE
 
 
-def _pages(args: argparse.Namespace, client: Client) -> tuple[list[Entry], Document]:
+def _pages(args: Options, client: Client) -> tuple[list[Entry], Document]:
     """All entries up to --limit, and the last page, whose `next` says whether there are more."""
     entries: list[Entry] = []
     after: str | None = None
@@ -188,5 +191,5 @@ def _item_name(item: Document) -> str:
 def _positive(text: str) -> int:
     number = whole(text)
     if not number:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 up")
+        raise BadValueError(f"{text!r} is no number from 1 up")
     return number

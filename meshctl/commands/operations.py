@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
-from typing import Any
-
 from meshctl import render, step_stream
+from meshctl.arguments import Arguments, Options
 from meshctl.client import Client, route
 from meshctl.errors import DONE, interrupted
 from meshctl.pin_progress import Follower
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 # What a pin stream says at its end; the other verbs say step by step what they do.
 _COPIES = {"pin": "pinned", "restore": "restored", "recover": "recovered"}
@@ -19,7 +21,7 @@ _ENDS = {
 }
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Arguments) -> None:
     """The options of `meshctl operations`."""
     parser.description = (
         "List what takes long and was begun on this node: pin, restore, init, join, leave; what runs, and what ended\n"
@@ -29,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("id", metavar="ID", nargs="?", help="as `meshctl operations` shows it")
 
 
-def run(args: argparse.Namespace, client: Client) -> int:
+def run(args: Options, client: Client) -> int:
     """Lists, or follows one."""
     if args.id is not None:
         return _follow(args.id, args.json, client)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
-from typing import Any
-
 from meshctl import render
+from meshctl.arguments import Arguments, Options
 from meshctl.client import LONG_ANSWER_TIMEOUT_S, Client, route
 from meshctl.errors import DONE, usage
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+
+def add_arguments(parser: Arguments) -> None:
     """The options of `meshctl peers`."""
     parser.description = (
         "List the nodes of the mesh: where they are and when they were last heard of.\n"
@@ -30,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(args: argparse.Namespace, client: Client) -> int:
+def run(args: Options, client: Client) -> int:
     """Print the table, or set an address."""
     if args.what is not None:
         return _set(args, client)
@@ -49,7 +51,7 @@ def run(args: argparse.Namespace, client: Client) -> int:
     return DONE
 
 
-def _set(args: argparse.Namespace, client: Client) -> int:
+def _set(args: Options, client: Client) -> int:
     if args.node is None or args.address is None:
         missing = "which node, and where it is" if args.node is None else f"where {render.safe(args.node)} is"
         raise usage(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
-from contextlib import closing
-
 from meshctl import hints, render
+from meshctl.arguments import Arguments, BadValueError, Options
 from meshctl.client import Client, Document, Query, route
 from meshctl.errors import DONE, MeshctlError, interrupted, usage
 from meshctl.numbers import whole
@@ -14,7 +12,7 @@ from meshctl.upload import Upload
 from meshctl.walk import STDIN, Tree, look, standard_input
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Arguments) -> None:
     """The options of `meshctl pin`."""
     parser.description = (
         "Keep files and directories in the mesh. Returns when every copy that was asked for exists, and says where.\n"
@@ -37,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cid", metavar="CID", help="keep content that the mesh has already; needs --name")
 
 
-def run(args: argparse.Namespace, client: Client) -> int:
+def run(args: Options, client: Client) -> int:
     """Pin each path in turn. The exit code is that of the first one that was not wholly done."""
     if args.cid is not None:
         return _pin_cid(args, client)
@@ -61,7 +59,7 @@ def _say_not_begun(failure: MeshctlError, trees: list[Tree]) -> None:
         failure.explain(f"{failure.detail or 'it failed'}; not begun: {names}")
 
 
-def _check_usage(args: argparse.Namespace) -> None:
+def _check_usage(args: Options) -> None:
     if not args.paths:
         raise usage("cannot pin nothing", "no path was given", "meshctl pin PATH")
     if args.name is not None and len(args.paths) > 1:
@@ -72,7 +70,7 @@ def _check_usage(args: argparse.Namespace) -> None:
         raise usage("cannot read standard input twice", "", "meshctl pin - --name NAME")
 
 
-def _pin_tree(tree: Tree, args: argparse.Namespace, client: Client) -> int:
+def _pin_tree(tree: Tree, args: Options, client: Client) -> int:
     query: Query = {
         "name": tree.name,
         "replicas": args.replicas,
@@ -91,13 +89,16 @@ def _pin_tree(tree: Tree, args: argparse.Namespace, client: Client) -> int:
     upload = Upload(client, tree, query)
     follower = Follower(tree.name, tree.size, done="pinned", detach=args.detach, as_json=args.json)
     try:
-        with closing(upload.events()) as events:  # closed at once, however it ends: the daemon must notice
+        events = upload.events()
+        try:
             return follower.follow(events)
+        finally:
+            events.close()  # at once, however it ends: the daemon must notice
     except KeyboardInterrupt:
         raise _left(follower, client, sent=upload.whole) from None
 
 
-def _pin_cid(args: argparse.Namespace, client: Client) -> int:
+def _pin_cid(args: Options, client: Client) -> int:
     if args.paths:
         raise usage("cannot pin a path and a CID at once", "", "meshctl pin --cid CID --name NAME")
     if args.name is None:
@@ -130,5 +131,5 @@ def _replicas(text: str) -> int | str:
         return text
     number = whole(text)
     if number is None or not 1 <= number <= 1000:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither a number from 1 to 1000 nor all")
+        raise BadValueError(f"{text!r} is neither a number from 1 to 1000 nor all")
     return number

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
-from typing import Any
-
 from meshctl import render
+from meshctl.arguments import Arguments, Options
 from meshctl.client import Client, route
 from meshctl.errors import DONE
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+
+def add_arguments(parser: Arguments) -> None:
     """The options of `meshctl requests`."""
     parser.description = (
         "List the nodes that ask to be let in: those that wait to be authorized on the mesh's ZeroTier network,\n"
@@ -20,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--deny", metavar="ID", help="tell a node that it is not let in")
 
 
-def run(args: argparse.Namespace, client: Client) -> int:
+def run(args: Options, client: Client) -> int:
     """List the requests, or deny one."""
     if args.deny is not None:
         denied = client.call("DELETE", route("requests", args.deny))

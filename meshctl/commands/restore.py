@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
-
 from meshctl import hints, refs, render
+from meshctl.arguments import Arguments, Options
 from meshctl.client import Client, route
 from meshctl.errors import MeshctlError, interrupted
 from meshctl.pin_progress import Follower
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Arguments) -> None:
     """The options of `meshctl restore`."""
     parser.description = "Bring something back from the trash. Returns when every copy exists again."
     parser.epilog = "example:\n  meshctl trash\n  meshctl restore minutes-1974.pdf"
     parser.add_argument("ref", metavar="REF", help="a name as `meshctl trash` shows it, or a CID")
 
 
-def run(args: argparse.Namespace, client: Client) -> int:
+def run(args: Options, client: Client) -> int:
     """Restore one entry, and show its copies as they come."""
     ref = refs.whole(args.ref, "restore")
     follower = Follower(ref, None, done="restored", detach=False, as_json=args.json)

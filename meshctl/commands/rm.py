@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
-from typing import Any
-
 from meshctl import hints, refs, render
+from meshctl.arguments import Arguments, Options
 from meshctl.client import LONG_ANSWER_TIMEOUT_S, Client, Document, route
 from meshctl.errors import DEGRADED, DONE, MeshctlError, interrupted
 
-Outcome = dict[str, Any]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Outcome = dict[str, Any]
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Arguments) -> None:
     """The options of `meshctl rm`."""
     parser.description = (
         "Stop keeping something. Each node holds it in its trash for a while, from where `meshctl restore` brings\n"
@@ -32,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(args: argparse.Namespace, client: Client) -> int:
+def run(args: Options, client: Client) -> int:
     """Remove each in turn, and go on after a failure. The exit code is that of the first failure."""
     code = DONE
     for ref in args.refs:
@@ -48,7 +50,7 @@ def run(args: argparse.Namespace, client: Client) -> int:
     return code
 
 
-def _remove(ref: str, args: argparse.Namespace, client: Client) -> int:
+def _remove(ref: str, args: Options, client: Client) -> int:
     target = route("pins", refs.whole(ref, "remove"), query={"now": int(args.now), "force": int(args.force)})
     removed = client.call("DELETE", target, timeout_s=LONG_ANSWER_TIMEOUT_S)
     outcomes: list[Outcome] = removed.get("nodes") or []

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import argparse
 import time
-from typing import Any
 
-from meshctl import hints, nagios, render, wrap
+from meshctl import render
+from meshctl.arguments import Arguments, Options
 from meshctl.client import Client
 from meshctl.commands.peers import peer_table
 from meshctl.errors import DONE, MeshctlError
 
-Part = dict[str, Any]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Part = dict[str, Any]
+
 
 _EXIT_WIDTH = 48
 _ORDER = {"error": 0, "warning": 1, "info": 2}
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Arguments) -> None:
     """The options of `meshctl status`."""
     parser.description = (
         "How this node and its mesh are: what runs, who is there, what is kept, and what is wrong with the command\n"
@@ -32,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(args: argparse.Namespace, client: Client) -> int:
+def run(args: Options, client: Client) -> int:
     """Print the overview."""
     if args.check and not args.json:
         return _check(client)
@@ -52,6 +56,8 @@ def run(args: argparse.Namespace, client: Client) -> int:
 
 
 def _check(client: Client) -> int:
+    from meshctl import nagios
+
     # A monitoring system shows standard output, and knows no code above 3: a failure is a verdict, too.
     try:
         status = client.get("status", query={"glance": "1"})
@@ -179,6 +185,8 @@ def _conditions(conditions: list[Part]) -> None:
     if not conditions:
         render.say("\nNothing is wrong.")
         return
+    from meshctl import hints, wrap
+
     ordered = sorted(
         conditions, key=lambda one: (_ORDER.get(str(one.get("severity")), 3), float(one.get("since") or 0))
     )

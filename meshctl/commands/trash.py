@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import argparse
 import time
 
 from meshctl import render
+from meshctl.arguments import Arguments, Options
 from meshctl.client import Client
 from meshctl.commands.ls import shown_name
 from meshctl.errors import DONE
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Arguments) -> None:
     """The options of `meshctl trash`."""
     parser.description = "List what was removed and is still on this node, and for how long."
     parser.epilog = "example:\n  meshctl trash\n  meshctl restore minutes-1974.pdf"
 
 
-def run(args: argparse.Namespace, client: Client) -> int:
+def run(args: Options, client: Client) -> int:
     """Print the table."""
     answer = client.get("trash")
     if args.json:

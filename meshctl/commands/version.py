@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
-
 from meshctl import __version__, render
+from meshctl.arguments import Arguments, Options
 from meshctl.client import ANSWER_TIMEOUT_S, Client
 from meshctl.errors import DONE, MeshctlError
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Arguments) -> None:
     """The options of `meshctl version`."""
     parser.description = "Print the versions of client and daemon. Exits 0 without a daemon, too."
     parser.epilog = "example:\n  meshctl version"
 
 
-def run(args: argparse.Namespace, client: Client) -> int:
+def run(args: Options, client: Client) -> int:
     """Ask whether the daemon is alive: its version is in every response's headers, a refusal's included.
 
     It does not ask for the status: that would count as having read the notices in it.

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import argparse
 import time
-from typing import Any
 
 from meshctl import hints, render
+from meshctl.arguments import Arguments, Options
 from meshctl.client import Client, route
 from meshctl.errors import DONE, INTERRUPTED
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _TOLD = frozenset({"event", "time", "title", "cause", "hint", "severity", "message"})
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Arguments) -> None:
     """The options of `meshctl watch`."""
     parser.description = "Print what happens on this node and in its mesh, as it happens, until Ctrl-C."
     parser.epilog = "examples:\n  meshctl watch\n  meshctl watch --json"
 
 
-def run(args: argparse.Namespace, client: Client) -> int:
+def run(args: Options, client: Client) -> int:
     """Print events until it is interrupted, or the daemon ends, which is a failure."""
     try:
         for event in client.stream("GET", route("events")):

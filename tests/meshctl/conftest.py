@@ -91,6 +91,19 @@ class Meshctl:
         running = await self.start(*args, **options)
         return await running.result(stdin)
 
+    async def python(self, *args: str) -> Result:
+        """Runs Python itself, where a test looks at how meshctl runs."""
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, *args),
+            cwd=self.cwd,
+            env=self.env,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        self._started.append(Running(process))
+        return await self._started[-1].result()
+
     async def end(self) -> None:
         """End what a failed test left running."""
         for running in self._started:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 import meshctl.cli
 from meshd.systemd import messages
-from scripts import completions, manuals, reference
+from scripts import completions, deb, manuals, reference
 
 VERBS = [verb for group in meshctl.cli.VERBS.values() for verb in group]
 
@@ -119,3 +120,23 @@ def test_the_journal_explains_every_condition_there_is() -> None:
         assert f"-- {messages.raised_id(code)}\n" in text
         assert f"-- {messages.cleared_id(code)}\n" in text
     assert text.count("\n-- ") + 1 == 2 * len(codes), "no two share an id"
+
+
+def test_the_package_starts_the_client_without_site_and_from_any_folder(tmp_path: Path) -> None:
+    """What the script begins with is the kernel's business: one interpreter and one word."""
+    interpreter, _, rest = deb.CLIENT.partition("\n")
+    assert interpreter == "#!/usr/bin/python3 -IS"
+    script = tmp_path / "meshctl"
+    script.write_text(f"#!{sys.executable} -IS\n{rest.replace(f'/{deb.SHARED}', str(deb.ROOT))}")
+    script.chmod(0o755)
+    (tmp_path / "meshctl.py").write_text("raise SystemExit('a module of the folder that it is called in')")
+    environment = os.environ | {"PYTHONPATH": str(tmp_path), "MESHD_SOCKET": "/nonexistent"}
+    done = subprocess.run([script, "version"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("meshctl ")
+
+
+def test_the_script_that_a_wheel_installs_is_the_one_of_the_checkout() -> None:
+    """Not the entry point that pip would write, which imports re."""
+    installed = Path(sys.prefix, "bin", "meshctl").read_text().splitlines()
+    assert installed[1:] == (deb.PACKAGING / "bin" / "meshctl").read_text().splitlines()[1:]
