@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any
 
@@ -36,7 +37,7 @@ async def test_machines_that_wait_for_the_network_are_told_apart(meshctl: Meshct
     meshd.answers("GET", "/v1/requests", {"requests": [new, put_off], "why_no_network": ""})
     _, first, second = (await meshctl("requests")).out.splitlines()
     assert first.split("  ")[1] == f"{NODE} (203.0.113.7)"
-    assert first.endswith("40 s ago")
+    assert re.search(r" [45]\d s ago$", first), "a busy machine takes some seconds until it is printed"
     assert second.split("  ")[1] == "cellar, a member"
     assert second.endswith("10 min ago")
 
