@@ -253,21 +253,22 @@ class Discarded(Exception):  # noqa: N818 - it says what was done about the erro
 
 
 class Cache:
-    """One file with what can be read anew elsewhere, for threads: each call blocks, and one waits for the other.
+    """A cache in one file, of what can be read anew elsewhere. Thread-safe: calls block, and wait for each other.
 
-    A file that is damaged or of another version is thrown away and made anew. Where none can be made, or it fails later (a full
-    disk), it is in memory until the next start. synchronous=NORMAL: after a power cut it is whole, and may lack what came last.
+    A file that is damaged or of another version is discarded and made anew. Where none can be made, or it fails later
+    (a full disk), the cache is in memory until the next start. synchronous=NORMAL: after a power cut the file is
+    consistent, and may lack the last transactions.
     """
 
     def __init__(self, path: Path | None, schema: Schema) -> None:
-        """path: None for memory."""
+        """path: None for a cache in memory."""
         self._path = path
         self._schema = schema
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
 
     def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """One transaction. Raises Discarded where the file fails meanwhile: all that was in it must be put in again."""
+        """Run one transaction. Raises Discarded where the file fails meanwhile: the caller must fill the cache anew."""
         with self._lock:
             if self._connection is None:
                 self._connection = self._open()
@@ -275,13 +276,13 @@ class Cache:
                 with _transaction(self._connection):
                     return work(self._connection)
             except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
-                raise  # a mistake of the caller
+                raise  # a bug of the caller
             except sqlite3.Error as exc:
                 self._discard()
                 raise Discarded(str(exc)) from exc
 
     def close(self) -> None:
-        """The next call opens it again."""
+        """Close the file. The next call reopens it."""
         with self._lock:
             self._let_go()
 
@@ -290,7 +291,7 @@ class Cache:
         return self._path is None
 
     def _open(self) -> sqlite3.Connection:
-        """As it was left; else empty."""
+        """Open the file as it was left; else an empty one."""
         for attempt in (self._open_file, self._make_file):
             if self._path is not None:
                 with contextlib.suppress(sqlite3.Error, OSError):
@@ -301,7 +302,7 @@ class Cache:
         return connection
 
     def _open_file(self, path: Path) -> sqlite3.Connection:
-        """Raises sqlite3.Error, OSError where there is none that can be used."""
+        """Open an existing file. Raises sqlite3.Error, OSError where there is none that can be used."""
         connection = _connect(path, "mode=rw")
         try:
             connection.execute("PRAGMA locking_mode=EXCLUSIVE")
@@ -319,7 +320,7 @@ class Cache:
         return connection
 
     def _make_file(self, path: Path) -> sqlite3.Connection:
-        """In place of what is there. Raises sqlite3.Error, OSError."""
+        """Make a new file in place of any old one. Raises sqlite3.Error, OSError."""
         _unlink_database(path)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
         with contextlib.closing(_connect(path, "mode=rw")) as connection:
@@ -333,16 +334,16 @@ class Cache:
         connection.executescript(f"BEGIN; {self._schema.create}; {marks}; COMMIT")
 
     def discard(self) -> None:
-        """Throw it away: what is in it is not what it should be."""
+        """Discard the content, as it is wrong."""
         with self._lock:
             self._discard()
 
     def _discard(self) -> None:
-        """From here on it is in memory: what failed once would fail again, and each time all of it is read anew."""
+        """Go on in memory: what failed once would fail again, and each time all of it would be read anew."""
         self._let_go()
         path, self._path = self._path, None
         if path is not None:
-            with contextlib.suppress(OSError):  # then the next start finds it, and looks whether it is whole
+            with contextlib.suppress(OSError):  # then the next start finds it, and checks it
                 _unlink_database(path)
 
     def _let_go(self) -> None:
@@ -350,7 +351,7 @@ class Cache:
         if connection is not None:
             with contextlib.suppress(
                 sqlite3.Error
-            ):  # it is thrown away, or compared with its source at the next start
+            ):  # it is discarded, or compared with its source at the next start
                 connection.close()
 
 

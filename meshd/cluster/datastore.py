@@ -1,8 +1,8 @@
-"""Whether ipfs-cluster has written anything, as its files tell.
+"""Change detection for ipfs-cluster's pinset, by the files of its datastore.
 
-It has no feed of changes, and reading its list anew for each question costs with the list's length. But its datastore (LevelDB)
-appends each write to a log before anybody can read it back, so while the log has not grown, the list is what it was. A node that has
-nothing to do writes nothing (measured on 1.1.6).
+ipfs-cluster has no change feed, and each reading of its list costs with the list's length. But its datastore (LevelDB)
+appends each write to a log before anybody can read it back: while the log has not grown, the list is the same. An idle
+node writes nothing (measured on 1.1.6).
 """
 
 from __future__ import annotations
@@ -11,27 +11,27 @@ import os
 from pathlib import Path
 
 Mark = frozenset[tuple[str, int, int, int]]
-"""Name, inode, size and time of the last write (ns) of each file that grows with a write."""
+"""Name, inode, size and mtime (ns) of each file that grows with a write."""
 
 _LOG, _MANIFEST = (
     ".log",
     "MANIFEST-",
-)  # a write that is larger than its memory goes past the log, and into the manifest
+)  # a write larger than its memory bypasses the log, and goes into the manifest
 
 
 class Datastore:
-    """The cluster's datastore, seen from outside. Nothing of it is opened."""
+    """The cluster's datastore, seen from outside. Opens none of its files."""
 
     def __init__(self, folder: Path) -> None:
-        """folder: the cluster's own one."""
+        """folder: the cluster's."""
         self._folder = folder / "leveldb"
 
     def mark(self) -> Mark | None:
-        """Equal to an earlier one where nothing was written in between; None where that cannot be told. Blocks."""
+        """A mark, equal to an earlier one where nothing was written in between; None where unknown. Blocks."""
         try:
             with os.scandir(self._folder) as files:
                 grown = frozenset(_facts(file) for file in files if _grows(file.name))
-        except OSError:  # it is not there yet, or a file went while it was looked at: then the list is read
+        except OSError:  # it does not exist yet, or a file vanished meanwhile: then the list is read
             return None
         return grown if any(name.endswith(_LOG) for name, *_ in grown) else None
 

@@ -1,4 +1,4 @@
-"""Client of the other nodes' peer API. It dials from the overlay address, and each certificate is pinned."""
+"""Client of the other nodes' peer API. It dials from the overlay address, and pins each certificate."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from meshd.wire.verbs import A, Q, Verb
 
 @dataclass(slots=True)
 class _Line:
-    """key: what it was opened for. calls: under way. ended: nobody is to use it any more."""
+    """One session. key: its address and certificates. calls: requests under way. ended: closed to new requests."""
 
     key: tuple[object, ...]
     session: aiohttp.ClientSession
@@ -31,8 +31,11 @@ class _Line:
 
 
 class PeerClient:
-    """One keep-alive session a member. The members come as arguments, from the roster; nothing is remembered of them
-    but open connections, which are dropped where address or certificate changed."""
+    """Keeps one keep-alive session a member.
+
+    Members come as arguments, from the roster. The only state is open connections, which are dropped where address or
+    certificate changed.
+    """
 
     def __init__(
         self,
@@ -40,7 +43,7 @@ class PeerClient:
         local_address: Callable[[], str | None],
         address_book: AddressBook | None = None,
     ) -> None:
-        """local_address: this node's overlay address now, None while it has none."""
+        """local_address: returns this node's overlay address, None while it has none."""
         self._identity = identity
         self._local_address = local_address
         self._whereabouts = address_book or AddressBook()
@@ -48,7 +51,7 @@ class PeerClient:
         self._closing: set[asyncio.Task[None]] = set()
 
     async def call(self, peer: Member, verb: Verb[Q, A], asked: Q) -> A:
-        """Ask a member. Raises MeshError PEER_UNREACHABLE, NO_OVERLAY, or what the peer answered."""
+        """Call a member. Raises MeshError PEER_UNREACHABLE, NO_OVERLAY, or the peer's own error."""
         where = self._whereabouts.of(peer)
         try:
             with self._line(peer, where) as session:
@@ -58,12 +61,12 @@ class PeerClient:
                     except (aiohttp.ClientError, OSError) as exc:
                         if session.closed or not hung_up(exc):
                             raise
-                    return await exchange(session, *where, verb, asked)  # each call may be made twice
+                    return await exchange(session, *where, verb, asked)  # each call is idempotent
         except (aiohttp.ClientError, OSError) as exc:  # TimeoutError is an OSError
             raise explain(peer.name, *where, exc) from exc
 
     async def call_at(self, address: str, port: int, fingerprint: str, verb: Verb[Q, A], asked: Q) -> A:
-        """Ask the node of that fingerprint there, and no other, where one of the two is no member. Raises as `call`."""
+        """Call the node with that fingerprint, and no other, where one of the two is no member. Raises as `call`."""
         pinned = aiohttp.Fingerprint(bytes.fromhex(fingerprint))  # checked before anything is sent
         try:
             async with asyncio.timeout(verb.within_s), open_session(self._local(), pinned) as session:
@@ -72,7 +75,7 @@ class PeerClient:
             raise explain("", address, port, exc) from exc
 
     async def hello(self, address: str, port: int) -> Hello:
-        """Who answers there. Nothing is sent but the question. Raises MeshError PEER_UNREACHABLE."""
+        """Ask who answers at an address, without sending anything else. Raises MeshError PEER_UNREACHABLE."""
         fingerprint = await self._fingerprint_at(address, port)
         hello = await self.call_at(address, port, fingerprint, verbs.HELLO, Nothing())
         if hello.fingerprint != fingerprint:
@@ -84,18 +87,18 @@ class PeerClient:
         return hello
 
     def address_of(self, peer: Member) -> str:
-        """Where that member is called: what it states, or where it was found since."""
+        """The address at which a member is called: its stated one, or the override of the address book."""
         return self._whereabouts.of(peer)[0]
 
     # -- sessions --------------------------------------------------------------------------------------------------
 
     def keep_only(self, fingerprints: Iterable[str]) -> None:
-        """Hang up on everybody else: they are no members any more. Calls under way are finished first."""
+        """Close the sessions of all others, as they are no members any more. Finishes calls under way first."""
         for gone in set(self._lines) - set(fingerprints):
             self._end(self._lines.pop(gone))
 
     async def close(self) -> None:
-        """Hang up on all, at once."""
+        """Close all sessions at once."""
         for line in self._lines.values():
             self._hang_up(line)
         self._lines.clear()
