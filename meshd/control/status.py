@@ -34,15 +34,15 @@ Happened = Literal["condition-raised", "condition-cleared"]
 LINES, LINES_MOST = 100, 500  # of a log
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-_COUNTS_S = 60.0  # so old the counts of entries may be
-_ENGINE_S = 2.0  # who asks what is wrong is not kept waiting for an engine that is frozen
+_COUNTS_S = 60.0  # highest age of the counts of entries
+_ENGINE_S = 2.0  # time-out of engines: a frozen one must not delay the status
 
 _LOG = structlog.get_logger(part="control")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatusDeps:
-    """What the status is put together from. versions: of each engine, by its name, as far as they are known."""
+    """The dependencies of the status. versions: engine -> version, as far as known."""
 
     config: Config
     overlay: Overlay
@@ -60,7 +60,7 @@ class StatusDeps:
 
 
 class StatusApi:
-    """The handlers that tell how this node is."""
+    """The handlers for status, events, logs and probes."""
 
     def __init__(self, deps: StatusDeps) -> None:
         self._config = deps.config
