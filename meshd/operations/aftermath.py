@@ -1,4 +1,4 @@
-"""What became of an operation that was interrupted, as this node can see it afterwards."""
+"""The outcome of an interrupted operation, as far as this node can find out afterwards."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _EARLIER_S = 1.0  # an entry's time is taken a moment after its operation began,
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """detail, hint: for a person. settled: nothing more can be seen by looking again later."""
+    """detail, hint: for a person. settled: another look later would find nothing more."""
 
     detail: str
     hint: str
@@ -26,7 +26,7 @@ class Outcome:
 
 
 class Aftermath:
-    """Looks at the list, at the trash and at the roster. It changes nothing."""
+    """Finds the outcome in the pinset, the trash and the roster. Read-only."""
 
     def __init__(self, store: MeshStore, catalogue: Catalogue, journal: Journal) -> None:
         self._store = store
@@ -34,7 +34,7 @@ class Aftermath:
         self._journal = journal
 
     async def look(self, record: Record) -> Outcome:
-        """Raises MeshError where that cannot be seen yet."""
+        """The outcome of an operation. Raises MeshError where it cannot be known yet."""
         if record.verb in _OF_AN_ENTRY:
             return await self._of_entry(record)
         mesh = self._store.mesh
@@ -53,8 +53,7 @@ class Aftermath:
         return of_entry(record, view, members=len(self._store.members()))
 
     def _lying(self, record: Record) -> str | None:
-        """CID of what a restore meant that had not come to the list when it was interrupted; None where that is not in the
-        trash any more."""
+        """CID of the entry that an interrupted restore had not put back yet; None where the trash has it no more."""
         if record.verb != "restore":
             return None
         removed = [trash.pin_of(removal) for removal in self._journal.all()]
@@ -66,7 +65,7 @@ class Aftermath:
             return None
 
     async def _found(self, record: Record, lying: str | None) -> entries.NumberedPin | None:
-        """The entry in the list, as it is now."""
+        """The operation's entry in the pinset, as it is now."""
         try:
             found = await self._catalogue.find(record.cid or lying or record.subject, anew=True)
         except MeshError as exc:
@@ -82,7 +81,7 @@ class Aftermath:
 
 
 def of_entry(record: Record, view: wire.Entry, *, members: int) -> Outcome:
-    """Of one that is in the list. Pure. members: of the mesh, as many copies are wanted of what is wanted on all."""
+    """The outcome for an entry in the pinset. Pure. members: their number, which `all` replicas means."""
     wanted, held = (members if view.wanted == "all" else view.wanted), view.held or 0
     kept = f"{_SINCE}{view.name} is {'back' if record.verb == 'restore' else 'kept'}"
     look = f"meshctl ls {quoted(view.name)}"
@@ -97,7 +96,7 @@ def of_entry(record: Record, view: wire.Entry, *, members: int) -> Outcome:
 
 
 def of_no_entry(record: Record, *, in_trash: bool) -> Outcome:
-    """Of one that is not in the list. Pure."""
+    """The outcome for an entry that is not in the pinset. Pure."""
     name = record.subject
     if in_trash:
         return Outcome(f"{_SINCE}{name} is in the trash still", f"meshctl restore {quoted(name)}")
@@ -107,14 +106,14 @@ def of_no_entry(record: Record, *, in_trash: bool) -> Outcome:
 
 
 def of_join(verb: str, mesh: str) -> Outcome:
-    """Of init and join. Pure. mesh: that this node is a member of, "" for none."""
+    """The outcome of init and join. Pure. mesh: the one that this node is a member of, "" for none."""
     if mesh:
         return Outcome(f"{_SINCE}this node is a member of {mesh}", "meshctl status")
     return Outcome(f"{_SINCE}this node is in no mesh, as before", f"meshctl {verb}")
 
 
 def of_leave(mesh: str, *, forgotten: bool) -> Outcome:
-    """Of leave. Pure. forgotten: the mesh knows already that this node is no member."""
+    """The outcome of leave. Pure. forgotten: the mesh knows already that this node is no member."""
     if not mesh:
         return Outcome(f"{_SINCE}this node left, and nothing of the mesh is here any more", "meshctl status")
     if forgotten:

@@ -1,4 +1,4 @@
-"""/v1/operations: what takes long, found again by its id; and what the one who begins it is answered."""
+"""/v1/operations: long-running operations by id; and the response to the client that begins one."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class OperationsApi:
         self._operations = operations
 
     def routes(self) -> tuple[Route, ...]:
-        """Who may look may look at these: their events change nothing, and say no secret."""
+        """The routes, for every reader: the events change nothing, and have no secret."""
         one = "/v1/operations/{id}"
         return (
             Route("GET", "/v1/operations", "read", self.list, wire.Operations),
@@ -63,9 +63,9 @@ class OperationsApi:
 
 
 def answer(operation: Operation, *, detach: bool = False) -> Events:
-    """The stream for whoever begins an operation. What it is refused for at once is an ordinary problem.
+    """The stream for the client that begins an operation. An immediate refusal is a plain problem document.
 
-    detach: it ends with what `Operation.committed` was given.
+    detach: the stream ends with the argument of `Operation.committed`.
     """
 
     async def work(emit: Emit) -> None:
@@ -92,7 +92,7 @@ def answer(operation: Operation, *, detach: bool = False) -> Events:
 async def _pass_on(
     following: AsyncGenerator[wire.Wire, None], emit: Emit, until: type[wire.Wire] | None = None
 ) -> None:
-    """All that comes, up to the first event of that kind where one is given."""
+    """Pass on all events, up to the first one of type `until`, where that is given."""
     async with contextlib.aclosing(following):
         async for event in following:
             await emit(event)

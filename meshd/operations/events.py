@@ -1,4 +1,4 @@
-"""The events of one operation: a bounded log with any number of followers, none of whom holds up the work."""
+"""The events of one operation: a bounded log with any number of followers, none of which blocks the work."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from collections.abc import AsyncGenerator, Hashable
 from meshd import wire
 
 EVENTS_MOST = 500
-"""Events that are kept of one operation: more than a pin on fifty nodes has."""
+"""The most events to keep of one operation: more than a pin on fifty nodes has."""
 
 
 class EventLog:
-    """Who follows late gets what was kept, then what comes, and last of all the event that it ended with.
+    """A late follower gets the kept events, then the new ones, and last the event that the operation ended with.
 
-    An event that renews an earlier one takes its place, so a follower that is slow misses only what is out of date.
+    An event that updates an earlier one replaces it, so that a slow follower misses only what is out of date.
     """
 
     def __init__(self, most: int = EVENTS_MOST) -> None:
         self._most = most
-        self._kept: dict[int, wire.Wire] = {}  # number -> event, in their order
-        self._newest: dict[Hashable, int] = {}  # what can be renewed -> number of the event that says it now
+        self._kept: dict[int, wire.Wire] = {}  # number -> event, in order
+        self._newest: dict[Hashable, int] = {}  # key of updatable events -> number of the current one
         self._last: wire.Wire | None = None
         self._number = 0
         self._news = asyncio.Event()
 
     def append(self, event: wire.Wire) -> None:
-        """One more; the oldest goes where there are too many. Waits for nobody."""
+        """Append an event; drop the oldest where there are too many. Never waits for followers."""
         self._number += 1
         renews = _renews(event)
         if renews is not None:
@@ -38,17 +38,17 @@ class EventLog:
         self._wake()
 
     def close(self, last: wire.Wire) -> None:
-        """It ended so; nothing comes after that."""
+        """Append the last event and close the log."""
         self._last = last
         self._wake()
 
     async def follow(self) -> AsyncGenerator[wire.Wire, None]:
-        """All that is kept and all that comes, until the last event."""
+        """Yield all kept events and all new ones, up to the last event."""
         seen = 0
         while True:
             news, last = self._news, self._last
             for number, event in [(n, e) for n, e in self._kept.items() if n > seen]:
-                if number in self._kept:  # else it was renewed or dropped while the follower was busy
+                if number in self._kept:  # else it was replaced or dropped while the follower was busy
                     seen = number
                     yield event
             if self._news is not news:
@@ -64,7 +64,7 @@ class EventLog:
 
 
 def _renews(event: wire.Wire) -> Hashable | None:
-    """What an event says anew each time it comes; None for one that stands for itself. Pure."""
+    """The key of an updatable event; None for one that never replaces another. Pure."""
     if isinstance(event, wire.ProgressEvent):
         return "progress"
     if isinstance(event, wire.FetchingEvent):

@@ -1,4 +1,4 @@
-"""The registry of operations: it owns their tasks, records how each began and ended, and lets any number follow one."""
+"""The registry of operations: owns their tasks, records how each began and ended, and serves their followers."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from meshd.operations.store import OperationStore, Record
 
 FILE = "operations.db"
 KEPT_S = 7 * 86400.0
-"""So long one that ended is told of."""
+"""Seconds for which to keep an operation that has ended."""
 KEPT_MOST = 1000
 SUBJECT_MOST = 255  # characters
 LOGS_MOST = 50
-"""Of so many that ended the events are kept, and of the others the last one only."""
+"""So many ended operations keep all their events; older ones keep the last one only."""
 _LOG = structlog.get_logger(part="operations")
 
 
 class Operation:
-    """One that this run of meshd began. Its work emits events through it, and says when it needs its caller no more."""
+    """An operation of this run of meshd. Its work emits events, and reports when it needs its client no more."""
 
     def __init__(self, record: Record, changed: Callable[[Record], Awaitable[None]], *, tied: bool) -> None:
-        """changed: records what is new. tied: it ends where its caller goes away; see `untie`."""
+        """changed: records changes. tied: cancel it when its client disconnects; see `untie`."""
         self.record = record
         self.log = EventLog()
         self.task: asyncio.Task[None] | None = None
-        self.last: wire.Wire | None = None  # as the work emitted it
-        self.early: wire.Wire | None = None  # the answer for a caller who does not wait for its end
-        self.abandoned = False  # its caller went away while it was tied
+        self.last: wire.Wire | None = None  # the last event, as the work emitted it
+        self.early: wire.Wire | None = None  # the response for a client that does not wait for the end
+        self.abandoned = False  # its client disconnected while it was tied
         self._changed = changed
         self._tied = tied
 
@@ -45,7 +45,7 @@ class Operation:
         return self.record.id
 
     async def emit(self, event: wire.Wire) -> None:
-        """Publish one event. `done` and `error` are published once it is recorded that the operation ended."""
+        """Publish one event. `done` and `error` are published only after the end is recorded."""
         if getattr(event, "event", "") in ("done", "error"):
             self.last = event
             return
@@ -54,15 +54,15 @@ class Operation:
             await self._changed(self.record.model_copy(update={"cid": event.cid, "subject": event.name}))
 
     async def committed(self, early: wire.Wire) -> None:
-        """It will be made whole, here or by the mesh. early: the answer for a caller who does not wait for that."""
+        """Note the point of no return: this node or the mesh completes it. early: the response when detached."""
         self.early = early
 
     def untie(self) -> None:
-        """From here on it goes on without its caller."""
+        """From now on it goes on without its client."""
         self._tied = False
 
     def caller_gone(self) -> None:
-        """Whoever began it does not listen any more."""
+        """Note that the client which began it has disconnected."""
         if self._tied and self.task is not None and not self.task.done():
             self.abandoned = True
             self.task.cancel()
@@ -76,16 +76,18 @@ Work = Callable[[Operation], Awaitable[None]]
 
 
 class Operations:
-    """Those of this machine, those of earlier runs among them, the oldest first. It outlives the node that a leave ends."""
+    """The operations of this machine, earlier runs included, the oldest first. Outlives the node that a leave ends."""
 
     def __init__(self, path: Path, *, now: Callable[[], float] = time.time) -> None:
-        """Blocks: reads the record. What ran when it was last written was interrupted; `unexplained` are those of which
-        nobody has looked yet what became of them, and until then their record stays as it is."""
+        """Blocks: reads the records. Operations that were running in them were interrupted.
+
+        unexplained: those whose outcome was not looked up yet; until then their record stays as it is.
+        """
         self._now = now
         self._store = OperationStore(path)
         self._records: dict[str, Record] = {}
-        self._begun: dict[str, Operation] = {}  # those that run, and the last that ended
-        self._changed: set[str] = set()  # ids of which the file does not say what is known here
+        self._begun: dict[str, Operation] = {}  # the running ones, and those that ended last
+        self._changed: set[str] = set()  # ids whose record differs from the file's
         self._writing = asyncio.Lock()
         self._accepting = False
         self.unexplained: list[str] = []
@@ -99,15 +101,15 @@ class Operations:
 
     @property
     def accepting(self) -> bool:
-        """Whether new ones may begin."""
+        """Whether new operations may begin."""
         return self._accepting
 
     async def open(self) -> None:
-        """From here on they may."""
+        """Accept new operations from now on."""
         self._accepting = True
 
     async def stop(self, sparing: Collection[str] = ()) -> None:
-        """End what runs, but for those verbs, and begin nothing more. What is ended so is explained at the next start."""
+        """Cancel running operations, but for those verbs, and accept no more. The next start explains them."""
         self._accepting = False
         tasks = [o.task for o in self._begun.values() if o.task and o.record.verb not in sparing]
         for task in tasks:
@@ -115,19 +117,19 @@ class Operations:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def release(self) -> None:
-        """Let the file be removed: this node leaves its mesh. Blocks; any thread. What runs still is recorded anew."""
+        """Close the file, so that leave can remove it. Blocks; thread-safe. What still runs is recorded anew."""
         self._store.close()
         self.unexplained = []
         self._records = {key: r for key, r in list(self._records.items()) if r.state == "running"}
 
     async def close(self) -> None:
-        """Have all of it in the one file."""
+        """Close the file; all is in it then."""
         await asyncio.to_thread(self._store.close)
 
     def begin(self, verb: str, subject: str, by: str, work: Work, *, tied: bool = False) -> Operation:
-        """Run `work` in a task that belongs to this registry, once it is recorded that it begins.
+        """Record that an operation begins, and run `work` in a task of this registry.
 
-        by: who begins it. tied: see `Operation`. Raises MeshError NOT_READY while meshd stops.
+        by: the caller's label. tied: see `Operation`. Raises MeshError NOT_READY while meshd stops.
         """
         if not self._accepting:
             raise MeshError(Code.NOT_READY, f"cannot {verb} now", "meshd is stopping", "meshctl status")
@@ -141,7 +143,7 @@ class Operations:
         return operation
 
     def list(self) -> list[wire.Operation]:
-        """The newest first."""
+        """All operations, the newest first."""
         return [_view(record) for record in reversed(self._records.values())]
 
     def get(self, id_: str) -> wire.Operation:
@@ -149,7 +151,7 @@ class Operations:
         return _view(self._find(id_))
 
     def follow(self, id_: str) -> AsyncGenerator[wire.Wire, None]:
-        """Its events, as `EventLog.follow` gives them; of one that ended long ago the last one alone.
+        """Follow an operation, see `EventLog.follow`. One that ended long ago has only its last event.
 
         Raises MeshError NOT_FOUND.
         """
@@ -158,11 +160,11 @@ class Operations:
         return operation.follow() if operation is not None else _only_last(record)
 
     def record_of(self, id_: str) -> Record | None:
-        """What is recorded of it, None where it is not kept any more."""
+        """The record of an operation; None where it is not kept any more."""
         return self._records.get(id_)
 
     async def explain(self, id_: str, detail: str, hint: str, *, settled: bool) -> None:
-        """Say what became of one that was interrupted. settled: for good, so it is written down."""
+        """Set the outcome of an interrupted operation. settled: it is final, so store it."""
         record = self._records.get(id_)
         if record is None or id_ not in self.unexplained:
             return
@@ -179,13 +181,13 @@ class Operations:
     # -- inside ----------------------------------------------------------------------------------------------------
 
     async def _run(self, operation: Operation, work: Work) -> None:
-        """The work, and how it ended. Nothing is raised: nobody awaits this task."""
+        """Run the work and record how it ended. Raises nothing, as nothing awaits this task."""
         state: wire.OperationState = "failed"
         try:
             await self._put(operation.record)
             await work(operation)
             if operation.last is None and not self._accepting:
-                raise asyncio.CancelledError  # what it waited for was stopped under it
+                raise asyncio.CancelledError  # something that it awaited was stopped
             last = operation.last or wire.ErrorEvent(problem=mistake().problem())
             state = "failed" if isinstance(last, wire.ErrorEvent) else "done"
         except asyncio.CancelledError:
@@ -193,14 +195,14 @@ class Operations:
         except MeshError as exc:
             _LOG.info("an operation failed", verb=operation.record.verb, id=operation.id, error=str(exc))
             last = wire.ErrorEvent(problem=exc.problem())
-        except Exception:  # noqa: BLE001 - the one seam: who follows it gets a problem, the log the details
+        except Exception:  # noqa: BLE001 - the one seam: followers get a problem, the log the details
             _LOG.exception("an operation failed", verb=operation.record.verb, id=operation.id)
             last = wire.ErrorEvent(problem=mistake().problem())
         record = _ended(operation.record, self._now(), state, last)
         if state != "interrupted":
             await self._put(record)
         elif record.id in self._records:
-            # In the file it runs still, so that it is explained: here, or after the next start.
+            # In the file it still runs, so that it is explained: here, or after the next start.
             operation.record = self._records[record.id] = record
             self.unexplained.append(record.id)
         operation.log.close(last)
@@ -214,16 +216,16 @@ class Operations:
         return MeshError(Code.NOT_READY, "cannot finish", why, "meshctl status")
 
     async def _put(self, record: Record) -> None:
-        """Keep it, durably. A record that cannot be written holds up nothing: it is written with the next one."""
+        """Store a record durably. One that cannot be written blocks nothing: it is written with the next one."""
         if record.id not in self._records:
-            return  # the node left its mesh meanwhile
+            return  # the node has left its mesh meanwhile
         self._records[record.id] = record
         if (operation := self._begun.get(record.id)) is not None:
             operation.record = record
         self._changed.add(record.id)
         async with self._writing:
             if not self._changed:
-                return  # another one wrote it along with its own
+                return  # another call has written it along with its own
             changed, self._changed = self._changed, set()
             records = list(self._records.values())
             known: dict[str, Record | None] = {r.id: r for r in records if r.id in changed}
@@ -238,7 +240,7 @@ class Operations:
                 raise
 
     def _forget_old(self) -> None:
-        """Those that ended long ago, those that are too many, and of most the events."""
+        """Drop operations that ended long ago or are too many, and the events of most others."""
         over = [r for r in self._records.values() if r.state != "running" and r.id not in self.unexplained]
         too_many = len(self._records) + 1 - KEPT_MOST
         for number, record in enumerate(over):
@@ -268,7 +270,7 @@ class Operations:
 
 
 def stopped(record: Record) -> MeshError:
-    """The error of one that ran when meshd ended, before anybody has looked what became of it."""
+    """The error of an operation that ran when meshd ended, before its outcome is known."""
     detail = "meshd was stopped before it ended; what became of it is looked at once this node serves"
     hint = f"meshctl operations {record.id}"
     return MeshError(Code.OPERATION_INTERRUPTED, _cannot_finish(record), detail, hint)

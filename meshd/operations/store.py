@@ -1,4 +1,4 @@
-"""The record of operations, in one SQLite file. Losing it costs what is told of the past, and nothing else."""
+"""The records of operations, in one SQLite file. Losing it costs the history, and nothing else."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _LOG = structlog.get_logger(part="operations")
 
 
 class Record(BaseModel):
-    """What is kept of an operation; see `wire.Operation`. last: the event that it ended with, as JSON."""
+    """The record of an operation; see `wire.Operation`. last: the event that it ended with, as JSON."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -44,14 +44,17 @@ class Record(BaseModel):
 
 
 class OperationStore:
-    """Blocks. Durable when a call returns."""
+    """The file. Calls block, and are durable when they return."""
 
     def __init__(self, path: Path) -> None:
         self._db = db.Database(path, _SCHEMA)
 
     def load(self) -> list[Record]:
-        """All that is recorded, the oldest first. A file that cannot be used is no reason not to start: a damaged one is
-        removed, and one that cannot be read now stays."""
+        """All records, the oldest first.
+
+        An unusable file must not keep the daemon from starting: a damaged one is removed, and one that cannot be read
+        now stays.
+        """
         try:
             found = self._db.rows("SELECT record FROM operations ORDER BY number")
             return [Record.model_validate_json(record) for (record,) in found]
@@ -65,7 +68,7 @@ class OperationStore:
         return []
 
     def write(self, changed: Mapping[str, Record | None], everything: Iterable[Record]) -> None:
-        """changed: by id, the oldest first; None for one that is not kept any more. everything: for a file that is made anew.
+        """Write records. changed: by id, the oldest first; None to delete one. everything: the content of a new file.
 
         Raises MeshError DISK_FLOOR, BAD_STATE, BUSY.
         """
@@ -75,7 +78,7 @@ class OperationStore:
             self._db.create([(_PUT, map(_row, everything))], _DOING)
 
     def close(self) -> None:
-        """The next call opens it again."""
+        """Close the file. The next call reopens it."""
         self._db.close()
 
     def _discard(self, why: MeshError) -> None:
@@ -85,7 +88,7 @@ class OperationStore:
         try:
             for suffix in ("", "-wal", "-shm"):
                 path.with_name(path.name + suffix).unlink(missing_ok=True)
-        except OSError as exc:  # then nothing is recorded, which each attempt says
+        except OSError as exc:  # then nothing is recorded, which each attempt reports
             _LOG.warning("cannot remove the damaged record", file=str(path), error=str(exc))
 
 

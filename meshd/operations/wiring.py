@@ -18,12 +18,12 @@ from meshd.state_files import StateFile
 
 _EXPLAIN_EVERY_S = 2.0
 SETTLE_S = 60.0
-"""So long it is looked again what became of one, while members that may hold copies cannot be asked."""
+"""Seconds to retry for the outcome of an operation, while members that may hold replicas are not reachable."""
 _LOG = structlog.get_logger(part="operations")
 
 
 class OperationsRoom:
-    """Says of those that were interrupted what became of them, and ends what runs when the node ends."""
+    """Explains interrupted operations, and ends running ones when the node ends."""
 
     def __init__(
         self,
@@ -39,10 +39,10 @@ class OperationsRoom:
         self._aftermath = Aftermath(store, pins.catalogue, pins.journal)
         self._left = left
         self._settle_s = settle_s
-        self._looked_at: dict[str, float] = {}  # id -> monotonic second of the first look
+        self._looked_at: dict[str, float] = {}  # id -> monotonic seconds of the first attempt
 
     def component(self) -> Component:
-        """What it says of itself."""
+        """This room as a component."""
         return Component(
             name="operations",
             start=(self._operations.open,),
@@ -64,9 +64,9 @@ class OperationsRoom:
         )
 
     async def explain(self) -> None:
-        """Say of those that were interrupted what became of them, as soon as that can be seen."""
+        """Set the outcome of each interrupted operation, as soon as it can be known."""
         if not self._operations.accepting:
-            return  # what is being ended now is looked at after the next start
+            return  # operations that are being cancelled now are explained after the next start
         for id_ in list(self._operations.unexplained):
             record = self._operations.record_of(id_)
             if record is None:
