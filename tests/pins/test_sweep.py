@@ -194,6 +194,20 @@ async def test_a_removal_that_is_recorded_after_the_pinset_was_read_stays(attic:
     assert attic.says(pin) == "lying"
 
 
+async def test_what_another_node_puts_back_is_found_however_many_sweeps_found_nothing(
+    attic: Attic, barn: Node
+) -> None:
+    """Else it would go at the end of the window, as if it were not in the pinset."""
+    pin = attic.entry(attic.node, barn, kept=False)
+    await attic.pins.journal.record([attic.removal(pin)])
+    for _ in range(2):
+        await attic.pins.sweeper.sweep()
+        assert attic.says(pin) == "lying"
+    attic.keep(pin)
+    await attic.pins.sweeper.sweep()
+    assert (attic.says(pin), attic.has(pin)) == ("", True)
+
+
 async def test_a_removal_that_gets_out_of_the_pinset_after_that_was_read_stays(
     attic: Attic, barn: Node
 ) -> None:
