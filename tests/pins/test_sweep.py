@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 
 from meshd.model import Pin
+from meshd.pins import sweep
 from meshd.pins.storage import Room, Storage
 from meshd.pins.sweep import may_unpin
 from meshd.wire import Copy, Member
@@ -122,6 +123,21 @@ async def test_what_this_node_shall_hold_stays_whoever_else_does(
     await attic.pins.sweeper.sweep()
     assert attic.has(allocated)
     assert attic.has(for_all)
+
+
+async def test_what_was_seen_to_have_moved_goes_later_and_stays_where_it_is_allocated_here_again(
+    attic: Attic, barn: Node, cellar: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there is much, what this node has is looked through once an hour, and what moved is kept in mind."""
+    monkeypatch.setattr(sweep, "SMALL", 0)
+    monkeypatch.setattr(sweep, "_LOOK_SHARE", 1e-9)
+    back, moved = attic.entry(barn, cellar), attic.entry(barn, cellar)
+    cellar.holder.held.clear()
+    await attic.pins.sweeper.sweep()
+    attic.keep(dataclasses.replace(back, allocations=("clusterattic", "clusterbarn")))
+    cellar.holder.held.add(moved.cid)
+    await attic.pins.sweeper.sweep()
+    assert (attic.has(back), attic.has(moved)) == (True, False)
 
 
 async def test_what_is_being_added_here_stays(attic: Attic, barn: Node, cellar: Node) -> None:
