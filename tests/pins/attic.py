@@ -1,4 +1,4 @@
-"""The room `pins` of one node of a mesh: its own engines are fakes, the other nodes real listeners with made-up content."""
+"""The room `pins` of one node of a mesh: its engines are fakes, the other nodes real listeners with fake content."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _numbers = itertools.count()
 
 
 class Attic:
-    """This node. `others` are its mesh; what they hold is in their `holder.held`, by CID."""
+    """This node. others: the other members; their `holder.held` has what they hold, by CID."""
 
     def __init__(self, folder: Path, node: Node, others: list[Node], **settings: str) -> None:
         self.node = node
@@ -34,11 +34,11 @@ class Attic:
         self.fake_cluster = FakeCluster(folder / "cluster.sock")
         self.fake_cluster.measured = {m.cluster_id for m in self.store.members()}
         self.fake_cluster.pinned = self._fetched
-        self.fetch = True  # the others have at once what is allocated to them
+        self.fetch = True  # whether the others fetch at once what is allocated to them
         self.kubo = Kubo(self.fake_kubo.socket)
         self.cluster = Cluster(self.fake_cluster.socket)
         self.states = {o.fingerprint: self._state(o) for o in others}
-        self.more: list[PeerState] = []  # others that the beat tells of
+        self.more: list[PeerState] = []  # more members that the heartbeat reports
         self.ready = True
         lines = [f'{key} = "{value}"' for key, value in ({"trash": "1h"} | settings).items()]
         text = f'[paths]\nstate = "{folder}"\nrun = "{folder}"\n[storage]\nreserve = "0B"\n[pins]\n'
@@ -70,7 +70,7 @@ class Attic:
         await self.fake_kubo.stop()
 
     def _state(self, other: Node) -> PeerState:
-        """As the beat tells of a node on which all is well."""
+        """The state of a healthy node, as the heartbeat reports it."""
         member = self.node.view_of(other)
         return PeerState(
             other.fingerprint,
@@ -89,17 +89,17 @@ class Attic:
                 other.holder.held.add(record["cid"])
 
     async def time_passes(self) -> None:
-        """Whatever was begun in the background and needs nobody else has asked the cluster by now."""
+        """Return once work in the background that waits for no other node has called the cluster."""
         for _ in range(20):
             await self.cluster.allocations()
 
     def state(self, other: Node, **changes: object) -> None:
-        """What the beat tells of it."""
+        """Change the state that the heartbeat reports of a node."""
         old = self.states[other.fingerprint]
         self.states[other.fingerprint] = dataclasses.replace(old, **changes)  # type: ignore[arg-type]
 
     def is_away(self, other: Node, seconds: float) -> None:
-        """The beat has not reached it for so long."""
+        """Let a node be unreachable for so many seconds."""
         seen = time.monotonic() - seconds
         self.state(other, reachable=False, seen_at=seen, away_since=seen, problem="it does not answer")
 
@@ -145,7 +145,7 @@ class Attic:
         return pin
 
     def keep(self, pin: Pin) -> None:
-        """Have the pinset say that."""
+        """Put a record into the pinset."""
         self.fake_cluster.records[pin.cid] = {
             "cid": pin.cid,
             "name": pin.name,
@@ -162,16 +162,16 @@ class Attic:
         }
 
     def allocated(self, pin: Pin) -> list[str]:
-        """Names of the nodes that the pinset has it on."""
+        """Names of the nodes that are allocated to a pin."""
         allocations: list[str] = self.fake_cluster.records[pin.cid]["allocations"]
         return sorted(a.removeprefix("cluster") for a in allocations)
 
     def has(self, pin: Pin) -> bool:
-        """Whether its content is safe in this node's kubo."""
+        """Whether this node's kubo has it pinned."""
         return pin.cid in self.fake_kubo.names
 
     def removal(self, pin: Pin, by: str = "", *, now: bool = False, **other: object) -> wire.Removal:
-        """What is told of its removal."""
+        """The report of its removal."""
         told: dict[str, object] = {
             "cid": pin.cid,
             "time": time.time(),
@@ -185,7 +185,7 @@ class Attic:
         return wire.Removal.model_validate(told | other)
 
     def says(self, pin: Pin) -> str:
-        """What this node has recorded of its removal: "" for nothing, "lying", or "gone"."""
+        """This node's record of its removal: "" for none, "lying", or "gone"."""
         if self.pins.journal.get(pin.cid) is not None:
             return "lying"
         return "gone" if self.pins.journal.knows(pin.cid) else ""

@@ -1,4 +1,4 @@
-"""The room `pins` under test: of the first of three nodes (`attic`), or of a node that is a mesh alone (`pins`)."""
+"""The room `pins` under test: of the first of three nodes (`attic`), or of a mesh of one node (`pins`)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MakeAttic = Callable[..., Awaitable[Attic]]
 
 @pytest.fixture
 async def nodes(make_node: Callable[..., Node], tmp_path: Path) -> tuple[Node, Node, Node]:
-    """attic, barn and cellar, in one mesh; each knows the others. Of all who can be reached attic is elected."""
+    """attic, barn and cellar, in one mesh; each knows the others. Among reachable ones attic is elected."""
     folders = [tmp_path / f"machine{number}" for number in range(3)]
     for folder in folders:
         folder.mkdir()
@@ -51,7 +51,7 @@ async def nodes(make_node: Callable[..., Node], tmp_path: Path) -> tuple[Node, N
 
 @pytest.fixture
 async def make_attic(nodes: tuple[Node, Node, Node]) -> AsyncIterator[MakeAttic]:
-    """make_attic(trash="1s"): this node, with that in [pins]."""
+    """make_attic(trash="1s"): this node, with these keys of [pins]."""
     made: list[Attic] = []
     with short_folder() as folder:
 

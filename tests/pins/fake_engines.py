@@ -1,9 +1,9 @@
-"""kubo and ipfs-cluster as the room `pins` sees them, with nothing behind them.
+"""Fakes of kubo and ipfs-cluster for the room `pins`, in memory.
 
-Each has two faces: it is a KuboApi or a ClusterApi by type, to be called in this process, and a real HTTP server on a real Unix
-socket, whose answers come from those same calls. What they answer is what the real ones answer: test_fakes.py asks all three the
-same. What a real one does only over hours, or only in a mesh of many, a test does by hand: `names`, `blocks`, `elsewhere` and
-`records` are there to be changed.
+Each has two interfaces: it is a KuboApi or a ClusterApi by type, to be called in this process, and a real HTTP server
+on a real Unix socket, which serves those same calls. test_fakes.py is the contract that holds both to the real ones.
+What a real one does only over hours, or only in a large mesh, a test does by hand: `names`, `blocks`, `elsewhere` and
+`records` may be changed.
 """
 
 from __future__ import annotations
@@ -28,18 +28,19 @@ Hook = Callable[[], Awaitable[None]]
 
 
 async def _nothing() -> None:
-    """No hook."""
+    """The default hook: does nothing."""
 
 
 def cid_of(content: bytes) -> str:
-    """A CID in its usual spelling, as kubo gives dag-cbor."""
+    """A CID of dag-cbor in the canonical spelling, as kubo returns it."""
     raw = b"\x01\x71\x12\x20" + hashlib.sha256(content).digest()
     return "b" + base64.b32encode(raw).decode().lower().rstrip("=")
 
 
 class _Engine:
-    """asked: the commands that came, in their order. fails: command -> what it is answered with, as an error.
-    away: the commands whose connection is closed without an answer."""
+    """asked: the commands so far, in order. fails: command -> its error response. away: commands whose connection is
+    closed without a response.
+    """
 
     def __init__(self, socket: Path) -> None:
         self.socket = socket
@@ -51,7 +52,7 @@ class _Engine:
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
-        """Serve the socket; whoever calls it in this process needs no start."""
+        """Serve the socket. Calls in this process need no start."""
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", self._serve)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
@@ -67,13 +68,13 @@ class _Engine:
         self.socket.unlink(missing_ok=True)
 
     def hold(self, command: str) -> asyncio.Event:
-        """Answer `command` only once the returned event is set; `began[command]` is set when it was asked."""
+        """Delay `command` until the returned event is set. `began[command]` is set when the command comes."""
         self.began[command] = asyncio.Event()
         self._holds[command] = asyncio.Event()
         return self._holds[command]
 
     async def _enter(self, command: str) -> None:
-        """Whatever the test wants of each command, by whichever face it came."""
+        """Apply the test's faults to a command, on either interface."""
         self.asked.append(command)
         if command in self.away:
             raise MeshError(Code.NOT_READY, "cannot reach it", f"it closed the connection for {command}")
@@ -95,22 +96,22 @@ class _Engine:
 
     @abstractmethod
     def failed(self, message: str) -> MeshError:
-        """As meshd's client raises an answer that is an error."""
+        """The exception that meshd's client raises for an error response."""
 
     @abstractmethod
     def error(self, exc: MeshError) -> web.Response:
-        """The answer of which that was made."""
+        """The error response for such an exception."""
 
     @abstractmethod
     async def answer(self, request: web.Request) -> web.StreamResponse:
-        """Do what was asked."""
+        """Handle a request."""
 
 
 class FakeKubo(_Engine):
-    """blocks: what is here, CID -> dag-json. elsewhere: what other nodes have. names: what is pinned, CID -> name.
+    """blocks: local blocks, CID -> dag-json. elsewhere: blocks of other nodes. names: pins, CID -> name.
 
-    forgets: CIDs of which it says that it pinned them, and has no pin. settings: its config. connected: peer id -> multiaddr.
-    A command is called `pin/add`.
+    forgets: CIDs whose pin it acknowledges and does not keep. settings: its config. connected: peer id -> multiaddr. A
+    command has a name like `pin/add`.
     """
 
     def __init__(self, socket: Path) -> None:
@@ -123,7 +124,7 @@ class FakeKubo(_Engine):
         self.connected: dict[str, str] = {}
 
     def put(self, document: dict[str, Any]) -> str:
-        """Have that node, not pinned."""
+        """Store a node, without a pin."""
         cid = cid_of(json.dumps(document, sort_keys=True).encode())
         self.blocks[cid] = document
         return cid
@@ -141,7 +142,7 @@ class FakeKubo(_Engine):
         return cid in self.blocks
 
     def _root(self, cid: str) -> str:
-        """The content that an entry links to, "" where it is none."""
+        """The root that an entry links to; "" for anything else."""
         node = self.blocks.get(cid)
         root = node.get("root") if isinstance(node, dict) else None
         return str(root["/"]) if isinstance(root, dict) else ""
@@ -313,13 +314,12 @@ class FakeKubo(_Engine):
 
 
 class FakeCluster(_Engine):
-    """records: the pinset, CID -> the cluster's own document of it. measured: of whom the free space is known, so who can be
-    allocated to.
+    """records: the pinset, CID -> the cluster's document. measured: nodes with a free-space metric, so allocatable.
 
-    commits: whether what it takes gets into the pinset. refuses: what each pin is answered with, as an error.
-    fails_for: CIDs about which nothing can be asked. posted: the CIDs it was told to pin, each time.
-    pinned: called with each new record. listed: called once, after the pinset was read by somebody, who then goes on with
-    what is old. A command is called `GET allocations`, or `GET allocations/one` where it is about one CID.
+    commits: whether accepted pins reach the pinset. refuses: error response to each pin. fails_for: CIDs whose queries
+    fail. posted: the CIDs of all pin requests. pinned: called with each new record. listed: called once, after the
+    next reading of the pinset, whose caller then goes on with old data. A command has a name like `GET allocations`,
+    or `GET allocations/one` where it is about one CID.
     """
 
     def __init__(self, socket: Path) -> None:
@@ -419,7 +419,7 @@ class FakeCluster(_Engine):
 
 
 def record_of(cid: str, asked: Mapping[str, str]) -> dict[str, Any]:
-    """The record that a POST of these parameters leaves."""
+    """The record that a POST with these parameters makes."""
     return {
         "cid": cid,
         "name": asked.get("name", ""),

@@ -1,4 +1,4 @@
-"""What a caller of the room `pins` is told."""
+"""The events that a caller of the room `pins` gets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from meshd import wire
 
 @dataclass
 class Told:
-    """Reads what is told."""
+    """An emit that records events."""
 
     events: list[wire.Wire] = field(default_factory=list)
 

@@ -24,7 +24,7 @@ _SCHEMES = {"v1": "token", "v2": "Bearer"}
 
 
 class Request(NamedTuple):
-    """What was asked of it: for tests of who sees a token."""
+    """One request, for tests of where a token goes."""
 
     method: str
     path: str
@@ -33,7 +33,7 @@ class Request(NamedTuple):
 
 
 class FakeCentral:
-    """namespace: where 127.0.0.1 is meant; "" for where the tests are. `busy`: everybody has asked too often."""
+    """namespace: of its 127.0.0.1; "" for the tests' own. busy: answer that the rate limit is exceeded."""
 
     def __init__(self, planet: Planet, *, namespace: str = "") -> None:
         self.token = "a-token-of-central"
@@ -47,7 +47,7 @@ class FakeCentral:
         planet.hosted.add(CONTROLLER)
 
     def start(self) -> None:
-        """Listen, on the port of before if it was stopped meanwhile."""
+        """Listen; after a stop, on the same port."""
         listening = namespaces.listen(self._namespace, self._port)
         self._port = listening.getsockname()[1]
         self._server = _Server(self, listening)
@@ -57,7 +57,7 @@ class FakeCentral:
         self._thread.start()
 
     def stop(self) -> None:
-        """Nobody listens any more. Stopped already is no mistake."""
+        """Stop listening. Idempotent."""
         if self._server is not None and self._thread is not None:
             self._server.shutdown()
             self._server.server_close()
@@ -158,4 +158,4 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_DELETE = _answer  # noqa: N815 - http.server names them so
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the same
-        """Nothing: pytest shows what a test prints."""
+        """Log nothing, as pytest shows all output."""

@@ -1,4 +1,4 @@
-"""The ZeroTiers for the contract, the fake one and the real one where it can be run; a fake for one machine."""
+"""The ZeroTiers for the contract: the fake one, and the real one where it can run; a fake for one machine."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BOTH = [
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=BOTH)
 async def lab(request: pytest.FixtureRequest) -> AsyncIterator[Lab]:
-    """Three machines for a module's tests, which make networks of their own and stop no service."""
+    """Three machines for the tests of a module, which make their own networks and stop no service."""
     made = Lab(request.param)
     try:
         await made.open(3)
@@ -38,7 +38,7 @@ async def lab(request: pytest.FixtureRequest) -> AsyncIterator[Lab]:
 
 @pytest_asyncio.fixture(params=BOTH)
 async def own_lab(request: pytest.FixtureRequest) -> AsyncIterator[Lab]:
-    """Two machines for one test, which may do to them what it likes."""
+    """Two machines for one test alone."""
     made = Lab(request.param)
     try:
         await made.open(2)

@@ -1,4 +1,4 @@
-"""What controllers keep of their networks and members, in the shapes that the real one's API gives (1.14.1)."""
+"""The controllers' state of networks and members, in the schemas of the real one's API (1.14.1)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Document = dict[str, Any]
 
 
 class RefusedError(Exception):
-    """A controller does not do it. status: what the member then says; code: what its API answers."""
+    """A controller's refusal. status: of the member's network; code: the HTTP status of its API."""
 
     def __init__(self, status: str, code: int = 404) -> None:
         super().__init__(status)
@@ -21,12 +21,12 @@ class RefusedError(Exception):
 
 
 def rfc4193(network: str, member: str) -> str:
-    """The address that a member has by the ids alone: fd, the network, 9993, the node."""
+    """The address of a member by its ids: fd, the network, 9993, the node."""
     return str(ipaddress.IPv6Address(bytes.fromhex(f"fd{network}9993{member}")))
 
 
 class Controllers:
-    """All controllers there are. A network belongs to the one whose address its id begins with."""
+    """All controllers. A network belongs to the one whose address its id begins with."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
@@ -48,11 +48,11 @@ class Controllers:
             return dict(self._known(network))
 
     def make_network(self, controller: str, changes: Document) -> Document:
-        """With a random tail, as the real one gives it."""
+        """Make a network with a random tail, as the real one does."""
         return self.change_network(f"{controller}{secrets.token_hex(3)}", changes)
 
     def change_network(self, network: str, changes: Document) -> Document:
-        """One that is not there is made."""
+        """Change a network; make it where it does not exist."""
         with self.lock:
             kept = self._networks.setdefault(network, _new_network(network))
             self._members.setdefault(network, {})
@@ -86,7 +86,7 @@ class Controllers:
             return dict(self._members[network][member])
 
     def change_member(self, network: str, member: str, changes: Document) -> Document:
-        """Also one that has not asked yet: it is let in when it does."""
+        """Change a member, even one that has not asked yet: it is authorized when it does."""
         with self.lock:
             self._known(network)
             kept = self._members[network].setdefault(member, _new_member(network, member))
@@ -111,7 +111,7 @@ class Controllers:
     # -- what members are told --------------------------------------------------------------------------------------
 
     def asked(self, network: str, member: str, identity: str) -> None:
-        """A member asked for its configuration: from then on it stands in the list, authorized or not."""
+        """Record that a member has requested its configuration: it is listed from then on, authorized or not."""
         if network in self._networks:
             kept = self._members[network].setdefault(member, _new_member(network, member, revision=1))
             kept["identity"] = identity
@@ -120,7 +120,7 @@ class Controllers:
         return "identity" in self._members.get(network, {}).get(member, {})
 
     def config(self, network: str, member: str) -> Document:
-        """What a member gets: name, addresses (CIDRs), routes, revision, private. Raises RefusedError."""
+        """A member's configuration: name, addresses (CIDRs), routes, revision, private. Raises RefusedError."""
         found = self._networks.get(network)
         if found is None:
             raise RefusedError("NOT_FOUND")
@@ -143,7 +143,7 @@ class Controllers:
         }
 
     def may_talk(self, member: str) -> bool:
-        """Whether any network lets it in."""
+        """Whether any network authorizes it."""
         return any(members.get(member, {}).get("authorized") for members in self._members.values())
 
     def acquainted(self, one: str, other: str) -> bool:
@@ -179,7 +179,7 @@ class Controllers:
 
 
 def _with_prefix(address: str, routes: list[Document]) -> str:
-    """As wide as the managed route into which it falls."""
+    """An address with the prefix length of its managed route."""
     for route in routes:
         net = ipaddress.ip_network(route["target"])
         if route.get("via") is None and ipaddress.ip_address(address) in net:

@@ -8,13 +8,13 @@ import time
 
 
 class Devices:
-    """The first network that is joined gets the interface that the namespace was given, the others one that leads nowhere.
+    """The first joined network gets the namespace's own interface, the others one that leads nowhere.
 
-    It is renamed and brought up when the network is joined, and back when it is left, so that to whoever looks it comes
-    and goes as the real one's does.
+    It renames the interface and brings it up when the network is joined, and back when it is left, so that it seems to
+    come and go as the real one's does.
 
-    Like the real one it looks at the interface at most once in `cache` seconds: an address that is taken away so soon
-    after it was put there stays for good, and one that is put back so soon after it was taken away never comes.
+    Like the real one it reads the interface at most once in `cache` seconds: an address that is removed that soon
+    after it was added stays for good, and one that is added that soon after it was removed never comes.
     """
 
     def __init__(self, given: str, cache: float) -> None:
@@ -57,7 +57,7 @@ class Devices:
             self.remove(device)
 
     def sync(self, device: str, wanted: list[str]) -> None:
-        """Put there what is wanted, take away what was put there and no longer is."""
+        """Add the wanted addresses, and remove those that it added before and that are not wanted any more."""
         managed = self._managed.get(device)
         if managed is None or managed == wanted:
             return

@@ -1,6 +1,6 @@
 """A fake ZeroTier One: its local API on a real socket, with the states and times of the real one (1.14.1).
 
-tests/zerotier/test_contract.py holds the two alike: where they differ, this one is wrong.
+tests/zerotier/test_contract.py runs on both: where they differ, this one is wrong.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class FakeService:
-    """home: its folder, made if it is not there. planet: the socket of the Planet. devices: None for no interfaces."""
+    """home: its folder, made if it is missing. planet: the Planet's socket. devices: None for no interfaces."""
 
     def __init__(
         self,
@@ -73,12 +73,12 @@ class FakeService:
         self._task = asyncio.create_task(self._run())
 
     async def failed(self) -> None:
-        """Wait for what must not happen, and raise it: a service that answers and does nothing would hide it."""
+        """Wait for a failure of its background task, and raise it: a service that only answers would hide it."""
         assert self._task is not None
         await asyncio.shield(self._task)
 
     async def stop(self) -> None:
-        """The files stay, the interfaces go. Raises what ended it before."""
+        """Stop: its files stay, the interfaces go. Raises what ended it before."""
         task, self._task = self._task, None
         try:
             if task is not None:
@@ -146,7 +146,7 @@ class FakeService:
             return True
 
     async def _settle(self, joined: Membership, addresses: list[str]) -> None:
-        """Memory and interface as the configuration has it. First it is written down: a stop may come any moment."""
+        """Apply a configuration to memory and interface. Write it to disk first, as a stop may come at any moment."""
         async with self._changing:
             if self._networks.get(joined.network) is not joined:  # it was left meanwhile
                 return
@@ -185,7 +185,7 @@ class FakeService:
 
     @web.middleware
     async def _check(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """The token comes before everything, the path too."""
+        """Check the token before anything else, even the path."""
         bearer = re.sub(r"(?i)^bearer ", "", request.headers.get("Authorization", ""))
         given = request.headers.get("X-ZT1-Auth", request.query.get("auth", bearer))
         if given != self._token:
@@ -240,7 +240,7 @@ class FakeService:
         return _json({}, status=404) if joined is None else _json(joined.as_json())
 
     async def _post_network(self, request: web.Request) -> web.Response:
-        """What is no JSON is passed over, and the network joined all the same."""
+        """Join a network. Ignores a body that is no JSON."""
         joined = await self._join(request.match_info["network"].lower())
         with contextlib.suppress(ValueError, UnicodeDecodeError):
             changes = json.loads(await request.read())

@@ -1,4 +1,4 @@
-"""What the contract asks, be it of the fake or of the real ZeroTier: some machines, and how to look at them."""
+"""The machines of the contract, on the fake or the real ZeroTier, and how to observe them."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from tests.zerotier.world import Place, make_interface, network_settings
 
 Kind = Literal["fake", "real"]
 SOON_S = 20.0
-"""What takes the real one five seconds."""
-# As the real one, but that what is asked anew each minute is asked anew each two seconds.
+"""Time-out for what takes the real one five seconds."""
+# As the real one, but with a refresh each two seconds, not each minute.
 FAKE_TIMING = Timing(retry=0.5, refresh=2.0, online=0.5)
 
 
 class Answer(NamedTuple):
-    """What came over HTTP. body: None where there was none."""
+    """An HTTP response. body: None where there is none."""
 
     code: int
     content_type: str
@@ -60,7 +60,7 @@ class Machine:
 
     @property
     def url(self) -> str:
-        """Where the tests reach its API, also after it was started anew."""
+        """The URL at which the tests reach its API, even after a restart."""
         if self._window is not None:
             return self._window.url
         return f"http://127.0.0.1:{(self.home / 'zerotier-one.port').read_text()}"
@@ -126,7 +126,7 @@ class Machine:
             await client.close()
 
     async def says(self, network: str, status: str, seconds: float) -> Network:
-        """Wait until it says so of that network."""
+        """Wait until it reports that status of a network."""
         seen: list[Network | None] = []
 
         async def looks() -> bool:
@@ -146,7 +146,7 @@ class Machine:
         body: bytes | dict[str, Any] | None = None,
         token: str | None = None,
     ) -> Answer:
-        """Plain HTTP, where the shape matters."""
+        """Send plain HTTP, where the schema matters."""
         headers = {"X-ZT1-Auth": self.token if token is None else token}
         data = json.dumps(body).encode() if isinstance(body, dict) else body
         async with (
@@ -166,7 +166,7 @@ class Machine:
         return addresses(self._service.namespace, device) if device in self.devices() else set()
 
     async def has_on_interface(self, device: str, addresses: list[str], seconds: float = SOON_S) -> None:
-        """Wait until there are exactly those; where there are no interfaces nothing is looked at."""
+        """Wait until an interface has exactly these addresses; does nothing without interfaces."""
         if self.has_interfaces:
             await until(lambda: self.on_device(device) == set(addresses), seconds)
 
@@ -181,7 +181,7 @@ class Lab:
         self.kind = kind
         self.machines: list[Machine] = []
         self.refresh_s = 60.0 if kind == "real" else FAKE_TIMING.refresh
-        """After its last configuration a member asks anew, and hears only then that it is out."""
+        """After its last configuration a member requests anew, and learns of a deauthorization only then."""
         self.planet: Planet | None = None
         self._folder = Path(tempfile.mkdtemp(prefix="zt", dir="/tmp"))  # a socket's path must be short
         self._cables: Cables | None = None
@@ -242,7 +242,7 @@ class Lab:
         assert answer.code == 200, answer
 
     async def change_member(self, network: str, member: Machine, **changes: Any) -> dict[str, Any]:
-        """What the controller then says of that member."""
+        """Change a member at the controller; its record then."""
         answer = await self.controller.ask(
             "POST", f"/controller/network/{network}/member/{member.address}", changes
         )
@@ -250,7 +250,7 @@ class Lab:
         return dict(answer.body)
 
     async def let_in(self, network: str, member: Machine) -> Network:
-        """Authorized, joined and OK."""
+        """Authorize and join a machine, and wait for OK."""
         await self.change_member(network, member, authorized=True)
         await member.join(network)
         return await member.says(network, "OK", SOON_S)
