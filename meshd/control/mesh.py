@@ -60,7 +60,7 @@ class MeshApi:
         network, invite = (wanted.network or "").lower(), wanted.invite or ""
         if network:
             return self._begin(request, "join", network, by_network)
-        return self._begin(request, "join", invites.decode(invite, 0.0).mesh_name, by_invite)
+        return self._begin(request, "join", invites.decode(invite, None).mesh_name, by_invite)
 
     async def confirm(self, request: Request) -> wire.Heard:
         """Answer the `confirm` event of a join by network"""

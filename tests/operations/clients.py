@@ -15,7 +15,7 @@ class Clients:
 
     def __init__(self, socket: Path) -> None:
         self._socket = socket
-        self._sessions: list[aiohttp.ClientSession] = []
+        self._streams: list[Stream] = []
 
     async def __aenter__(self) -> Clients:
         return self
@@ -23,14 +23,19 @@ class Clients:
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for session in self._sessions:
-            await session.close()
+        for stream in self._streams:
+            await stream.hang_up()
 
     async def ask(self, method: str, path: str, body: object = None) -> Stream:
         connector = aiohttp.UnixConnector(str(self._socket), force_close=True)
         session = aiohttp.ClientSession(connector=connector)
-        self._sessions.append(session)
-        return Stream(session, await session.request(method, f"http://meshd{path}", json=body))
+        try:
+            response = await session.request(method, f"http://meshd{path}", json=body)
+        except BaseException:
+            await session.close()
+            raise
+        self._streams.append(Stream(session, response))
+        return self._streams[-1]
 
     async def get(self, path: str) -> Any:
         answer = await self.ask("GET", path)

@@ -207,8 +207,10 @@ async def test_while_it_hands_over_it_takes_nothing_new_and_if_that_fails_it_doe
 
     monkeypatch.setattr(node.pins.drain, "drain", drain)
     monkeypatch.setattr(node.engine_room.services, "is_ready", lambda: True)
+    stated: list[bool] = []
     with pytest.raises(MeshError, match="diary"):
-        await node.leaving.leave(_nobody, force=False, network=False)
+        await node.leaving.leave(_nobody, force=False, network=False, stated=lambda: stated.append(True))
+    assert stated == [], "it can be taken back until the end"
     assert not node.mesh.store.me().leaving_since
     assert [(e.code, e.detail) for e in refused] == [(Code.NOT_READY, "this node is leaving its mesh")]
     assert open_upload.cancelled(), "what was open could be nowhere else either"
@@ -253,10 +255,16 @@ async def test_who_types_leave_and_goes_away_once_the_mesh_was_told_has_left(nod
     async def gone(_: Wire) -> None:
         raise ConnectionResetError
 
-    leaving = asyncio.create_task(node.leaving.leave(gone, force=True, network=False))
+    stated = []
+
+    def no_way_back() -> None:
+        stated.append(node.mesh.store.forgotten)
+
+    leaving = asyncio.create_task(node.leaving.leave(gone, force=True, network=False, stated=no_way_back))
     await asyncio.wait_for(node.leaving.left.wait(), 20)
     node.leaving.replaced.set()
     await asyncio.wait_for(leaving, 20)
+    assert stated == [True], "once the roster says so, and before anything is removed"
     assert node.mesh.store.mesh is None
     assert not (node.config.state / "node.key").exists()
 
