@@ -51,8 +51,6 @@ class EventLog:
                 if number in self._kept:  # else it was replaced or dropped while the follower was busy
                     seen = number
                     yield event
-            if self._news is not news:
-                continue
             if last is not None:
                 yield last
                 return

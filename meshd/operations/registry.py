@@ -201,7 +201,7 @@ class Operations:
         record = _ended(operation.record, self._now(), state, last)
         if state != "interrupted":
             await self._put(record)
-        elif record.id in self._records:
+        else:
             # In the file it still runs, so that it is explained: here, or after the next start.
             operation.record = self._records[record.id] = record
             self.unexplained.append(record.id)
@@ -217,8 +217,6 @@ class Operations:
 
     async def _put(self, record: Record) -> None:
         """Store a record durably. One that cannot be written blocks nothing: it is written with the next one."""
-        if record.id not in self._records:
-            return  # the node has left its mesh meanwhile
         self._records[record.id] = record
         if (operation := self._begun.get(record.id)) is not None:
             operation.record = record

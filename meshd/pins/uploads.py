@@ -60,6 +60,14 @@ class _Seen:
     # Digest of a path, as paths may be long -> content bytes.
     sizes: dict[bytes, int] = field(default_factory=dict)
     error: MeshError | None = None
+    answer: aiohttp.ClientResponse | None = None  # once it has begun
+
+    def refuse(self, error: MeshError) -> None:
+        """This is not to be acknowledged. Whoever reads kubo's answer is told: aiohttp tells nobody who reads it that the
+        body broke off (measured with 3.14), and kubo waits for the rest."""
+        self.error = error
+        if self.answer is not None:
+            self.answer.close()
 
 
 class Uploads:
@@ -213,6 +221,7 @@ class Uploads:
                 pin_name=pin_name,
                 progress="true",
             ) as answer:
+                seen.answer = answer
                 await self._follow(answer, seen, on_bytes)
         except MeshError as exc:
             raise seen.error or exc from exc
@@ -310,13 +319,14 @@ class Uploads:
                 raise _mismatch("; ".join(problems))
             yield last
         except MeshError as exc:
-            seen.error = exc
+            seen.refuse(exc)
             raise
         except (aiohttp.ClientError, ConnectionError, aiohttp.http_exceptions.TransferEncodingError) as exc:
-            seen.error = MeshError(
+            cut_off = MeshError(
                 Code.UPLOAD_CUT_OFF, "cannot pin that upload", f"it was cut off; {NOTHING_KEPT}", AGAIN
             )
-            raise seen.error from exc
+            seen.refuse(cut_off)
+            raise cut_off from exc
 
 
 def _digest(path: str) -> bytes:

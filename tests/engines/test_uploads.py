@@ -206,6 +206,27 @@ async def test_a_body_that_breaks_off_is_refused(failure: Callable[[], Exception
     assert error.code is Code.UPLOAD_CUT_OFF
 
 
+async def test_a_body_that_breaks_off_once_kubo_has_begun_to_answer_is_refused_at_once(
+    machine: Machine,
+) -> None:
+    """kubo waits for the rest of it, and nobody else may have to."""
+    before, begun = await adding(machine), asyncio.Event()
+
+    async def broken() -> AsyncIterator[bytes]:
+        yield multipart("x", Part("f", noise(4 * 2**20)))[: 3 * 2**20]
+        await begun.wait()
+        raise ConnectionResetError
+
+    async def on_bytes(_: int) -> None:
+        begun.set()
+
+    with pytest.raises(MeshError) as caught:
+        async with asyncio.timeout(20):
+            await machine.uploads.add(broken(), TYPE, ANYTHING, on_bytes)
+    assert caught.value.code is Code.UPLOAD_CUT_OFF
+    assert await adding(machine) == before
+
+
 @pytest.mark.parametrize(
     ("parts", "why"),
     [
