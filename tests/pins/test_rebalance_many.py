@@ -211,3 +211,34 @@ async def test_a_thousand_entries_that_fail_leave_nothing_behind(made: Any) -> N
     await until(lambda: len(pinset.tried) == 1000 and not rebalancer.under_way, 30)
     await rebalancer.turn()
     assert rebalancer.under_way == 0, "each is tried again only after a while"
+
+
+async def test_an_entry_whose_copies_are_being_made_is_not_begun_once_more(
+    made: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rebalance, "_AGAIN_S", 0.0)
+    pinset = Pinset(short(2))
+    pinset.silent = {"c00000", "c00001"}
+    rebalancer = made(pinset)
+    await rebalancer.turn()
+    await until(lambda: pinset.under_way.total() == 2)
+    await rebalancer.turn()
+    for _ in range(20):  # whatever it began has asked by then
+        await asyncio.sleep(0)
+    assert pinset.tried == {"c00000": 1, "c00001": 1}
+
+
+async def test_where_all_have_the_same_allocations_the_first_ones_come_again_too(
+    made: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rebalance, "_WAITING_MOST", 4)
+    monkeypatch.setattr(rebalance, "_STEP", 2)
+    monkeypatch.setattr(rebalance, "_AGAIN_S", 0.0)
+    pinset = Pinset(short(10))
+    pinset.refused = set(pinset.pins)
+    rebalancer = made(pinset)
+    for _ in range(5):
+        await rebalancer.turn()
+        await until(lambda: not rebalancer.under_way)
+    assert set(pinset.tried.values()) == {2}
+    assert len(pinset.tried) == 10
