@@ -14,11 +14,11 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 TOGETHER = {
-    "tests/system/": "system",  # the names of machines and links, and a package and a system that are built once
     "tests/docs/test_tutorial.py": "tutorial",  # both use the addresses of the tutorial
     "tests/docs/test_demo.py": "tutorial",
 }
 SLOW_FIRST = (
+    "tests/system/test_releases",
     "tests/system/",
     "tests/docs/test_",
     "tests/mesh/",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ import pytest
 import meshd
 from scripts import deb
 from scripts.parts import architecture
+from tests.once import once
 from tests.system import machine
 from tests.system.machine import Machine
 
@@ -48,8 +50,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.root)
             item.add_marker(
-                pytest.mark.timeout(600)
-            )  # seconds; the first one builds the package and the system
+                pytest.mark.timeout(1200)
+            )  # seconds; the first one builds the package and the system, and the others wait for it
             if why:
                 item.add_marker(pytest.mark.skip(reason=why))
 
@@ -57,7 +59,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the package, and the same of a lower version."""
-    into, tree = tmp_path_factory.mktemp("packages"), tmp_path_factory.mktemp("older")
+    return once(tmp_path_factory.getbasetemp(), "packages", lambda: [_build(tmp_path_factory)])[0]
+
+
+def _build(factory: pytest.TempPathFactory) -> Path:
+    into, tree = factory.mktemp("packages"), factory.mktemp("older")
     made = deb.build(architecture(), VERSION, into, compression=QUICKLY)
     subprocess.run(["dpkg-deb", "-R", made, tree], check=True)  # quicker than to build it again
     about = tree / "DEBIAN" / "control"
@@ -73,8 +79,13 @@ def package(version: str = VERSION) -> str:
     return f"/packages/meshd_{version}_{architecture()}.deb"
 
 
-def install(suite: str, folder: Path, packages: Path) -> list[Path]:
+def install(suite: str, factory: pytest.TempPathFactory, packages: Path) -> list[Path]:
     """The layers of a machine on which the package was installed and enabled, and that has a private network."""
+    name = f"installed-{suite}"
+    return once(factory.getbasetemp(), name, lambda: _install(suite, factory.mktemp(name), packages))
+
+
+def _install(suite: str, folder: Path, packages: Path) -> list[Path]:
     try:
         system = machine.base(suite)
     except RuntimeError as exc:  # no mirror can be reached from here
@@ -97,7 +108,7 @@ def install(suite: str, folder: Path, packages: Path) -> list[Path]:
 @pytest.fixture(scope="session")
 def installed(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Of a Debian 12."""
-    return install(machine.BOOKWORM, tmp_path_factory.mktemp("installed"), packages)
+    return install(machine.BOOKWORM, tmp_path_factory, packages)
 
 
 Boot = Callable[..., Machine]
@@ -136,7 +147,7 @@ def archive(attic: Machine) -> Machine:
 @pytest.fixture
 def cable() -> Iterator[tuple[str, str]]:
     """The two ends of a veth link; each goes into a machine and ends with it."""
-    ends = ("mesh-test-a", "mesh-test-b")
+    ends = (f"mesh{os.getpid()}a", f"mesh{os.getpid()}b")  # as others may lay one too
     subprocess.run(["ip", "link", "add", ends[0], "type", "veth", "peer", "name", ends[1]], check=True)
     yield ends
     subprocess.run(
@@ -145,9 +156,10 @@ def cable() -> Iterator[tuple[str, str]]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _nothing_stays_mounted() -> Iterator[None]:
+def _nothing_stays_mounted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     yield
     left = subprocess.run(
         ["findmnt", "-n", "-t", "overlay", "-o", "TARGET"], capture_output=True, text=True, check=False
     )
-    assert not [line for line in left.stdout.splitlines() if "pytest" in line]
+    own = f"{tmp_path_factory.getbasetemp()}/"  # others may still be at work
+    assert not [line for line in left.stdout.splitlines() if own in line]

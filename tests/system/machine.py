@@ -120,7 +120,8 @@ class Machine:
             *self._within_its_group(),
             "systemd-nspawn",
             f"--directory={self._root}",
-            f"--machine={self.name}",
+            f"--machine={self.name}-{os.getpid()}",  # another process's tests may have one of that name
+            f"--hostname={self.name}",
             f"--bind-ro={self._packages}:/packages",
             "--private-network",
             *_OPTIONS,

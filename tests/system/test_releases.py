@@ -18,7 +18,7 @@ COMPILED = "find /usr/lib/meshd -name '*.pyc' -printf '%f\\n' | grep -o 'cpython
 @pytest.fixture(scope="session")
 def installed_on_13(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """As `installed`, of a Debian 13."""
-    return install(machine.TRIXIE, tmp_path_factory.mktemp("installed-13"), packages)
+    return install(machine.TRIXIE, tmp_path_factory, packages)
 
 
 @pytest.fixture
