@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -45,14 +46,61 @@ def nothing_off_the_overlay(sampler: Sampler) -> Iterator[None]:
     assert not found, "sockets off the overlay:\n" + "\n".join(found)
 
 
+class Standing:
+    """Three nodes that are built when a file's tests ask for them, and live on while the next file's ask for them too."""
+
+    def __init__(self, subnet: Subnet) -> None:
+        self._subnet = subnet
+        self._mesh: Mesh | None = None
+
+    def built(self) -> Mesh:
+        if self._mesh is None:
+            self._mesh = Mesh([Node(name, self._subnet.address()) for name in NAMES[:3]])
+            try:
+                self._mesh.build()
+            except BaseException:  # or the next file would get half a mesh
+                self.close()
+                raise
+        return self._mesh
+
+    def close(self) -> None:
+        mesh, self._mesh = self._mesh, None
+        if mesh is not None:
+            mesh.close()
+
+
+_STANDING: list[Standing] = []
+_FILES: set[Path] = set()  # whose tests ask for it
+
+
 @pytest.fixture(scope="session")
-def mesh(subnet: Subnet, sampler: Sampler) -> Iterator[Mesh]:
+def _standing(subnet: Subnet, sampler: Sampler) -> Iterator[Standing]:
+    _STANDING.append(Standing(subnet))
+    yield _STANDING[0]
+    _STANDING.pop().close()
+
+
+@pytest.fixture(scope="module")
+def mesh(_standing: Standing) -> Mesh:
     """Three nodes for tests that leave nothing behind but entries with names of their own."""
-    standing = Mesh([Node(name, subnet.address()) for name in NAMES[:3]])
-    try:
-        yield standing.build()
-    finally:
-        standing.close()
+    return _standing.built()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Those that ask for the standing mesh come one after the other: it need not stand, and take its part of the
+    processor, while others run."""
+    here = [number for number, item in enumerate(items) if item.path.parent == Path(__file__).parent]
+    found = [items[number] for number in here]
+    _FILES.update(item.path for item in found if "mesh" in getattr(item, "fixturenames", ()))
+    for number, item in zip(here, sorted(found, key=lambda item: item.path not in _FILES), strict=True):
+        items[number] = item
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None]:
+    yield
+    if _STANDING and item.path in _FILES and (nextitem is None or nextitem.path not in _FILES):
+        _STANDING[0].close()
 
 
 @contextlib.contextmanager
