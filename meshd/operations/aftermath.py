@@ -67,7 +67,7 @@ class Aftermath:
     async def _found(self, record: Record, lying: str | None) -> entries.NumberedPin | None:
         """The operation's entry in the pinset, as it is now."""
         try:
-            found = await self._catalogue.find(record.cid or lying or record.subject, anew=True)
+            found = await self._catalogue.find(record.cid or lying or record.subject)
         except MeshError as exc:
             if exc.code is not Code.NOT_FOUND:
                 raise

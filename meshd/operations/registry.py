@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import secrets
 import time
@@ -20,6 +21,7 @@ FILE = "operations.db"
 KEPT_S = 7 * 86400.0
 """Seconds for which to keep an operation that has ended."""
 KEPT_MOST = 1000
+LISTED_MOST = 1000  # many more may run, where a script does not wait for them
 SUBJECT_MOST = 255  # characters
 LOGS_MOST = 50
 """So many ended operations keep all their events; older ones keep the last one only."""
@@ -144,7 +146,7 @@ class Operations:
 
     def list(self) -> list[wire.Operation]:
         """All operations, the newest first."""
-        return [_view(record) for record in reversed(self._records.values())]
+        return [_view(record) for record in itertools.islice(reversed(self._records.values()), LISTED_MOST)]
 
     def get(self, id_: str) -> wire.Operation:
         """Raises MeshError NOT_FOUND."""

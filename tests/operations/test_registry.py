@@ -154,6 +154,21 @@ async def test_a_disk_that_takes_no_record_holds_up_nothing_and_gets_it_later(
     assert on_the_disk(path, tmp_path / "later") == {first: "done", second: "done"}
 
 
+async def test_what_a_full_disk_did_not_take_is_written_with_the_next_one(
+    operations: Operations, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise MeshError(Code.DISK_FLOOR, "cannot record what is under way", "there is no room")
+
+    await _one(operations)
+    with monkeypatch.context() as patch:
+        patch.setattr(operations._store, "write", full)
+        untold = await _one(operations)
+    assert untold not in on_the_disk(path, tmp_path / "full")
+    await _one(operations)
+    assert on_the_disk(path, tmp_path / "later")[untold] == "done"
+
+
 async def test_a_damaged_record_is_no_reason_not_to_start(start: MakeOperations, path: Path) -> None:
     path.write_bytes(b"nonsense" * 1000)
     operations = await start()
@@ -344,6 +359,15 @@ async def test_the_oldest_that_ended_go_where_there_are_too_many(
     ids = [await _one(operations) for _ in range(6)]
     assert [o.id for o in operations.list()] == [*reversed(ids[-3:]), running.id]
     assert [o.id for o in (await start()).list()] == [*reversed(ids[-3:]), running.id]
+
+
+async def test_of_very_many_that_run_the_newest_are_listed(
+    operations: Operations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "LISTED_MOST", 2)
+    ids = [operations.begin("pin", "minutes.pdf", "anna", Held()).id for _ in range(5)]
+    assert [o.id for o in operations.list()] == [ids[4], ids[3]]
+    assert operations.get(ids[0]).state == "running"
 
 
 async def test_of_the_oldest_only_the_last_event_is_kept(

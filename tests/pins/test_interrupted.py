@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from meshd import wire
+from meshd.component import StopPhase
 from meshd.errors import Code, MeshError
 from meshd.model import Pin
 from meshd.operations.aftermath import Aftermath
@@ -16,6 +18,7 @@ from meshd.operations.registry import Operation, Operations
 from meshd.operations.store import Record
 from meshd.operations.wiring import OperationsRoom
 from tests.mesh_room.nodes import Node
+from tests.operations.works import Held
 from tests.pins.attic import Attic
 
 LONG_AGO = 1_600_000_000.0  # before any entry of these tests
@@ -89,7 +92,8 @@ async def test_what_another_node_has_pinned_by_that_name_is_not_taken_for_it(
 
 async def test_a_restore_that_did_not_come_to_it(aftermath: Aftermath, attic: Attic, barn: Node) -> None:
     """Also where an entry of the same name is kept: that is another one."""
-    pin = attic.entry(attic.node, barn)
+    pin, namesake = attic.entry(attic.node, barn), attic.entry(attic.node, barn)
+    attic.keep(dataclasses.replace(namesake, name=pin.name))
     await attic.pins.journal.record([attic.removal(pin)])
     del attic.fake_cluster.records[pin.cid]
     outcome = await aftermath.look(record("restore", pin, known=False))
@@ -105,6 +109,15 @@ async def test_a_restore_that_came_to_the_list(
         await attic.pins.journal.record([attic.removal(pin)])
     outcome = await aftermath.look(record("restore", pin, known=False))
     assert outcome.detail == f"it was interrupted; {pin.name} is back, with all its 2 copies"
+
+
+async def test_a_join_of_a_node_that_was_forgotten_since_is_none(aftermath: Aftermath, attic: Attic) -> None:
+    joined = Record(id="0a1b2c3d", verb="join", subject="archive", by="anna", began=LONG_AGO)
+    assert "is a member of" in (await aftermath.look(joined)).detail
+    await attic.store.forget(attic.node.fingerprint, by=attic.node.fingerprint)
+    assert "is in no mesh" in (await aftermath.look(joined)).detail
+    left = joined.model_copy(update={"verb": "leave"})
+    assert "what it held is here still" in (await aftermath.look(left)).detail
 
 
 async def test_while_the_list_cannot_be_read_nothing_is_said(
@@ -178,6 +191,28 @@ async def test_it_is_not_looked_at_for_ever_where_a_member_stays_away(
     assert operations.unexplained == [id_]
     await room.explain()
     assert operations.unexplained == []
+
+
+@pytest.mark.parametrize("left", [False, True])
+async def test_a_node_that_ends_takes_all_with_it_but_the_leave_that_ends_it(
+    attic: Attic, tmp_path: Path, left: bool
+) -> None:
+    """A leave that is not that far is ended, so that it takes itself back."""
+    operations, has_left = Operations(tmp_path / "operations.db"), asyncio.Event()
+    component = OperationsRoom(operations, attic.store, attic.pins, has_left).component()
+    for start in component.start:
+        await start()
+    works = {verb: Held() for verb in ("pin", "leave")}
+    for verb, work in works.items():
+        operations.begin(verb, "archive", "anna", work)
+        await work.begun.wait()
+    if left:
+        has_left.set()
+    [stop] = [stop.work for stop in component.stops if stop.phase is StopPhase.WORK]
+    await stop()
+    assert {verb for verb, work in works.items() if work.undone} == ({"pin"} if left else {"pin", "leave"})
+    await operations.stop()
+    await operations.close()
 
 
 async def test_while_meshd_stops_nothing_is_explained(
