@@ -16,26 +16,30 @@ _pipe: tuple[int, int] | None = None
 
 
 class InterruptibleSocket(socket.socket):
-    """Only `recv` is interruptible, and only in the main thread."""
+    """Only `recv` is interruptible. interruptible: whether it is; only the main thread hears of signals."""
+
+    interruptible = True
 
     def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
         """See socket.recv. Raises TimeoutError after the socket's time-out, as that does."""
-        self._wait()
+        if self.interruptible:
+            wait_readable(self.fileno(), self.gettimeout())
         return super().recv(bufsize, flags)
 
-    def _wait(self) -> None:
-        waker = _waker()
-        waiting = select.poll()
-        waiting.register(self, select.POLLIN)
-        waiting.register(waker, select.POLLIN)
-        timeout_s = self.gettimeout()
-        while True:
-            ready = waiting.poll(None if timeout_s is None else timeout_s * 1000)
-            if not ready:
-                raise TimeoutError("timed out")
-            if any(number != waker for number, _ in ready):
-                return
-            os.read(waker, 4096)  # a signal whose handler raised nothing, such as a new terminal size
+
+def wait_readable(descriptor: int, timeout_s: float | None) -> None:
+    """Wait, in the main thread, until there is something to read. Raises TimeoutError, and what a signal's handler does."""
+    waker = _waker()
+    waiting = select.poll()
+    waiting.register(descriptor, select.POLLIN)
+    waiting.register(waker, select.POLLIN)
+    while True:
+        ready = waiting.poll(None if timeout_s is None else timeout_s * 1000)
+        if not ready:
+            raise TimeoutError("timed out")
+        if any(number != waker for number, _ in ready):
+            return
+        os.read(waker, 4096)  # a signal whose handler raised nothing, such as a new terminal size
 
 
 def _waker() -> int:

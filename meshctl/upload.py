@@ -47,20 +47,40 @@ class Upload:
 
     def __init__(self, client: Client, tree: Tree, query: Query) -> None:
         self.whole = False
+        self.tree = tree
+        self._connection: Connection | None = None
+        self._given_up = False
         self._client = client
-        self._tree = tree
         self._boundary = f"meshctl-{os.urandom(16).hex()}"
         self._target = route("pins", query=query)
         self._failure: MeshctlError | None = None
         self._stopping = _thread.allocate_lock()  # held until the upload ends, however it does
         self._sending = _thread.allocate_lock()  # held by the sending thread, for as long as it runs
 
-    def events(self) -> Generator[Document, None, None]:
-        """Send, and yield the daemon's events. Raises MeshctlError. Closes the connection however it ends."""
+    @property
+    def longest_end_s(self) -> float:
+        """Seconds that its end may take, once it was given up: the thread that sends ends at once where it can."""
+        return SENDER_END_S if self.tree.size is None else _FILES_END_S
+
+    def give_up(self) -> None:
+        """End it from another thread than that of `events`, which fails then."""
+        self._given_up = True
+        if self._connection is not None:
+            _shut(self._connection)
+
+    def events(self, *, interruptible: bool = True) -> Generator[Document, None, None]:
+        """Send, and yield the daemon's events. Raises MeshctlError. Closes the connection however it ends.
+
+        interruptible: a signal ends the wait for an event, for which this must be the main thread.
+        """
         self._client.operation = None
         connection = connect(self._client.path)
+        connection.interruptible = interruptible
+        self._connection = connection
         self._stopping.acquire()
         try:
+            if self._given_up:
+                _shut(connection)
             self._begin_to_send(connection)
             yield from self._read(connection)
         except MeshctlError as failure:
@@ -69,7 +89,7 @@ class Upload:
         finally:
             self._stopping.release()
             _shut(connection)
-            if self._sending.acquire(timeout=SENDER_END_S if self._tree.size is None else _FILES_END_S):
+            if self._sending.acquire(timeout=self.longest_end_s):
                 connection.close()
             # Else the thread waits for standard input, which nothing else reads. It ends with the program.
 
@@ -93,7 +113,7 @@ class Upload:
 
     def _send(self, connection: Connection) -> None:
         try:
-            if self._tree.size is None:
+            if self.tree.size is None:
                 self.whole = self._send_stdin(connection)
             else:
                 self.whole = self._send_tree(connection)
@@ -107,7 +127,7 @@ class Upload:
             self._sending.release()
 
     def _send_tree(self, connection: Connection) -> bool:
-        parts = self._tree.parts
+        parts = self.tree.parts
         closing = self._closing()
         length = sum(len(self._head(part)) + part.length for part in parts) + len(closing)
         connection.sendall(self._request(f"Content-Length: {length}"))
@@ -160,7 +180,7 @@ class Upload:
 
     def _send_stdin(self, connection: Connection) -> bool:
         connection.sendall(self._request("Transfer-Encoding: chunked"))
-        _send_chunk(connection, self._head(self._tree.parts[0]))
+        _send_chunk(connection, self._head(self.tree.parts[0]))
         buffer = memoryview(bytearray(CHUNK))
         while True:
             try:
@@ -198,7 +218,7 @@ class Upload:
             f'Content-Disposition: form-data; name="file"; filename="{quote(part.where)}"',
             f"Content-Type: {_TYPES[part.kind]}",
         ]
-        start = "" if part is self._tree.parts[0] else "\r\n"
+        start = "" if part is self.tree.parts[0] else "\r\n"
         return (start + "\r\n".join(lines) + "\r\n\r\n").encode("ascii")
 
     def _closing(self) -> bytes:

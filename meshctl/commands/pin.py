@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from meshctl import hints, render
 from meshctl.arguments import Arguments, BadValueError, Options
-from meshctl.client import Client, Document, Query, route
-from meshctl.errors import DONE, MeshctlError, interrupted, usage
+from meshctl.client import Client, Document, route
+from meshctl.errors import usage
 from meshctl.numbers import whole
 from meshctl.pin_progress import Follower
-from meshctl.upload import Upload
-from meshctl.walk import STDIN, Tree, look, standard_input
+from meshctl.pin_upload import PinUpload, left
+from meshctl.walk import STDIN, look, standard_input
 
 
 def add_arguments(parser: Arguments) -> None:
@@ -17,7 +16,8 @@ def add_arguments(parser: Arguments) -> None:
     parser.description = (
         "Keep files and directories in the mesh. Returns when every copy that was asked for exists, and says where.\n"
         "Each PATH becomes one entry. A symlink given as PATH is followed; symlinks inside a directory stay symlinks.\n"
-        "All paths are looked at before anything is sent. If one fails later, those before it are kept.\n"
+        "All paths are looked at before anything is sent. Four are under way at a time, and told of in their order. If\n"
+        "one fails, those that were begun are finished, and the rest is not begun.\n"
         "`-` is standard input and needs --name. Exits 6 if it is kept, but on fewer nodes than asked."
     )
     parser.epilog = (
@@ -36,27 +36,26 @@ def add_arguments(parser: Arguments) -> None:
 
 
 def run(args: Options, client: Client) -> int:
-    """Pin each path in turn. The exit code is that of the first one that was not wholly done."""
+    """Pin each path. The exit code is that of the first failure; else 6 where one has fewer copies than asked."""
     if args.cid is not None:
         return _pin_cid(args, client)
     _check_usage(args)
     trees = [standard_input(args.name) if path == STDIN else look(path, args.name) for path in args.paths]
-    code = DONE
-    for number, tree in enumerate(trees):
+    pins = [PinUpload(path, tree, args, client) for path, tree in zip(args.paths, trees, strict=True)]
+    if len(pins) > 1:
+        from meshctl.pin_several import pin_several
+
+        return pin_several(pins, args.json)
+    (pin,) = pins
+    pin.note_symlinks()
+    try:
+        events = pin.upload.events()
         try:
-            result = _pin_tree(tree, args, client)
-        except MeshctlError as failure:
-            _say_not_begun(failure, trees[number + 1 :])
-            raise
-        code = code or result
-    return code
-
-
-def _say_not_begun(failure: MeshctlError, trees: list[Tree]) -> None:
-    """Add to a failure which paths after it were not begun. Those before it are pinned, as each line said."""
-    if trees:
-        names = render.names([tree.name for tree in trees], limit=5)
-        failure.explain(f"{failure.detail or 'it failed'}; not begun: {names}")
+            return pin.follower.follow(events)
+        finally:
+            events.close()  # at once, however it ends: the daemon must notice
+    except KeyboardInterrupt:
+        raise pin.left() from None
 
 
 def _check_usage(args: Options) -> None:
@@ -68,34 +67,6 @@ def _check_usage(args: Options) -> None:
         )
     if args.paths.count(STDIN) > 1:
         raise usage("cannot read standard input twice", "", "meshctl pin - --name NAME")
-
-
-def _pin_tree(tree: Tree, args: Options, client: Client) -> int:
-    query: Query = {
-        "name": tree.name,
-        "replicas": args.replicas,
-        "files": tree.files,
-        "bytes": tree.size,
-        "directory": int(tree.directory),
-        "detach": int(args.detach),
-    }
-    if tree.followed:
-        render.note(
-            f"note: {render.safe(tree.name)} is a symlink; what it leads to is pinned: {render.safe(tree.followed)}"
-        )
-    if tree.symlinks:
-        links = render.count(tree.symlinks, "symlink is", "symlinks are")
-        render.note(f"note: {links} kept in {render.safe(tree.name)} as such, not followed")
-    upload = Upload(client, tree, query)
-    follower = Follower(tree.name, tree.size, done="pinned", detach=args.detach, as_json=args.json)
-    try:
-        events = upload.events()
-        try:
-            return follower.follow(events)
-        finally:
-            events.close()  # at once, however it ends: the daemon must notice
-    except KeyboardInterrupt:
-        raise _left(follower, client, sent=upload.whole) from None
 
 
 def _pin_cid(args: Options, client: Client) -> int:
@@ -110,20 +81,7 @@ def _pin_cid(args: Options, client: Client) -> int:
     try:
         return follower.follow(client.stream("PUT", route("pins", args.cid), body))
     except KeyboardInterrupt:
-        raise _left(follower, client, sent=True) from None
-
-
-def _left(follower: Follower, client: Client, *, sent: bool) -> MeshctlError:
-    """The error for Ctrl-C, with what is left behind. sent: the daemon had all of it, and goes on."""
-    name = render.safe(follower.name)
-    look = hints.command("ls", follower.name)
-    if follower.kept:
-        detail = f"interrupted; {name} is kept and its copies are made in the background"
-        return interrupted("cannot wait for every copy", detail, look)
-    if sent:
-        follow = f"meshctl operations {render.safe(client.operation)}" if client.operation else look
-        return interrupted(f"cannot tell whether {name} is pinned", "interrupted", follow)
-    return interrupted(f"cannot pin {name}", "interrupted; nothing is pinned", "the same again")
+        raise left(follower, client, sent=True) from None
 
 
 def _replicas(text: str) -> int | str:

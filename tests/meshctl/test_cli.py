@@ -130,7 +130,16 @@ LOADED = (
         ("status --json", {"commands.status", "commands.peers"}),
         (
             "pin x",
-            {"commands.pin", "hints", "numbers", "pin_progress", "copy_progress", "upload", "walk"},
+            {
+                "commands.pin",
+                "hints",
+                "numbers",
+                "pin_progress",
+                "pin_upload",
+                "copy_progress",
+                "upload",
+                "walk",
+            },
         ),
         ("ls", {"commands.ls", "hints", "numbers", "pin_progress", "copy_progress", "refs"}),
         ("version", {"commands.version"}),
