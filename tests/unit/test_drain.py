@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,22 @@ async def test_a_copy_that_is_on_its_way_is_waited_for_and_not_ordered_again(tmp
     assert await asyncio.wait_for(leaving, 20) is None
     assert _where(world, "c0") == {"attic"}
     assert world.commits == [], "it was allocated to attic already"
+    await _ended(world)
+
+
+async def test_a_copy_counts_only_on_a_node_that_has_heard_who_leaves(tmp_path: Path) -> None:
+    """One that has not may leave at this moment itself, and count on the copy here."""
+    world = await World(tmp_path).build("attic", "barn", "cellar")
+    world.pin("c0", "barn", "cellar", wanted=1)
+    barn = world.nodes["barn"]
+    reach = barn.exchange
+
+    async def all_but_cellar(members: Iterable[Member]) -> set[str]:
+        return await reach([m for m in members if m.name != "cellar"])
+
+    barn.exchange = all_but_cellar  # type: ignore[method-assign]
+    assert await barn.leave() is None
+    assert _where(world, "c0") == {"attic", "cellar"}
     await _ended(world)
 
 
