@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import threading
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,10 +13,11 @@ import pytest
 from meshd import wire
 from meshd.errors import Code, MeshError
 from meshd.mesh import state
+from meshd.model import Pin
 from meshd.pins import timeouts
 from meshd.pins.copies import Copies
 from meshd.wire import Member, Roster
-from tests.unit.draining import Host, World
+from tests.unit.draining import Host, SharedPinset, World
 from tests.waiting import until
 
 SEEDS = range(12)
@@ -130,6 +132,68 @@ async def test_a_copy_counts_only_on_a_node_that_has_heard_who_leaves(tmp_path: 
     barn.exchange = all_but_cellar  # type: ignore[method-assign]
     assert await barn.leave() is None
     assert _where(world, "c0") == {"attic", "cellar"}
+    await _ended(world)
+
+
+async def test_a_record_that_another_node_changes_meanwhile_is_looked_at_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That it could not be changed says nothing of the node that was asked: attic is the only one."""
+    world = await World(tmp_path).build("attic", "barn")
+    world.pin("c0", "barn", wanted=1)
+    look = SharedPinset.allocation
+
+    async def changed_just_now(self: SharedPinset, cid: str) -> Pin | None:
+        if world.pinset[cid].allocations == ("clusterbarn",):
+            world.pinset[cid] = dataclasses.replace(
+                world.pinset[cid], allocations=("clusterbarn", "clustergone")
+            )
+        return await look(self, cid)
+
+    monkeypatch.setattr(SharedPinset, "allocation", changed_just_now)
+    assert await world.nodes["barn"].leave() is None
+    assert _where(world, "c0") == {"attic"}
+    await _ended(world)
+
+
+@pytest.mark.parametrize(("times", "left"), [(1, True), (99, False)])
+async def test_who_relied_on_one_that_begins_to_leave_looks_again_and_not_for_ever(
+    tmp_path: Path, times: int, left: bool
+) -> None:
+    world = await World(tmp_path).build("attic", "barn")
+    world.pin("c0", "attic", "barn", wanted=1)
+    barn = world.nodes["barn"]
+    resign, refused = barn.resign, 0
+
+    async def busy(relying_on: set[str]) -> None:
+        nonlocal refused
+        refused += 1
+        if refused <= times:
+            raise MeshError(Code.BUSY, "cannot leave now")
+        await resign(relying_on)
+
+    barn.resign = busy  # type: ignore[method-assign]
+    answer = await barn.leave()
+    assert (answer is None) is left
+    if answer is not None:
+        assert (answer.code, answer.hint) == (Code.BUSY, "meshctl leave")
+        assert not barn.store.me().leaving_since, "it stays"
+    assert "attic" in _where(world, "c0")
+    await _ended(world)
+
+
+async def test_nobody_is_forgotten_relying_on_one_who_has_not_heard_of_it(tmp_path: Path) -> None:
+    world = await World(tmp_path).build("attic", "barn", "cellar")
+    world.pin("c0", "barn", "cellar")
+    attic = world.nodes["attic"]
+
+    async def nobody(_: Iterable[Member]) -> set[str]:
+        return set()
+
+    with pytest.raises(MeshError) as caught:
+        await attic.drain.check_forget(world.nodes["barn"].store.me(), nobody)
+    assert caught.value.code is Code.LAST_COPY
+    await attic.drain.check_forget(world.nodes["barn"].store.me(), attic.exchange)
     await _ended(world)
 
 
