@@ -13,15 +13,17 @@ from pathlib import Path
 
 import psutil
 
-from bench import burst, client, latency, memory
+from bench import burst, catalogue, client, latency, members, memory
 from bench.ground import PREFIX, QUICK, Row, Scale, table
 from scripts import nodes as three
 from scripts.nodes import NodeError
 
 PARTS: dict[str, Callable[[Path, Scale], list[Row]]] = {
     "burst": burst.run,
+    "catalogue": catalogue.run,
     "client": client.run,
     "latency": latency.run,
+    "members": members.run,
     "memory": memory.run,
 }
 

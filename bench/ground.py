@@ -30,6 +30,7 @@ class Scale:
     large_b: int = 256 * 1024**2
     idle_s: float = 60.0
     memory_b: int = 2 * 1024**3
+    entries: int = 100_000
 
 
 QUICK = Scale(
@@ -42,6 +43,7 @@ QUICK = Scale(
     large_b=32 * 1024**2,
     idle_s=15.0,
     memory_b=256 * 1024**2,
+    entries=10_000,
 )
 
 

@@ -36,6 +36,11 @@ class Datastore:
         return grown if any(name.endswith(_LOG) for name, *_ in grown) else None
 
 
+def written_at(mark: Mark) -> float:
+    """When the last write was, by the wall clock, in seconds."""
+    return max(when_ns for *_, when_ns in mark) / 1e9
+
+
 def _grows(name: str) -> bool:
     return name.endswith(_LOG) or name.startswith(_MANIFEST)
 

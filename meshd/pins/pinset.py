@@ -17,7 +17,7 @@ from pathlib import Path
 import structlog
 
 from meshd import db
-from meshd.cluster.datastore import Datastore, Mark
+from meshd.cluster.datastore import Datastore, Mark, written_at
 from meshd.cluster.rest import Cluster
 from meshd.errors import Code, MeshError
 from meshd.model import Pin
@@ -50,8 +50,6 @@ class Pinset:
         self._datastore = datastore
         self._index = CatalogueIndex(path)
         cluster.listeners.append(self._seen)
-        self._mark: Mark | None = None  # of the datastore, as last seen
-        self._mark_since = 0.0  # when it was first seen, monotonic
         self._read_mark: Mark | None = None  # what the list was read at, where it was settled by then
         self._at: float | None = None  # when the last whole reading began, on the monotonic clock
         self._began = 0.0  # the same, of the one that goes on where one does
@@ -170,14 +168,8 @@ class Pinset:
         """Whether the cluster has written nothing since the last reading. Raises MeshError where it does not answer."""
         if self._read_mark is None:
             return False
-        await self._cluster.version()  # first: whatever it has shown to anybody by now, it has written
-        return await self._look_at_datastore() == self._read_mark
-
-    async def _look_at_datastore(self) -> Mark | None:
-        mark = await asyncio.to_thread(self._datastore.mark)
-        if mark != self._mark:
-            self._mark, self._mark_since = mark, time.monotonic()
-        return mark
+        await self._cluster.version()  # before the look: what it has shown to anybody by now, it has written
+        return await asyncio.to_thread(self._datastore.mark) == self._read_mark
 
     async def _read(self) -> None:
         """Await the running reading, or a new one."""
@@ -204,13 +196,14 @@ class Pinset:
         )
 
     async def _read_once(self) -> None:
-        mark = await self._look_at_datastore()
+        mark = await asyncio.to_thread(self._datastore.mark)
+        settled = mark is not None and written_at(mark) <= time.time() - _SETTLED_S
         at = self._began = time.monotonic()
         read = reading.Reading(self._index)
         await self._take_over_list(read, at)
         self._count = (await asyncio.to_thread(self._index.sums)).entries
         self._at, self._took_s = at, time.monotonic() - at
-        self._read_mark = mark if at - self._mark_since >= _SETTLED_S else None
+        self._read_mark = mark if settled else None
         self._forget_looks(at)
         self.version += read.changed
 

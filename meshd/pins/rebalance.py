@@ -64,6 +64,7 @@ class Rebalancer:
         self._under_way: dict[str, asyncio.Task[None]] = {}
         self._commits = asyncio.Semaphore(_AT_ONCE)
         self.short = 0  # entries with fewer copies than there could be, at the last turn
+        self._lost_named_at: tuple[int, list[int]] = (-1, [])
         self.lost_count = 0  # entries whose nodes are all gone
         self.lost: tuple[str, ...] = ()  # names of some of them
 
@@ -91,12 +92,19 @@ class Rebalancer:
             partial(CatalogueIndex.count_of_placements, largest={p.id: size for p, size in short})
         )
         self.lost_count = sum(placed.entries for placed in lost)
-        self.lost = await self._pinset.query(
-            partial(CatalogueIndex.names, placements=[placed.id for placed in lost], limit=_NAMES_MOST)
-        )
+        await self._name_lost([placed.id for placed in lost])
         reachable = [p.fingerprint for p in self._peer_states() if p.reachable]
         elected = placement.elected(self._store.fingerprint, reachable)
         self._queue(await self._due(short, candidates) if elected else [])
+
+    async def _name_lost(self, placements: list[int]) -> None:
+        """Looks at each of their entries, so only where these are others than before, or any entry is."""
+        now = (self._pinset.version, placements)
+        if now != self._lost_named_at:
+            self.lost = await self._pinset.query(
+                partial(CatalogueIndex.names, placements=placements, limit=_NAMES_MOST)
+            )
+            self._lost_named_at = now
 
     async def _due(
         self, short: list[tuple[Placement, int]], candidates: list[placement.Candidate]

@@ -101,6 +101,12 @@ async def test_what_nobody_has_any_more_is_told_and_left(attic: Attic, barn: Nod
     await attic.pins.rebalancer.turn()
     await attic.time_passes()
     assert (attic.pins.rebalancer.lost_count, attic.pins.rebalancer.lost) == (1, (pin.name,))
+    other = attic.entry(barn, here=False)
+    await attic.pins.rebalancer.turn()
+    assert set(attic.pins.rebalancer.lost) == {pin.name, other.name}
+    attic.is_away(barn, 0.0)
+    await attic.pins.rebalancer.turn()
+    assert (attic.pins.rebalancer.lost_count, attic.pins.rebalancer.lost) == (0, ())
     assert attic.fake_cluster.posted == []
 
 
