@@ -138,15 +138,16 @@ async def test_a_copy_counts_only_on_a_node_that_has_heard_who_leaves(tmp_path: 
 async def test_a_record_that_another_node_changes_meanwhile_is_looked_at_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """That it could not be changed says nothing of the node that was asked: attic is the only one."""
-    world = await World(tmp_path).build("attic", "barn")
+    """That it could not be changed says nothing of the node that was asked: attic is the only one left."""
+    world = await World(tmp_path).build("attic", "barn", "cellar")
     world.pin("c0", "barn", wanted=1)
+    world.nodes["cellar"].away = True
     look = SharedPinset.allocation
 
     async def changed_just_now(self: SharedPinset, cid: str) -> Pin | None:
         if world.pinset[cid].allocations == ("clusterbarn",):
             world.pinset[cid] = dataclasses.replace(
-                world.pinset[cid], allocations=("clusterbarn", "clustergone")
+                world.pinset[cid], allocations=("clusterbarn", "clustercellar")
             )
         return await look(self, cid)
 
