@@ -9,7 +9,7 @@ from collections import defaultdict
 import pytest
 from aiohttp import web
 
-from tests.meshctl.conftest import Meshctl, Writer
+from tests.meshctl.conftest import Meshctl, Running, Writer
 from tests.meshctl.fake_meshd import FakeMeshd, entry, pinned, reads_itself, refusal, send, stream
 
 
@@ -23,6 +23,7 @@ class Door:
         self._more = asyncio.Event()
         self.opens: dict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self.takes: dict[str, asyncio.Event] = defaultdict(asyncio.Event)
+        self.cellar: dict[str, asyncio.Event] = defaultdict(asyncio.Event)  # has the second copy
         self.refuses: set[str] = set()
         self.degrades: set[str] = set()
         self.stays = asyncio.Event()
@@ -39,10 +40,13 @@ class Door:
             if name in self.refuses:
                 return refusal(507, code="disk-floor", title=f"cannot pin {name}", detail="the disk is full")
             response = await stream(request)
-            for event in pinned(name)[:4]:
+            *before, cellar, desk, done = pinned(name)
+            for event in before:
                 await send(response, event)
+            await self.cellar[name].wait()
+            await send(response, cellar)
             await self.opens[name].wait()
-            *_, done = pinned(name)
+            await send(response, desk)
             if name in self.degrades:
                 copies = [{"node": "attic", "state": "held"}]
                 done |= {"degraded": True, "entry": entry(name, held=1, copies=copies), "missing": []}
@@ -63,6 +67,7 @@ class Door:
             if taken:
                 self.takes[name].set()
             if over:
+                self.cellar[name].set()
                 self.opens[name].set()
 
 
@@ -79,6 +84,13 @@ def door(meshd: FakeMeshd) -> Door:
     return Door(meshd)
 
 
+async def shows(running: Running, line: str) -> None:
+    """Wait until it prints this on standard error, as its next line there."""
+    assert running.process.stderr is not None
+    async with asyncio.timeout(30):
+        assert await running.process.stderr.readline() == f"{line}\n".encode()
+
+
 def lines(names: list[str]) -> str:
     return "".join(f"pinned {name}  300.0 MB  3 copies: attic, cellar, desk\n" for name in names)
 
@@ -91,9 +103,14 @@ async def test_four_are_pinned_at_a_time_each_begun_when_the_one_before_is_taken
     for number in range(3):
         door.let(files[number], over=False)
         assert await door.has_begun(number + 2) == files[: number + 2]
-    door.let(files[3], over=False)
+    await shows(running, "  copy on attic  1/3")
+    door.let(*files, over=False)
     door.let(files[2])
     assert await door.has_begun(5) == files[:5]
+    door.cellar[files[0]].set()
+    await shows(running, "  copy on cellar  2/3")  # by now a sixth would have been begun
+    door.let(files[0])
+    await shows(running, "  copy on desk  3/3")
     door.let(*files)
     result = await running.result()
     assert (result.code, result.out) == (0, lines(files))
@@ -120,7 +137,7 @@ async def test_what_ends_first_is_told_in_its_turn(meshctl: Meshctl, door: Door,
     door.let(files[0])
     result = await running.result()
     assert result.out == lines(files[:3])
-    assert result.err == "  copy on attic  1/3\n" * 3
+    assert result.err == ("  copy on attic  1/3\n  copy on cellar  2/3\n  copy on desk  3/3\n" * 3)
 
 
 async def test_after_a_failure_those_under_way_go_on_and_the_rest_is_named(
@@ -155,27 +172,22 @@ async def test_json_says_of_each_line_which_path_it_is_about(
     door.let(*files)
     result = await meshctl("pin", "--json", *files, f"./{files[0]}")
     paths = [*files, f"./{files[0]}"]
-    assert [one["path"] for one in result.documents] == [path for path in paths for _ in range(5)]
+    assert [one["path"] for one in result.documents] == [path for path in paths for _ in range(7)]
     alone = await meshctl("pin", "--json", files[0])
     assert all("path" not in one for one in alone.documents)
 
 
 async def test_of_one_name_each_waits_for_the_one_before(meshctl: Meshctl, door: Door, write: Writer) -> None:
-    for path in ("first", "a/x", "b/x"):
+    for path in ("a/x", "b/x"):
         write(path, b"")
-    running = await meshctl.start("pin", "first", "a/x", "b/x")
-    door.let("first", over=False)
+    running = await meshctl.start("pin", "a/x", "b/x")
     door.let("x", over=False)
-    await door.has_begun(2)
-    door.let("first")
-    assert running.process.stdout is not None
-    async with asyncio.timeout(30):
-        assert await running.process.stdout.readline() == lines(["first"]).encode()
-    assert door.begun == ["first", "x"]
+    await shows(running, "  copy on attic  1/3")  # it is taken, so another one could be begun
+    door.cellar["x"].set()
+    await shows(running, "  copy on cellar  2/3")
     door.let("x")
     assert (await running.result()).code == 0
-    assert door.begun == ["first", "x", "x"]
-    assert door.most == 2
+    assert (door.begun, door.most) == (["x", "x"], 1)
 
 
 async def test_ctrl_c_ends_all_and_says_of_each_what_is_left(
