@@ -255,7 +255,8 @@ def unusable(exc: OSError, title: str, key: str = "[paths]") -> MeshError:
     cause = exc.strerror or str(exc) or type(exc).__name__
     if exc.filename and str(path) not in title:
         cause = f"{cause}: {path}"
-    folder = next(p for p in (path, *path.absolute().parents) if p.is_dir())
+    # pathlib would raise where a dead disk does not say.
+    folder = next(p for p in (path, *path.absolute().parents) if os.path.isdir(p))  # noqa: PTH112
     other = f"or name another folder in {key} of the configuration"
     full = exc.errno in (errno.ENOSPC, errno.EDQUOT)
     if full:

@@ -13,7 +13,7 @@ from pathlib import Path
 import structlog
 
 from meshd import wire
-from meshd.errors import Code, MeshError, mistake
+from meshd.errors import Code, MeshError, mistake, one_line
 from meshd.operations.events import EventLog
 from meshd.operations.store import OperationStore, Record
 
@@ -21,6 +21,7 @@ FILE = "operations.db"
 KEPT_S = 7 * 86400.0
 """Seconds for which to keep an operation that has ended."""
 KEPT_MOST = 1000
+WRITE_S = 5.0  # so long an operation waits until it is recorded: a dead disk may hold up a write for ever
 LISTED_MOST = 1000  # many more may run, where a script does not wait for them
 SUBJECT_MOST = 255  # characters
 LOGS_MOST = 50
@@ -91,6 +92,7 @@ class Operations:
         self._begun: dict[str, Operation] = {}  # the running ones, and those that ended last
         self._changed: set[str] = set()  # ids whose record differs from the file's
         self._writing = asyncio.Lock()
+        self._writes: set[asyncio.Future[None]] = set()  # under way
         self._accepting = False
         self.unexplained: list[str] = []
         for record in self._store.load():
@@ -126,6 +128,8 @@ class Operations:
 
     async def close(self) -> None:
         """Close the file; all is in it then."""
+        if self._writes:
+            await asyncio.wait(self._writes, timeout=WRITE_S)
         await asyncio.to_thread(self._store.close)
 
     def begin(self, verb: str, subject: str, by: str, work: Work, *, tied: bool = False) -> Operation:
@@ -201,13 +205,15 @@ class Operations:
             _LOG.exception("an operation failed", verb=operation.record.verb, id=operation.id)
             last = wire.ErrorEvent(problem=mistake().problem())
         record = _ended(operation.record, self._now(), state, last)
-        if state != "interrupted":
-            await self._put(record)
-        else:
-            # In the file it still runs, so that it is explained: here, or after the next start.
-            operation.record = self._records[record.id] = record
-            self.unexplained.append(record.id)
-        operation.log.close(last)
+        try:
+            if state != "interrupted":
+                await self._put(record)
+            else:
+                # In the file it still runs, so that it is explained: here, or after the next start.
+                operation.record = self._records[record.id] = record
+                self.unexplained.append(record.id)
+        finally:
+            operation.log.close(last)
 
     def _why_cancelled(self, operation: Operation) -> MeshError:
         if operation.abandoned:
@@ -223,6 +229,17 @@ class Operations:
         if (operation := self._begun.get(record.id)) is not None:
             operation.record = record
         self._changed.add(record.id)
+        writing = asyncio.ensure_future(self._write())
+        self._writes.add(writing)
+        writing.add_done_callback(self._writes.discard)
+        try:
+            async with asyncio.timeout(WRITE_S):
+                await asyncio.shield(writing)
+        except TimeoutError:
+            _LOG.warning("cannot record what is under way yet", why="the disk does not answer")
+
+    async def _write(self) -> None:
+        """Write all that has changed, in one transaction."""
         async with self._writing:
             if not self._changed:
                 return  # another call has written it along with its own
@@ -232,12 +249,9 @@ class Operations:
             gone = dict.fromkeys(changed - known.keys())
             try:
                 await asyncio.to_thread(self._store.write, {**gone, **known}, records)
-            except MeshError as exc:
+            except (MeshError, OSError) as exc:  # whatever a disk does, it holds up no operation
                 self._changed |= changed
-                _LOG.warning("cannot record what is under way", error=str(exc))
-            except BaseException:
-                self._changed |= changed
-                raise
+                _LOG.warning("cannot record what is under way", error=one_line(exc))
 
     def _forget_old(self) -> None:
         """Drop operations that ended long ago or are too many, and the events of most others."""

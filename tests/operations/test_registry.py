@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
+import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -154,11 +156,20 @@ async def test_a_disk_that_takes_no_record_holds_up_nothing_and_gets_it_later(
     assert on_the_disk(path, tmp_path / "later") == {first: "done", second: "done"}
 
 
-async def test_what_a_full_disk_did_not_take_is_written_with_the_next_one(
-    operations: Operations, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "refusal",
+    [MeshError(Code.DISK_FLOOR, "cannot record it", "there is no room"), OSError(errno.EIO, "I/O error")],
+    ids=["full", "dead"],
+)
+async def test_what_a_disk_did_not_take_is_written_with_the_next_one(
+    operations: Operations,
+    path: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    refusal: Exception,
 ) -> None:
     def full(*_: object) -> None:
-        raise MeshError(Code.DISK_FLOOR, "cannot record what is under way", "there is no room")
+        raise refusal
 
     await _one(operations)
     with monkeypatch.context() as patch:
@@ -167,6 +178,25 @@ async def test_what_a_full_disk_did_not_take_is_written_with_the_next_one(
     assert untold not in on_the_disk(path, tmp_path / "full")
     await _one(operations)
     assert on_the_disk(path, tmp_path / "later")[untold] == "done"
+
+
+async def test_a_disk_that_does_not_answer_holds_up_nothing(
+    operations: Operations, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = threading.Event()
+    write = operations._store.write
+
+    def hangs(changed: Mapping[str, Record | None], everything: Iterable[Record]) -> None:
+        assert answers.wait(30)
+        write(changed, everything)
+
+    monkeypatch.setattr(operations._store, "write", hangs)
+    monkeypatch.setattr(registry, "WRITE_S", 0.01)
+    first, second = await _one(operations), await _one(operations)
+    assert [o.state for o in operations.list()] == ["done", "done"]
+    answers.set()
+    await asyncio.gather(*operations._writes)
+    assert on_the_disk(path, tmp_path / "later") == {first: "done", second: "done"}
 
 
 async def test_a_damaged_record_is_no_reason_not_to_start(start: MakeOperations, path: Path) -> None:

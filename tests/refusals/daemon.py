@@ -66,9 +66,11 @@ def needs_another_user() -> None:
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """Digests of all files, by their path in the folder; but for the locks, and what meshd writes and removes at any
-    time to see whether it can."""
-    passing = re.compile(r"\.*writable(\.\d+\.[0-9a-f]+\.tmp)?|lock|repo\.lock|cluster\.lock|LOCK")
+    """Digests of all files, by their path in the folder; but for the locks, what meshd writes and removes at any
+    time to see whether it can, and the record of what was tried."""
+    passing = re.compile(
+        r"\.*writable(\.\d+\.[0-9a-f]+\.tmp)?|lock|repo\.lock|cluster\.lock|LOCK|operations\.db(-wal)?"
+    )
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
