@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import pytest
 
@@ -123,23 +122,6 @@ async def test_the_last_entry_of_some_content_is_removed_at_once_by_force_only(
     }
     assert not attic.has(pin)
     assert attic.says(pin) == "gone"
-
-
-async def test_another_entry_that_is_gone_by_now_keeps_nothing(
-    attic: Attic, barn: Node, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The list may be some seconds old where it is large, or was read a moment ago."""
-    pin = attic.entry(attic.node, barn)
-    other = attic.entry(attic.node, barn, root=pin.root)
-    check = attic.pins.remover._check_not_last
-
-    async def meanwhile(*what: Any, **how: Any) -> None:
-        del attic.fake_cluster.records[other.cid]
-        await check(*what, **how)
-
-    monkeypatch.setattr(attic.pins.remover, "_check_not_last", meanwhile)
-    assert await refusal(attic, pin.name, now=True) is Code.LAST_COPY
-    assert attic.has(pin)
 
 
 async def test_where_another_entry_keeps_the_same_content_one_goes_at_once(attic: Attic, barn: Node) -> None:
