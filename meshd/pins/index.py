@@ -35,7 +35,7 @@ def key_of(pin: Pin) -> Key:
 
 
 @dataclass(frozen=True, slots=True)
-class Placement:
+class PlacementGroup:
     """Properties that many entries share. size: bytes of all of them."""
 
     id: int
@@ -138,15 +138,15 @@ class CatalogueIndex:
 
     # -- sums ------------------------------------------------------------------------------------------------------
 
-    def placements(self) -> list[Placement]:
-        """All placements: few, however many entries there are."""
+    def placement_groups(self) -> list[PlacementGroup]:
+        """All placement groups: few, however many entries there are."""
 
-        def work(sql: sqlite3.Connection) -> list[Placement]:
+        def work(sql: sqlite3.Connection) -> list[PlacementGroup]:
             found = sql.execute(
                 "SELECT id, owner, wanted, allocations, entries, size FROM placements ORDER BY id"
             )
             return [
-                Placement(
+                PlacementGroup(
                     number, owner, parse_wanted(wanted), rows.allocations_of(allocations), entries, int(size)
                 )
                 for number, owner, wanted, allocations, entries, size in found
@@ -156,7 +156,7 @@ class CatalogueIndex:
 
     def sums(self, cluster_id: str = "") -> Sums:
         """The sums. cluster_id: the node that `here` is about."""
-        every = self.placements()
+        every = self.placement_groups()
         here = sum(p.entries for p in every if p.on(cluster_id))
         return Sums(sum(p.entries for p in every), sum(p.size for p in every), here)
 
@@ -259,10 +259,10 @@ class CatalogueIndex:
             lambda sql: [rows.pin_of(row) for row in sql.execute(query, (rows.text(root), after, limit))]
         )
 
-    def of_placement(
+    def of_group(
         self, number: int, largest: int, after: int = 0, *, limit: int = PART
     ) -> list[tuple[int, Pin]]:
-        """As `part`, of a placement's entries of at most `largest` bytes; each with the number to go on after."""
+        """As `part`, of a group's entries of at most `largest` bytes; each with the number to go on after."""
         query = (
             f"SELECT e.id, {rows.COLUMNS} FROM {rows.ENTRIES} WHERE e.placement = ? AND e.size <= ? AND e.id > ?"
             " ORDER BY e.id LIMIT ?"
@@ -270,19 +270,19 @@ class CatalogueIndex:
         values = (number, largest, after, limit)
         return self.run(lambda sql: [(row[0], rows.pin_of(row[1:])) for row in sql.execute(query, values)])
 
-    def count_of_placements(self, largest: Mapping[int, int]) -> int:
-        """The number of entries of these placements, of at most so many bytes each."""
+    def count_in_groups(self, largest: Mapping[int, int]) -> int:
+        """The number of entries of these groups, of at most so many bytes each."""
         query = "SELECT count(*) FROM entries WHERE placement = ? AND size <= ?"
         return self.run(
             lambda sql: sum(int(sql.execute(query, each).fetchone()[0]) for each in largest.items())
         )
 
-    def names(self, placements: Sequence[int], *, limit: int) -> tuple[str, ...]:
-        """The first names of the entries of these placements."""
+    def names(self, groups: Sequence[int], *, limit: int) -> tuple[str, ...]:
+        """The first names of the entries of these groups."""
         query = "SELECT name FROM entries WHERE placement = ? ORDER BY name LIMIT ?"
 
         def work(sql: sqlite3.Connection) -> tuple[str, ...]:
-            found = (name for number in placements for (name,) in sql.execute(query, (number, limit)))
+            found = (name for number in groups for (name,) in sql.execute(query, (number, limit)))
             return tuple(heapq.nsmallest(limit, found))
 
         return self.run(work)

@@ -15,7 +15,7 @@ from meshd.mesh.store import MeshStore
 from meshd.model import PeerState, Pin
 from meshd.pins import placement
 from meshd.pins.commit import Committer
-from meshd.pins.index import CatalogueIndex, Placement
+from meshd.pins.index import CatalogueIndex, PlacementGroup
 from meshd.pins.nodes import Nodes
 from meshd.pins.pinset import Pinset
 from meshd.pins.wait import Waiter, silent
@@ -25,7 +25,7 @@ _AT_ONCE = 20  # of these, commits at a time
 _COPY_S = 600.0  # then another entry gets its slot; the cluster goes on, and a later turn looks again
 _WAITING_MOST = 1000  # entries in the queue
 _LOOK_MOST = 10_000  # entries to check a turn
-_STEP = 100  # entries, or placements, to check before yielding to the event loop
+_STEP = 100  # entries, or groups, to check before yielding to the event loop
 _AGAIN_S = 60.0  # until a pin whose last change did not help is tried again
 _REMEMBERED_S = 600.0  # for so long an attempt is remembered: entries tried longest ago come first
 _NAMES_MOST = 100
@@ -33,7 +33,7 @@ _LOG = structlog.get_logger(part="replicate")
 
 
 class Rebalancer:
-    """One `turn` checks every placement, and only the entries of those that are short.
+    """One `turn` checks every placement group, and only the entries of those that are short.
 
     Every node counts them; the elected one changes the allocations.
     """
@@ -57,7 +57,7 @@ class Rebalancer:
         self._peer_states = peer_states
         self._heal_after_s = heal_after_s
         self._tried: dict[str, float] = {}  # when each was begun last
-        self._stopped = (0, 0)  # numbers of the placement and the entry up to which the last turn looked
+        self._stopped = (0, 0)  # numbers of the group and the entry up to which the last turn looked
         self._waiting: deque[tuple[Pin, placement.Change]] = (
             deque()
         )  # what the last turn found and is not begun
@@ -75,51 +75,51 @@ class Rebalancer:
         number is under way, and some more wait for a slot; the next turn finds anew what is still short.
         """
         candidates = self._nodes.candidates()
-        short: list[tuple[Placement, int]] = []
-        lost: list[Placement] = []
-        for count, placed in enumerate(await self._pinset.ask(CatalogueIndex.placements), 1):
+        short: list[tuple[PlacementGroup, int]] = []
+        lost: list[PlacementGroup] = []
+        for count, group in enumerate(await self._pinset.ask(CatalogueIndex.placement_groups), 1):
             if count % _STEP == 0:
                 await asyncio.sleep(0)
-            if placement.lost(placed.allocations, candidates, heal_after_s=self._heal_after_s):
-                lost.append(placed)
+            if placement.lost(group.allocations, candidates, heal_after_s=self._heal_after_s):
+                lost.append(group)
                 continue
             largest = placement.largest_short(
-                placed.wanted, placed.allocations, candidates, heal_after_s=self._heal_after_s
+                group.wanted, group.allocations, candidates, heal_after_s=self._heal_after_s
             )
             if largest is not None:
-                short.append((placed, largest))
+                short.append((group, largest))
         self.short = await self._pinset.query(
-            partial(CatalogueIndex.count_of_placements, largest={p.id: size for p, size in short})
+            partial(CatalogueIndex.count_in_groups, largest={p.id: size for p, size in short})
         )
-        self.lost_count = sum(placed.entries for placed in lost)
-        await self._name_lost([placed.id for placed in lost])
+        self.lost_count = sum(group.entries for group in lost)
+        await self._name_lost([group.id for group in lost])
         reachable = [p.fingerprint for p in self._peer_states() if p.reachable]
         elected = placement.elected(self._store.fingerprint, reachable)
         self._queue(await self._due(short, candidates) if elected else [])
 
-    async def _name_lost(self, placements: list[int]) -> None:
+    async def _name_lost(self, groups: list[int]) -> None:
         """Looks at each of their entries, so only where these are others than before, or any entry is."""
-        now = (self._pinset.version, placements)
+        now = (self._pinset.version, groups)
         if now != self._lost_named_at:
             self.lost = await self._pinset.query(
-                partial(CatalogueIndex.names, placements=placements, limit=_NAMES_MOST)
+                partial(CatalogueIndex.names, groups=groups, limit=_NAMES_MOST)
             )
             self._lost_named_at = now
 
     async def _due(
-        self, short: list[tuple[Placement, int]], candidates: list[placement.Candidate]
+        self, short: list[tuple[PlacementGroup, int]], candidates: list[placement.Candidate]
     ) -> list[tuple[Pin, placement.Change]]:
         """Some of the short entries, from where the last turn stopped, without those under way or tried recently."""
         due = time.monotonic() - _AGAIN_S
         found: dict[str, tuple[Pin, placement.Change]] = {}
         looked_at = 0
-        for placed, largest, start in self._from_where_it_stopped(short):
+        for group, largest, start in self._from_where_it_stopped(short):
             after = start
             while looked_at < _LOOK_MOST and len(found) < _WAITING_MOST:
                 part = await self._pinset.query(
                     partial(
-                        CatalogueIndex.of_placement,
-                        number=placed.id,
+                        CatalogueIndex.of_group,
+                        number=group.id,
                         largest=largest,
                         after=after,
                         limit=_STEP,
@@ -139,13 +139,15 @@ class Rebalancer:
                         if change is not None:
                             found[pin.cid] = (pin, change)
                 looked_at += len(part)
-                self._stopped = (placed.id, after)
+                self._stopped = (group.id, after)
                 if len(part) < _STEP:
                     break
         return list(found.values())
 
-    def _from_where_it_stopped(self, short: list[tuple[Placement, int]]) -> list[tuple[Placement, int, int]]:
-        """The placements, each with the entry number to begin after. The one that the last turn stopped in comes twice."""
+    def _from_where_it_stopped(
+        self, short: list[tuple[PlacementGroup, int]]
+    ) -> list[tuple[PlacementGroup, int, int]]:
+        """The groups, each with the entry number to begin after. The one that the last turn stopped in comes twice."""
         at, after = self._stopped
         behind = [(p, size, after if p.id == at else 0) for p, size in short if p.id >= at]
         return [*behind, *((p, size, 0) for p, size in short if p.id <= at)]

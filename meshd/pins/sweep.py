@@ -153,7 +153,7 @@ class Sweeper:
     async def _recount(self) -> None:
         """Recount the bytes of others' entries that are allocated to this node."""
         me = self._store.me()
-        every = await self._pinset.query(CatalogueIndex.placements)
+        every = await self._pinset.query(CatalogueIndex.placement_groups)
         foreign = sum(p.size for p in every if p.on(me.cluster_id) and p.owner != me.fingerprint)
         expected = await self._pinset.query(partial(CatalogueIndex.pins, cids=self._storage.expected))
         counted = {

@@ -82,7 +82,7 @@ def agrees(index: CatalogueIndex, pins: dict[str, Pin]) -> None:
     assert {n.pin.cid for n in tagged} == {p.cid for p in pins.values() if "x" in p.tags}
     assert index.owners() == {p.owner for p in pins.values()}
     placed = {(p.owner, p.wanted, p.allocations) for p in pins.values()}
-    assert {(p.owner, p.wanted, p.allocations) for p in index.placements()} == placed
+    assert {(p.owner, p.wanted, p.allocations) for p in index.placement_groups()} == placed
     assert index.among(["c1", "c2", "none"]) == {"c1", "c2"} & pins.keys()
     assert {p.cid for p in index.of_root("r1")} == {p.cid for p in pins.values() if p.root == "r1"}
     for reference in ("a", "a@2", "a@3", "b", "c1", "c5", "none", "a@99999999999999999999"):
@@ -169,32 +169,32 @@ def test_text_that_is_none_breaks_nothing(index: CatalogueIndex) -> None:
     assert index.page(Search(name="\ud800"), limit=5, after=("\ud800", 0.0, "\ud800")).total == 1
 
 
-# -- placements ----------------------------------------------------------------------------------------------------
+# -- placement groups ----------------------------------------------------------------------------------------------------
 
 
 def test_sums_cost_no_look_at_any_entry(index: CatalogueIndex) -> None:
     index.apply({f"c{n}": one(f"c{n}", size=n) for n in range(100)})
-    [placed] = index.placements()
-    assert (placed.entries, placed.size, placed.owner) == (100, sum(range(100)), "f1")
+    [group] = index.placement_groups()
+    assert (group.entries, group.size, group.owner) == (100, sum(range(100)), "f1")
     plan = index.run(lambda sql: sql.execute("EXPLAIN QUERY PLAN SELECT * FROM placements").fetchall())
     assert "entries" not in str(plan)
 
 
 def test_those_of_a_placement_come_in_parts_and_no_larger_than_asked(index: CatalogueIndex) -> None:
     index.apply({f"c{n}": one(f"c{n}", size=n) for n in range(10)} | {"d": one("d", allocations=())})
-    placed = next(p for p in index.placements() if p.allocations)
+    group = next(p for p in index.placement_groups() if p.allocations)
     found: list[int] = []
     after = 0
-    while part := index.of_placement(placed.id, 6, after, limit=3):
+    while part := index.of_group(group.id, 6, after, limit=3):
         found += [pin.size for _, pin in part]
         after = part[-1][0]
     assert sorted(found) == list(range(7))
-    assert index.count_of_placements({placed.id: 6}) == 7
+    assert index.count_in_groups({group.id: 6}) == 7
 
 
-def test_the_first_names_of_some_placements(index: CatalogueIndex) -> None:
+def test_the_first_names_of_some_groups(index: CatalogueIndex) -> None:
     index.apply({c: one(c, name=c, allocations=(a,)) for c, a in zip("dbcae", "xyxyz", strict=True)})
-    chosen = [p.id for p in index.placements() if p.allocations != ("z",)]
+    chosen = [p.id for p in index.placement_groups() if p.allocations != ("z",)]
     assert index.names(chosen, limit=3) == ("a", "b", "c")
     assert index.names([], limit=3) == ()
 
