@@ -83,7 +83,7 @@ deb: setup  ## build the Debian package into dist/ (ARCH=arm64 for another machi
 
 .PHONY: system-test
 system-test: setup  ## install the package on a Debian that boots, and drive it there (as root)
-	@$(BIN)/pytest tests/system $(ARGS)
+	@$(BIN)/pytest -n auto tests/system $(ARGS)
 
 .PHONY: lock
 lock:  ## write requirements/ anew after a change of pyproject.toml (UPGRADE=1 takes the newest of everything)
