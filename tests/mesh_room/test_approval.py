@@ -365,7 +365,7 @@ async def test_a_person_who_goes_away_does_not_lose_the_admission(attic: Node, b
 
     attic.store._apply = tells  # type: ignore[method-assign]
     approving = asyncio.create_task(attic.approval.approve("barn", _code(attic)))
-    await asyncio.wait_for(writing.wait(), 10)
+    await asyncio.wait_for(writing.wait(), 30)
     approving.cancel()
     assert isinstance((await asyncio.gather(approving, return_exceptions=True))[0], asyncio.CancelledError)
     await attic.store.settled()
@@ -384,7 +384,7 @@ async def test_nobody_takes_a_request_back_while_its_admission_is_written(attic:
 
     attic.store._apply = waits  # type: ignore[method-assign]
     approving = asyncio.create_task(attic.approval.approve("barn", _code(attic)))
-    await asyncio.wait_for(writing.wait(), 10)
+    await asyncio.wait_for(writing.wait(), 30)
     assert (await look(barn, attic, asked)).state == "waiting"
     with pytest.raises(MeshError, match="no node of that id or name"):
         attic.approval.deny("barn")
@@ -392,7 +392,7 @@ async def test_nobody_takes_a_request_back_while_its_admission_is_written(attic:
         attic.listen, attic.port, attic.fingerprint, verbs.WITHDRAW, AskingId(id=asked.id)
     )
     go_on.set()
-    assert (await asyncio.wait_for(approving, 10)).name == "barn"
+    assert (await asyncio.wait_for(approving, 30)).name == "barn"
     assert (await look(barn, attic, asked)).state == "admitted"
 
 

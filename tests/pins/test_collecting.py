@@ -71,7 +71,7 @@ async def test_who_comes_just_after_the_last_one_left_is_waited_for_too(
     monkeypatch.setattr(pins.uploads, "wait_idle", told)
     leave = pins.uploads.enter()
     pins.garbage.request()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await waits.wait()
     leave()
     leave_again = pins.uploads.enter()

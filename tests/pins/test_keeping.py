@@ -279,7 +279,7 @@ async def test_a_collection_that_fails_does_not_end_the_collector(
     attic.fake_kubo.fails["repo/gc"] = "out of order"
     task = await collecting(attic)
     attic.pins.garbage.request()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await waited.wait()
     await until(lambda: attic.fake_kubo.asked.count("repo/gc") == 2)
     await ended(task)

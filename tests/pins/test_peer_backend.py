@@ -214,7 +214,7 @@ async def test_a_member_that_has_fewer_than_it_says_is_not_asked_for_ever(
     attic: Attic, barn: Node, answer: Callable[[int], Removals]
 ) -> None:
     barn.holder.removals = answer  # type: ignore[method-assign, assignment]
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await attic.pins.peer_backend.fetch_removals(attic.node.view_of(barn), 5)
 
 

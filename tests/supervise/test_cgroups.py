@@ -118,7 +118,7 @@ async def test_one_that_holds_its_output_open_does_not_hold_up_the_stop(
     service = make(hides(tmp_path / "up", "signal.pause()"), group)
     await service.start("s")
     other = hidden(tmp_path)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await service.stop("test", grace=5)
     assert not is_alive(other)
 

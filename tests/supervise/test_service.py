@@ -72,7 +72,7 @@ def alive(pid: int | None) -> bool:
 
 async def test_a_service_that_was_not_started_is_stopped(service: Supervised) -> None:
     assert (service.state.phase, service.state.pid) == (Phase.STOPPED, None)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await service.wait_stopped()
 
 
@@ -233,7 +233,7 @@ async def test_it_is_asked_to_stop_and_cleans_up(service: Supervised) -> None:
     assert service.seen[-2:] == [Phase.STOPPING, Phase.STOPPED]
     assert not service.script.up.exists()
     assert not alive(pid)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await service.wait_stopped()
 
 

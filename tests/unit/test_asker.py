@@ -54,7 +54,7 @@ async def asker(node: Node) -> AsyncIterator[Asker]:
 
 
 async def becomes(question: Question, state: str) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while question.copy.state != state:
             question.changed.clear()
             await question.changed.wait()
@@ -113,7 +113,7 @@ async def test_who_waits_hears_how_much_it_has_fetched(node: Node, asker: Asker)
     assert question.fetched_bytes == 262_144
     question.changed.clear()
     node.fetched_bytes["c1"] = 524_288
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await question.changed.wait()
     assert question.fetched_bytes == 524_288
     asker.close(question)
