@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentTypeError
-
 import pytest
 
 from meshctl import render, walk
+from meshctl.arguments import BadValueError
 from meshctl.commands import pin
 from meshd import model, names, wire
 
@@ -29,7 +28,7 @@ def test_what_people_and_their_machines_write_is_taken(name: str) -> None:
 
 def test_as_many_copies_as_the_daemon_takes_can_be_typed() -> None:
     assert pin._replicas(str(model.REPLICAS_MOST)) == model.REPLICAS_MOST
-    with pytest.raises(ArgumentTypeError, match=f"from 1 to {model.REPLICAS_MOST} "):
+    with pytest.raises(BadValueError, match=f"from 1 to {model.REPLICAS_MOST} "):
         pin._replicas(str(model.REPLICAS_MOST + 1))
     wire.PinRequest(name="a", replicas=model.REPLICAS_MOST)
     with pytest.raises(ValueError, match="less than or equal to"):
