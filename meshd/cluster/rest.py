@@ -29,6 +29,10 @@ class RoomUnknownError(MeshError):
     """The cluster takes no pin that names a node whose free space it does not know, as for some seconds after a start."""
 
 
+class ListCutShortError(MeshError):
+    """The cluster was stopped while it listed its entries, so the list lacks some."""
+
+
 class Cluster:
     """Client of one ipfs-cluster on one socket. `close` it.
 
@@ -181,12 +185,32 @@ class Cluster:
         return [parse_pin(json.loads(line)) async for line in self.records()]
 
     async def records(self) -> AsyncGenerator[bytes, None]:
-        """The whole pinset, streamed as JSON documents for `parse_pin`."""
+        """The whole pinset, streamed as JSON documents for `parse_pin`.
+
+        Raises ListCutShortError where the cluster is stopped meanwhile: it ends the list in the middle, or has none,
+        and answers as if that were all (measured). Before that it closes its socket, which removes the file.
+        """
+        await self.version()  # waits for a cluster that is being started
+        serving = await asyncio.to_thread(self._socket_file)
         async with self._call("GET", "/allocations", timeout=_LIST) as response:
-            if response.status == 204:
-                return
-            async for line in raw_lines(response.content):
-                yield line
+            if response.status != 204:
+                async for line in raw_lines(response.content):
+                    yield line
+        if serving is None or await asyncio.to_thread(self._socket_file) != serving:
+            raise ListCutShortError(
+                Code.NOT_READY,
+                "cannot read the catalogue",
+                "the cluster was stopped while it listed its entries",
+                "the same again; and see: meshctl status",
+            )
+
+    def _socket_file(self) -> tuple[int, int, int] | None:
+        """Which file the socket is: each start of the cluster makes a new one. None where there is none. Blocks."""
+        try:
+            stat = self.socket.stat()
+        except OSError:
+            return None
+        return (stat.st_dev, stat.st_ino, stat.st_mtime_ns)
 
     async def recover(self, cid: str | None = None) -> None:
         """Retry a failed pin on this node: after kill -9 of kubo it stays at `pin_error` for minutes otherwise."""

@@ -18,7 +18,7 @@ import structlog
 
 from meshd import db
 from meshd.cluster.datastore import Datastore, Mark, written_at
-from meshd.cluster.rest import Cluster
+from meshd.cluster.rest import Cluster, ListCutShortError
 from meshd.errors import Code, MeshError
 from meshd.model import Pin
 from meshd.pins import reading
@@ -179,13 +179,15 @@ class Pinset:
         await asyncio.shield(self._reading)
 
     async def _read_list(self) -> None:
-        for _ in range(_TRIES):
+        for left in reversed(range(_TRIES)):
             try:
-                await self._read_once()
+                return await self._read_once()
             except db.Discarded as exc:
                 self._lost(exc)
-            else:
-                return
+            except ListCutShortError as exc:
+                if not left:
+                    raise
+                _LOG.info("the list is read again", why=exc.detail)
             finally:
                 self._began = self._at or 0.0
         raise MeshError(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import os
 import time
 from collections.abc import AsyncGenerator
 from functools import partial
@@ -13,7 +15,7 @@ import pytest
 
 from meshd import wire
 from meshd.cluster.datastore import Datastore
-from meshd.cluster.rest import Cluster, parse_pin
+from meshd.cluster.rest import Cluster, ListCutShortError, parse_pin
 from meshd.errors import Code, MeshError
 from meshd.mesh.store import MeshStore
 from meshd.pins import entries, pinset
@@ -51,6 +53,45 @@ def large(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Ten entries of a list that counts as large: what was read may be an hour old. Their CIDs."""
     monkeypatch.setattr(pinset, "allowed_age", lambda count, took_s: 3600.0)
     return [keep(cluster, f"name-{n}") for n in range(10)]
+
+
+# -- a list that ends too early ------------------------------------------------------------------------------------
+
+
+def stop_in_the_middle(cluster: FakeCluster, *, left: int) -> None:
+    """The cluster is stopped during the next reading, and started again at once: all of the list that comes is `left`."""
+    everything = dict(cluster.records)
+
+    async def stop() -> None:
+        cluster.records = everything
+        os.utime(cluster.socket)  # as of a new socket
+
+    cluster.records = dict(list(everything.items())[:left])
+    cluster.listed = stop
+
+
+@pytest.mark.parametrize("left", [0, 2])
+async def test_a_list_of_a_cluster_that_is_stopped_meanwhile_is_not_taken_for_the_whole(
+    left: int, pins: Pins, cluster: FakeCluster
+) -> None:
+    """It answers 200 and ends in the middle, or 204: a node that leaves would take nothing along."""
+    cids = {keep(cluster, f"name {n}") for n in range(5)}
+    await pins.pinset.refresh()
+    stop_in_the_middle(cluster, left=left)
+    await pins.pinset.reread()
+    assert await pins.pinset.query(partial(CatalogueIndex.among, cids=cids)) == cids
+
+
+@pytest.mark.parametrize("seen", [[None], [(0, 0, 1), (0, 0, 2)]], ids=["gone", "new"])
+async def test_one_that_is_cut_short_each_time_is_told(
+    seen: list[object], pins: Pins, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep(cluster, "a")
+    await pins.pinset.refresh()
+    sockets = itertools.cycle(seen)
+    monkeypatch.setattr(Cluster, "_socket_file", lambda self: next(sockets))
+    with pytest.raises(ListCutShortError):
+        await pins.pinset.reread()
 
 
 # -- how often it is read ------------------------------------------------------------------------------------------
