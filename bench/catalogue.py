@@ -68,8 +68,15 @@ def run(folder: Path, scale: Scale) -> list[Row]:
 def _figures(node: Node, idle_s: float) -> dict[str, float]:
     """Seconds, bytes, and the share of a core that the daemon takes while nothing happens."""
     daemon = psutil.Process(node.pid)
+    time.sleep(_SETTLE_S)
+    before, began = daemon.cpu_times(), time.monotonic()
+    time.sleep(idle_s)
+    after = daemon.cpu_times()
+    busy_s = after.user + after.system - before.user - before.system
+    share = busy_s / (time.monotonic() - began)
     metrics = http.client.HTTPConnection(node.address, 4011, timeout=60)
     figures = {
+        "cpu": share,
         "first page of ls": _median(lambda: _call(node, "GET", "/v1/pins?limit=500")),
         "status": _median(lambda: _call(node, "GET", "/v1/status?glance=1")),
         "a scrape": _median(lambda: _answer(metrics, "GET", "/metrics")),
@@ -79,12 +86,6 @@ def _figures(node: Node, idle_s: float) -> dict[str, float]:
     figures["rm"] = statistics.median(
         [_took(lambda cid=cid: _call(node, "DELETE", f"/v1/pins/{cid}?force=1")) for cid in cids] or [0.0]  # type: ignore[misc]
     )
-    time.sleep(_SETTLE_S)
-    before, began = daemon.cpu_times(), time.monotonic()
-    time.sleep(idle_s)
-    after = daemon.cpu_times()
-    busy_s = after.user + after.system - before.user - before.system
-    figures["cpu"] = busy_s / (time.monotonic() - began)
     figures["memory"] = daemon.memory_info().rss
     return figures
 
