@@ -19,10 +19,6 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from types import FrameType
-
 BROKEN_PIPE = 141  # 128 + SIGPIPE, the exit code of a program that does not catch the signal
 
 # Each verb is the module of its name in meshctl.commands.

@@ -38,6 +38,7 @@ _COUNTS_S = 60.0  # highest age of the counts of entries
 _ENGINE_S = 2.0  # time-out of engines: a frozen one must not delay the status
 
 _LOG = structlog.get_logger(part="control")
+_STARTED = time.monotonic()  # of the process: a node ends with its membership, meshd goes on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +79,6 @@ class StatusApi:
         self._readiness = deps.readiness
         self._board = deps.board
         self._notices = deps.notices
-        self._started = time.monotonic()
 
     async def healthz(self, request: Request) -> Text:
         """The loop turns."""
@@ -119,7 +119,7 @@ class StatusApi:
                 fingerprint=self._store.fingerprint,
                 version=__version__,
                 site=self._config.node.site,
-                uptime_s=time.monotonic() - self._started,
+                uptime_s=time.monotonic() - _STARTED,
                 state=str(self._config.state),
             ),
             mesh=mesh,

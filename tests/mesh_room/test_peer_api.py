@@ -15,20 +15,13 @@ from meshd.mesh import tls
 from meshd.mesh.secrets import Secrets
 from meshd.wire import ConfirmRequest, Nothing, ReleaseRequest, Removal, Removals, RemovalsAfter, verbs
 from tests.mesh_room.nodes import Node, raw, refusal_of
+from tests.mesh_room.test_peer_rules import WHO_MAY
 
 MakeNode = Callable[..., Node]
 Pair = tuple[Node, Node]
 
 
-MEMBER_ROUTES = [
-    ("POST", "/beat"),
-    ("GET", "/roster"),
-    ("POST", "/roster"),
-    ("POST", "/confirm"),
-    ("GET", "/removals"),
-    ("POST", "/removals"),
-    ("POST", "/release"),
-]
+MEMBER_ROUTES = [route for route, access in WHO_MAY.items() if access == "member"]
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from pathlib import Path
 
 import pytest
 from aiohttp import web
 
-from meshctl import render
+from meshctl import commands, render
 from meshctl.cli import VERBS
 from tests.meshctl.conftest import ROOT, Meshctl, Writer
 from tests.meshctl.fake_meshd import FakeMeshd, entry, pinned, status
@@ -30,6 +31,11 @@ async def test_every_verb_has_help_with_an_example(meshctl: Meshctl, verb: str) 
     assert "example" in result.out
     assert f"\n  meshctl {verb}" in result.out
     assert "--json" in result.out
+
+
+def test_every_command_is_a_verb() -> None:
+    files = {path.stem for path in Path(commands.__path__[0]).glob("*.py")} - {"__init__"}
+    assert {verb for group in VERBS.values() for verb in group} == files
 
 
 async def test_help_may_be_asked_for_by_its_name(meshctl: Meshctl) -> None:

@@ -116,6 +116,17 @@ async def test_news_that_a_program_looked_at_stays_for_a_person(
     assert not node.health.notices.unread()
 
 
+async def test_how_long_meshd_runs_is_not_counted_anew_after_a_leave(alone: Node, tmp_path: Path) -> None:
+    before = (await alone.control.status.document()).node.uptime_s
+    after_a_leave = Node(
+        config.parse(f'[paths]\nstate = "{tmp_path}/s2"\nrun = "{tmp_path}/r2"\n', "the test")
+    )
+    try:
+        assert (await after_a_leave.control.status.document()).node.uptime_s > before
+    finally:
+        await close(after_a_leave)
+
+
 async def test_a_migration_is_told_and_systemd_is_asked_to_wait_for_it(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
