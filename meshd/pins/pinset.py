@@ -61,6 +61,7 @@ class Pinset:
         ] = {}  # CID -> when it was asked about, of those that may be newer than a reading
         self._news: dict[str, Pin | None] = {}  # what some of them said, which the index does not have yet
         self._changing = asyncio.Lock()
+        self._losses = 0  # how often the index was made anew
         self.version = 0  # changes whenever an entry comes, goes or changes
 
     async def refresh(self, *, anew: bool = False) -> bool:
@@ -202,12 +203,17 @@ class Pinset:
         settled = mark is not None and written_at(mark) <= time.time() - _SETTLED_S
         at = self._began = time.monotonic()
         read = reading.Reading(self._index)
-        await self._take_over_list(read, at)
+        losses = self._losses
+        try:
+            await self._take_over_list(read, at)
+        finally:  # even where it broke off, as the next reading finds that part unchanged
+            self.version += read.changed
+        if self._losses != losses:  # by a query meanwhile: what was read before that is not in it
+            raise db.Discarded("it failed while the list was read")
         self._count = (await asyncio.to_thread(self._index.sums)).entries
         self._at, self._took_s = at, time.monotonic() - at
         self._read_mark = mark if settled else None
         self._forget_looks(at)
-        self.version += read.changed
 
     async def _take_over_list(self, read: reading.Reading, at: float) -> None:
         """Apply the list part by part, so that queries can run in between."""
@@ -236,6 +242,7 @@ class Pinset:
     def _lost(self, why: db.Discarded) -> None:
         _LOG.warning("the index of the catalogue is made anew", why=str(why))
         self._at = self._read_mark = None
+        self._losses += 1
 
 
 async def _whole(work: Callable[..., db.T], *arguments: object) -> db.T:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from meshd import db
 from meshd.cluster.rest import parse_pin
 from meshd.errors import Code, MeshError
 from meshd.model import Pin
@@ -143,6 +144,23 @@ async def test_whether_anything_changed_is_told(pins: Pins, cluster: FakeCluster
     assert versions[1] == versions[0] < versions[2]
 
 
+async def test_it_is_told_of_the_part_of_a_list_that_broke_off(
+    pins: Pins, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next reading finds nothing new: the sweep would not see what was put back."""
+    monkeypatch.setattr("meshd.pins.reading.PART", 1)
+    await pins.pinset.refresh()
+    before = pins.pinset.version
+    keep(cluster, "a")
+    cluster.records["torn"] = {"no": "record"}
+    with pytest.raises(KeyError):
+        await pins.pinset.refresh()
+    del cluster.records["torn"]
+    await pins.pinset.refresh()
+    assert names(await pins.catalogue.page()) == ["a"]
+    assert pins.pinset.version > before
+
+
 async def test_an_index_that_fails_is_made_anew_and_the_answer_is_right(
     pins: Pins, cluster: FakeCluster, tmp_path: Path
 ) -> None:
@@ -204,6 +222,38 @@ async def test_one_that_fails_in_the_middle_of_a_reading_is_made_anew(
     await pins.pinset.refresh(anew=True)
     assert count > 3
     assert await pins.pinset.query(partial(CatalogueIndex.among, cids=cids)) == set(cids)
+
+
+async def test_one_that_a_query_made_anew_in_the_middle_of_a_reading_is_not_taken_for_whole(
+    pins: Pins, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The numbers of its rows begin anew, too, so their count alone does not tell."""
+    monkeypatch.setattr("meshd.pins.reading.PART", 3)
+    cids = [keep(cluster, f"name {n}") for n in range(9)]
+    asked: list[asyncio.Task[int]] = []
+    lost, seen, take = pins.pinset._lost, asyncio.Event(), pins.pinset._change
+
+    async def and_fail_once(*arguments: Any) -> None:
+        await take(*arguments)
+        if not asked:
+            asked.append(asyncio.create_task(pins.pinset.query(fail_once)))
+            await seen.wait()
+
+    def and_tell(why: db.Discarded) -> None:
+        lost(why)
+        seen.set()
+
+    def fail_once(index: CatalogueIndex) -> int:
+        return index.sums().entries if seen.is_set() else index.run(fail)
+
+    def fail(sql: sqlite3.Connection) -> int:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr(pins.pinset, "_lost", and_tell)
+    monkeypatch.setattr(pins.pinset, "_change", and_fail_once)
+    await pins.pinset.refresh()
+    assert await pins.pinset.query(partial(CatalogueIndex.among, cids=cids)) == set(cids)
+    assert await asked[0] == 9
 
 
 async def test_one_that_fails_again_and_again_is_told(pins: Pins, cluster: FakeCluster) -> None:
