@@ -158,13 +158,16 @@ class Drain:
         )
 
     async def _short(self, staying: Sequence[Member], heard: set[str]) -> list[Short]:
-        """The entries here with too few replicas on the nodes that stay and have heard that this one goes."""
+        """The entries here with too few replicas on the nodes that stay and have heard that this one goes.
+
+        Raises MeshError where this node cannot tell what it holds.
+        """
         me, there = self._store.me(), [m for m in staying if m.fingerprint in heard]
         short: list[Short] = []
         await self._pinset.reread()
         async with contextlib.aclosing(self._pinset.each_part()) as parts:
             async for part in parts:
-                mine = (await self._held([p.cid for p in part], [me]))[me.fingerprint]
+                mine = _held_of(await self._copies.ask_once(me, [p.cid for p in part]))
                 held = await self._held(list(mine), there) if mine else {}
                 looked_at = (too_few(pin, staying, held) for pin in part if pin.cid in mine)
                 short += [one for one in looked_at if one is not None]
@@ -175,10 +178,9 @@ class Drain:
 
         async def one(member: Member) -> set[str]:
             try:
-                answer = await self._copies.ask_once(member, cids)
+                return _held_of(await self._copies.ask_once(member, cids))
             except MeshError:
                 return set()
-            return {cid for cid, state in answer.states.items() if state == "held"}
 
         found = await asyncio.gather(*(one(m) for m in members))
         return {m.fingerprint: held for m, held in zip(members, found, strict=True)}
@@ -304,6 +306,10 @@ class Drain:
                 f"start {name} again so that the others can copy it; or: meshctl forget --force {name}",
             )
         return {m.fingerprint for m in staying}
+
+
+def _held_of(answer: wire.Confirmed) -> set[str]:
+    return {cid for cid, state in answer.states.items() if state == "held"}
 
 
 def _last_to_leave() -> MeshError:

@@ -49,6 +49,19 @@ async def test_what_only_it_holds_is_copied_to_another_node_first(attic: Attic) 
     assert "attic" in attic.allocated(pin), "it stays a source until the copy is there"
 
 
+@pytest.mark.parametrize("how", ["fails", "away"])
+async def test_where_it_cannot_tell_what_it_holds_it_stays(how: str, attic: Attic) -> None:
+    """As while kubo is being started: else it would go as if it held nothing."""
+    attic.entry(attic.node)
+    if how == "fails":
+        attic.fake_kubo.fails = {"pin/ls": "it fails"}
+    else:
+        attic.fake_kubo.away = {"pin/ls"}
+    with pytest.raises(MeshError) as caught:
+        await leave(attic)
+    assert caught.value.code in (Code.ENGINE_FAILED, Code.NOT_READY)
+
+
 async def test_what_another_node_holds_is_left_as_it_is(attic: Attic, barn: Node) -> None:
     attic.entry(attic.node, barn, wanted=1)
     await leave(attic)
