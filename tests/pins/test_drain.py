@@ -141,3 +141,19 @@ async def test_a_node_whose_content_others_hold_may_be_forgotten(
     attic.entry(barn, cellar, here=False)
     attic.entry(attic.node, barn)
     await attic.pins.drain.check_forget(barn.store.me(), everybody)
+
+
+async def test_of_a_list_that_is_read_in_parts_no_part_is_forgotten(
+    attic: Attic, barn: Node, cellar: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither by the node that leaves, nor by one that forgets another."""
+    monkeypatch.setattr("meshd.pins.pinset.PART", 1)
+    only_here = [attic.entry(attic.node, wanted=1) for _ in range(3)]
+    attic.entry(attic.node, barn, cellar)
+    staying = [barn.store.me(), cellar.store.me()]
+    short = await attic.pins.drain._short(staying, {m.fingerprint for m in staying})
+    assert {s.pin.cid for s in short} == {pin.cid for pin in only_here}
+    only_there = [attic.entry(barn, wanted=1, here=False) for _ in range(3)]
+    with pytest.raises(MeshError) as caught:
+        await attic.pins.drain.check_forget(barn.store.me(), everybody)
+    assert all(pin.name in caught.value.detail for pin in only_there)
