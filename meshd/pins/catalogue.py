@@ -190,7 +190,7 @@ def _key(cursor: str) -> Key:
     try:
         name, when, cid = json.loads(base64.urlsafe_b64decode(cursor.encode("ascii")))
         return (str(name), float(when), str(cid))
-    except (ValueError, TypeError, RecursionError):
+    except (ValueError, TypeError, OverflowError, RecursionError):
         raise MeshError(
             Code.BAD_REQUEST,
             "cannot go on with that list",

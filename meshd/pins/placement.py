@@ -148,11 +148,12 @@ def largest_short(
         return None
     if wanted == "all":
         return ANY_SIZE
-    return max(
+    free = max(
         c.free
         for c in candidates
         if c.cluster_id not in allocations and c.reachable and c.accepts and not c.leaving
     )
+    return min(free, ANY_SIZE)  # a node may say any number, and SQLite takes none of 64 bits
 
 
 def lost(allocations: Sequence[str], candidates: Sequence[Candidate], *, heal_after_s: float) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import itertools
 import os
 import time
@@ -342,7 +343,12 @@ async def test_an_older_clients_cursor_is_still_good(pins: Pins, cluster: FakeCl
     assert names(await pins.catalogue.page(after=cids[1])) == ["name-2", "name-3"]
 
 
-@pytest.mark.parametrize("after", ["x", "W10=", "bnVsbA==", cid_of(b"unknown"), "é", "W1tdLCJ4IiwxXQ=="])
+TOO_LARGE = base64.urlsafe_b64encode(b'["x",1%b,"y"]' % (b"0" * 400)).decode()
+
+
+@pytest.mark.parametrize(
+    "after", ["x", "W10=", "bnVsbA==", cid_of(b"unknown"), "é", "W1tdLCJ4IiwxXQ==", TOO_LARGE]
+)
 async def test_a_cursor_that_is_none_is_refused(after: str, pins: Pins, cluster: FakeCluster) -> None:
     keep(cluster, "a")
     with pytest.raises(MeshError) as caught:

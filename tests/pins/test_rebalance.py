@@ -29,6 +29,17 @@ async def test_an_entry_with_too_few_copies_gets_more(attic: Attic) -> None:
     assert attic.pins.rebalancer.short == 0
 
 
+async def test_a_node_that_says_it_has_more_room_than_there_can_be_holds_nothing_up(
+    attic: Attic, barn: Node, cellar: Node
+) -> None:
+    """Any number may come from another machine, or from its filesystem."""
+    pin = attic.entry(attic.node, wanted=2)
+    for other in (barn, cellar):
+        attic.state(other, free_bytes=2**70)
+    await attic.pins.rebalancer.turn()
+    await until(lambda: len(attic.allocated(pin)) == 2)
+
+
 @pytest.mark.parametrize(
     ("other", "reachable", "elected"),
     [(LOWEST, True, False), (LOWEST, False, True), (HIGHEST, True, True)],
