@@ -101,16 +101,21 @@ def test_a_full_disk_on_one_node_refuses_with_the_reason_and_the_others_go_on(
 
 
 @contextlib.contextmanager
-def without_a_free_byte(node: Node) -> Iterator[None]:
-    """Somebody else writes on until nothing is left, so that meshd and its programs cannot write either."""
+def without_a_free_byte(node: Node) -> Iterator[Callable[[], None]]:
+    """Somebody else writes on until nothing is left, so that meshd and its programs cannot write either. Gives what takes the
+    room that they have made since."""
     filler = node.state / "somebody-elses-files"
-    with filler.open("wb", buffering=0) as file:
-        for size in (MIB, 4096, 512):
-            with contextlib.suppress(OSError):
-                while True:
-                    file.write(b"x" * size)
+
+    def fill() -> None:
+        with filler.open("ab", buffering=0) as file:
+            for size in (MIB, 4096, 512):
+                with contextlib.suppress(OSError):
+                    while True:
+                        file.write(b"x" * size)
+
+    fill()
     until(lambda: "disk-floor" in node.conditions(), "its status reports it", 30)
-    yield
+    yield fill
     filler.unlink()
     until(lambda: "disk-floor" not in node.conditions(), "the condition goes with its cause", 30)
 
@@ -144,7 +149,10 @@ def test_a_removal_that_a_full_disk_cannot_record_is_refused_with_the_reason(
     make_disk(barn.state, 200 * MIB)
     mesh = Mesh([attic, barn]).build()
     barn.pin(random_file(tmp_path / "kept.bin", 300_000))
-    with without_a_free_byte(barn):
+    barn.pin(random_file(tmp_path / "first.bin", 300_000))
+    with without_a_free_byte(barn) as fill:
+        barn.meshctl("rm", "first.bin")  # there is room for it where the index of the list gives up its file
+        fill()
         refused = barn.meshctl("rm", "kept.bin")
         assert refused.code == 1, refused
         assert "cannot" in refused.err
