@@ -223,11 +223,16 @@ class Kubo:
         return await self.pinned(cids[:middle]) | await self.pinned(cids[middle:])
 
     async def pins(self) -> list[LocalPin]:
-        """List every recursive pin on this node, with its name."""
-        return [pin async for part in self.pins_in_parts(1000) for pin in part]
+        """List every recursive pin on this node, with its name: all of them, unlike `pins_in_parts`.
+
+        Raises KuboError where kubo is stopped meanwhile.
+        """
+        found = [pin async for part in self.pins_in_parts(1000) for pin in part]
+        await self.pinned([EMPTY_BLOCK])  # a kubo that has cut the list short answers no question about pins
+        return found
 
     async def pins_in_parts(self, most: int) -> AsyncGenerator[list[LocalPin], None]:
-        """List the same, that many at a time.
+        """List them, that many at a time. A kubo that is stopped ends the list anywhere, with status 200 (measured).
 
         kubo pins and unpins nothing until it has given out the last one: ask it for neither in between.
         """

@@ -10,6 +10,8 @@ import pytest
 
 from meshd import wire
 from meshd.errors import Code, MeshError
+from meshd.kubo.rpc import KuboError, LocalPin
+from meshd.pins import gate
 from meshd.wire import Confirmed, Member
 from tests.mesh_room.nodes import Node
 from tests.pins.attic import Attic
@@ -60,6 +62,24 @@ async def test_where_it_cannot_tell_what_it_holds_it_stays(how: str, attic: Atti
     with pytest.raises(MeshError) as caught:
         await leave(attic)
     assert caught.value.code in (Code.ENGINE_FAILED, Code.NOT_READY)
+
+
+async def test_it_also_stays_where_kubo_is_stopped_while_it_lists_what_it_holds(
+    attic: Attic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The list ends anywhere then, and kubo answers no question about its pins any more."""
+    monkeypatch.setattr(gate, "_FEW", 1)
+    attic.entry(attic.node)
+    attic.entry(attic.node)
+
+    async def stopping() -> list[LocalPin]:
+        attic.fake_kubo.fails = {"pin/ls": "pinner closed"}
+        return []
+
+    monkeypatch.setattr(attic.fake_kubo, "pins", stopping)
+    with pytest.raises(KuboError) as caught:
+        await leave(attic)
+    assert caught.value.message == "pinner closed"
 
 
 async def test_what_another_node_holds_is_left_as_it_is(attic: Attic, barn: Node) -> None:
