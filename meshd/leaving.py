@@ -131,6 +131,7 @@ class Leaving:
             if force:
                 await resign()
             else:
+                await self._pins.pinner.wait_committed()  # else the drain would not see what is told as kept
                 await self._pins.drain.hand_over(emit, self._membership.exchange, resign)
         except MeshError:
             self._pins.uploads.closed = False

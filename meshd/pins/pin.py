@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import dataclasses
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import structlog
 
@@ -55,6 +57,24 @@ class Pinner:
         self._waiter = waiter
         self._default = default_replicas
         self.durations = Durations()
+        self._committing = 0
+        self._committed = asyncio.Event()  # set while nothing is about to be committed
+        self._committed.set()
+
+    async def wait_committed(self) -> None:
+        """Return when no entry is staged here that may still get into the pinset. Uploads may be under way."""
+        await self._committed.wait()
+
+    @contextlib.contextmanager
+    def _about_to_commit(self) -> Iterator[None]:
+        self._committing += 1
+        self._committed.clear()
+        try:
+            yield
+        finally:
+            self._committing -= 1
+            if not self._committing:
+                self._committed.set()
 
     async def upload(
         self,
@@ -130,8 +150,9 @@ class Pinner:
         replicates the entry.
         """
         try:
-            allocations = await self._nodes.choose(pin, emit)
-            pin = await self._committer.commit(dataclasses.replace(pin, allocations=allocations))
+            with self._about_to_commit():  # no step before this: `upload` and `existing` count it until here
+                allocations = await self._nodes.choose(pin, emit)
+                pin = await self._committer.commit(dataclasses.replace(pin, allocations=allocations))
         except MeshError as exc:
             _LOG.warning("cannot keep", cid=pin.cid, error=str(exc))
             await self._staging.abandon(pin.cid)

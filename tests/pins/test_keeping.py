@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from meshd import wire
 from meshd.errors import Code, MeshError
 from meshd.kubo.rpc import EMPTY_BLOCK
+from meshd.leaving import Leaving
 from meshd.pins.staging import Pending
 from meshd.pins.storage import Room, Storage
 from meshd.pins.uploads import ADDING, Declared
@@ -319,3 +322,36 @@ async def test_an_upload_is_refused_before_it_is_read(attic: Attic, monkeypatch:
         assert await upload(attic) is Code.DISK_FLOOR, "50 bytes, and there is room for 49"
     await attic.store.forget(attic.node.fingerprint, by=attic.node.fingerprint)
     assert await upload(attic) is Code.FORGOTTEN
+
+
+async def test_a_leave_hands_over_what_was_about_to_be_committed_when_it_began(
+    attic: Attic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it is told as kept, and this node then removes its copy."""
+    seen: list[int] = []
+
+    async def hand_over(*_: object) -> None:
+        seen.append(len(attic.fake_cluster.records))
+        raise MeshError(Code.BUSY, "cannot leave now")
+
+    monkeypatch.setattr(attic.pins.drain, "hand_over", hand_over)
+    ready = cast(Any, SimpleNamespace(is_ready=lambda: True, resign=None, exchange=None))
+    leaving = Leaving(
+        store=attic.store,
+        membership=ready,
+        services=ready,
+        readiness=ready,
+        pins=attic.pins,
+        zerotier=ready,
+        cleanup=ready,
+    )
+    commits = attic.fake_cluster.hold("POST pins/one")
+    pinning = asyncio.create_task(attic.pins.pinner.existing(some_content(attic), "minutes", 1, Told()))
+    await attic.fake_cluster.began["POST pins/one"].wait()
+    going = asyncio.create_task(leaving.leave(Told(), force=False, network=False))
+    await attic.time_passes()
+    commits.set()
+    await pinning
+    with pytest.raises(MeshError):
+        await going
+    assert seen == [1]
