@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import time
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Collection
 
 import structlog
 
@@ -75,6 +75,8 @@ class Remover:
         self._disk = disk
         self._window_s = window_s
         self.under_way: set[str] = set()  # recorded as removed, and maybe still in the pinset
+        self._restoring: set[str] = set()
+        self._holding = asyncio.Lock()
         self._early: OrderedDict[str, tuple[wire.Removal, str]] = OrderedDict()  # told before the pinset knew
 
     async def remove(self, reference: str, *, now: bool = False, force: bool = False) -> wire.Removed:
@@ -309,6 +311,31 @@ class Remover:
         self._catalogue.need_mesh()
         removed = [trash.pin_of(r) for r in self._journal.all()]
         pin = entries.resolve(reference, removed, where="the trash", listed_by="meshctl trash").pin
+        async with self._held_back(pin.cid):
+            committed = await self._put_back(pin)
+        await self._journal.drop([pin.cid])
+        await self._pinner.make_whole(committed, emit)
+
+    @contextlib.asynccontextmanager
+    async def _held_back(self, cid: str) -> AsyncIterator[None]:
+        """Until it is in the pinset, nothing here unpins it, although its retention time may end: the other nodes heard of its
+        removal when this one did, so all replicas could go at that moment."""
+        async with self._holding:  # an `unpin_due` that began before is over
+            self._restoring.add(cid)
+        try:
+            yield
+        finally:
+            self._restoring.discard(cid)
+
+    async def unpin_due(self, cid: str) -> bool:
+        """`unpin` an entry whose retention time is over, unless it is in the pinset or about to be; whether it was unpinned."""
+        async with self._holding:
+            if cid in self._restoring or await self._cluster.allocation(cid) is not None:
+                return False
+            await self.unpin(cid)
+            return True
+
+    async def _put_back(self, pin: Pin) -> Pin:
         holders = await self._holders(pin)
         if not holders:
             raise MeshError(
@@ -324,9 +351,7 @@ class Remover:
             count = placement.target(pin.wanted, len(nodes))
             allocations = placement.choose(count, pin.cid, pin.size, nodes, keep=holders)
         await self._nodes.await_room(allocations)
-        committed = await self._committer.commit(dataclasses.replace(pin, allocations=allocations))
-        await self._journal.drop([pin.cid])
-        await self._pinner.make_whole(committed, emit)
+        return await self._committer.commit(dataclasses.replace(pin, allocations=allocations))
 
     async def _holders(self, pin: Pin) -> list[str]:
         """Cluster ids of the reachable nodes that still have the entry."""

@@ -195,12 +195,11 @@ class Sweeper:
         gone: list[str] = []
         try:
             for removal in due:
-                if await self._cluster.allocation(removal.cid) is not None:
-                    continue  # it was put back a moment ago
+                if not await self._remover.unpin_due(removal.cid):
+                    continue  # it was put back a moment ago, or is being restored
                 _LOG.info(
                     "its time in the trash is over", name=removal.name, cid=removal.cid, pressure=pressure
                 )
-                await self._remover.unpin(removal.cid)
                 gone.append(removal.cid)
         finally:
             await self._journal.mark_gone(*gone)

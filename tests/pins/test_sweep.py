@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 
 import pytest
 
+from meshd.errors import Code, MeshError
 from meshd.model import Pin
 from meshd.pins import sweep
 from meshd.pins.storage import Room, Storage
 from meshd.pins.sweep import may_unpin
+from meshd.pins.wait import silent
 from meshd.wire import Copy, Member
 from tests.mesh_room.nodes import Node
 from tests.pins.attic import Attic
@@ -197,6 +200,62 @@ async def test_what_comes_back_after_the_pinset_was_read_does_not_go(
     attic.fake_cluster.listed = restored
     await attic.pins.sweeper.sweep()
     assert attic.has(pin)
+
+
+async def test_what_is_being_restored_does_not_go_although_its_time_is_over(
+    make_attic: MakeAttic, barn: Node
+) -> None:
+    """The others heard of the removal when this node did: all copies could go while the record is on its way to the pinset."""
+    attic = await make_attic(trash="1s")
+    pin = attic.entry(attic.node, barn, kept=False)
+    await attic.pins.journal.record([attic.removal(pin)])
+    await until(lambda: all(t.age_s > 1 for t in attic.pins.journal.lying()))
+    held = attic.fake_cluster.hold("POST pins/one")
+    restoring = asyncio.create_task(attic.pins.remover.restore(pin.name, silent))
+    await attic.fake_cluster.began["POST pins/one"].wait()
+    await attic.pins.sweeper.sweep()
+    assert attic.has(pin)
+    held.set()
+    await restoring
+    assert attic.has(pin)
+    assert attic.says(pin) == ""
+
+
+async def test_a_restore_waits_for_what_is_just_being_unpinned(make_attic: MakeAttic, barn: Node) -> None:
+    """Else it would count a copy that is gone a moment later."""
+    attic = await make_attic(trash="1s")
+    pin = attic.entry(attic.node, kept=False)
+    await attic.pins.journal.record([attic.removal(pin)])
+    await until(lambda: all(t.age_s > 1 for t in attic.pins.journal.lying()))
+    held = attic.fake_kubo.hold("pin/rm")
+    sweeping = asyncio.create_task(attic.pins.sweeper.sweep())
+    await attic.fake_kubo.began["pin/rm"].wait()
+    attic.fake_cluster.hold("POST pins/one").set()
+    commit = asyncio.create_task(attic.fake_cluster.began["POST pins/one"].wait())
+    restoring = asyncio.create_task(attic.pins.remover.restore(pin.name, silent))
+    await asyncio.wait([commit], timeout=0.3)
+    assert not commit.done(), "it does not ask who holds it yet"
+    commit.cancel()
+    held.set()
+    with pytest.raises(MeshError) as caught:
+        await restoring
+    assert caught.value.code is Code.NOT_FOUND
+    await sweeping
+    assert pin.cid not in attic.fake_cluster.records
+
+
+async def test_what_could_not_be_restored_goes_when_its_time_is_over(
+    make_attic: MakeAttic, barn: Node
+) -> None:
+    attic = await make_attic(trash="1s")
+    pin = attic.entry(attic.node, barn, kept=False)
+    await attic.pins.journal.record([attic.removal(pin)])
+    await until(lambda: all(t.age_s > 1 for t in attic.pins.journal.lying()))
+    attic.fake_cluster.refuses = "no"
+    with pytest.raises(MeshError):
+        await attic.pins.remover.restore(pin.name, silent)
+    await attic.pins.sweeper.sweep()
+    assert not attic.has(pin)
 
 
 async def test_a_removal_that_is_recorded_after_the_pinset_was_read_stays(attic: Attic, barn: Node) -> None:
