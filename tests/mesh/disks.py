@@ -39,6 +39,7 @@ class Disk:
         self._image = image
         self._mount_point = mount_point
         mount_point.mkdir(parents=True, exist_ok=True)
+        self._shared = _share(mount_point.parent)
         with image.open("wb") as file:
             file.truncate(size)
         _do(f"mkfs.{kind}", "-q", *(("-N", str(inodes)) if inodes else ()), image)
@@ -59,20 +60,34 @@ class Disk:
             os.close(fd)
 
     def unmount(self) -> None:
-        """Return when nobody holds it: a mount namespace that somebody made meanwhile keeps a copy of every mount, and
-        the next mount would be the same filesystem, without power still."""
+        """Return when nobody holds it: else the next mount would be the same filesystem, without power still."""
         _do("umount", self._mount_point)
         until(lambda: not self._alive.exists(), f"nobody holds {self._image} any more", 60)
 
     def remove(self) -> None:
         self.unmount()
         self._mount_point.rmdir()
+        if self._shared:
+            _do("umount", "--lazy", self._mount_point.parent)
         with contextlib.suppress(OSError):  # a node's folder, which could not go while this was mounted in it
             self._mount_point.parent.rmdir()
 
     def power_returns(self) -> None:
         self.unmount()
         self.mount()
+
+
+def _share(folder: Path) -> bool:
+    """Have what is unmounted in that folder be unmounted everywhere; whether it was not so before.
+
+    `ip netns exec` and systemd-nspawn, which other tests run, make mount namespaces, and each has a copy of every mount. Where
+    the folder is no shared mount they would hold a disk for as long as they live.
+    """
+    if folder.is_mount():
+        return False
+    _do("mount", "--bind", folder, folder)
+    _do("mount", "--make-shared", folder)
+    return True
 
 
 def _do(*argv: str | Path) -> None:
