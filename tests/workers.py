@@ -25,6 +25,9 @@ SLOW_FIRST = (
     "tests/zerotier/",
     "tests/engines/",
     "tests/refusals/",
+    "tests/faults/",
+    "tests/unit/test_service_manager.py",
+    "tests/unit/test_encrypt_secrets.py",
 )
 
 

@@ -116,6 +116,8 @@ async def looking() -> AsyncIterator[Looking]:
         await made.end()
         await made.client.close()
         await made.fake.stop()
+        # A look at the disk goes on in its thread, with a file in the folder.
+        await asyncio.get_running_loop().shutdown_default_executor()
 
 
 Opened = Callable[..., Any]
