@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 from urllib.parse import quote
 
 from meshd import files
@@ -151,17 +151,7 @@ class Database:
         return self._connection
 
     def _open(self) -> sqlite3.Connection:
-        connection = _connect(self.path, "mode=rw")
-        try:
-            connection.execute("PRAGMA locking_mode=EXCLUSIVE")
-            self._check(connection)
-            connection.execute("PRAGMA journal_mode=WAL").fetchall()
-            connection.execute("PRAGMA synchronous=FULL")
-            connection.execute(f"PRAGMA journal_size_limit={_WAL_KEPT}")
-        except BaseException:
-            connection.close()
-            raise
-        return connection
+        return _open_alone(self.path, self._check, synchronous="FULL")
 
     def _open_for_reading(self) -> sqlite3.Connection:
         """Open it without touching any file beside it: see `_is_one_file`."""
@@ -303,21 +293,14 @@ class Cache:
 
     def _open_file(self, path: Path) -> sqlite3.Connection:
         """Open an existing file. Raises sqlite3.Error, OSError where there is none that can be used."""
-        connection = _connect(path, "mode=rw")
-        try:
-            connection.execute("PRAGMA locking_mode=EXCLUSIVE")
-            [[application]] = connection.execute("PRAGMA application_id").fetchall()
-            [[version]] = connection.execute("PRAGMA user_version").fetchall()
-            [[found]] = connection.execute("PRAGMA quick_check(1)").fetchall()
-            if (application, version, found) != (self._schema.application, self._schema.version, "ok"):
-                raise sqlite3.DatabaseError("it is damaged, or of another version")
-            connection.execute("PRAGMA journal_mode=WAL").fetchall()
-            connection.execute("PRAGMA synchronous=NORMAL")
-            connection.execute(f"PRAGMA journal_size_limit={_WAL_KEPT}")
-        except BaseException:
-            connection.close()
-            raise
-        return connection
+        return _open_alone(path, self._check, synchronous="NORMAL")
+
+    def _check(self, connection: sqlite3.Connection) -> None:
+        [[application]] = connection.execute("PRAGMA application_id").fetchall()
+        [[version]] = connection.execute("PRAGMA user_version").fetchall()
+        [[found]] = connection.execute("PRAGMA quick_check(1)").fetchall()
+        if (application, version, found) != (self._schema.application, self._schema.version, "ok"):
+            raise sqlite3.DatabaseError("it is damaged, or of another version")
 
     def _make_file(self, path: Path) -> sqlite3.Connection:
         """Make a new file in place of any old one. Raises sqlite3.Error, OSError."""
@@ -369,6 +352,23 @@ def _connect(path: Path, how: str) -> sqlite3.Connection:
         isolation_level=None,
         check_same_thread=False,  # one lock serves all threads
     )
+
+
+def _open_alone(
+    path: Path, check: Callable[[sqlite3.Connection], None], *, synchronous: Literal["FULL", "NORMAL"]
+) -> sqlite3.Connection:
+    """Connect to an existing file that no other process may use meanwhile. Raises what `check` raises of its content."""
+    connection = _connect(path, "mode=rw")
+    try:
+        connection.execute("PRAGMA locking_mode=EXCLUSIVE")
+        check(connection)
+        connection.execute("PRAGMA journal_mode=WAL").fetchall()
+        connection.execute(f"PRAGMA synchronous={synchronous}")
+        connection.execute(f"PRAGMA journal_size_limit={_WAL_KEPT}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 @contextlib.contextmanager

@@ -176,9 +176,7 @@ async def test_what_is_in_the_trash_stays_for_the_window(attic: Attic, barn: Nod
 async def test_then_it_goes_and_the_record_of_it_stays(make_attic: MakeAttic, barn: Node) -> None:
     """Without the record another node's removal of it would be news, and what was put back since would be removed."""
     attic = await make_attic(trash="1s")
-    pin = attic.entry(attic.node, barn, kept=False)
-    await attic.pins.journal.record([attic.removal(pin)])
-    await until(lambda: all(t.age_s > 1 for t in attic.pins.journal.lying()))
+    pin = await due(attic, attic.node, barn)
     await attic.pins.sweeper.sweep()
     assert not attic.has(pin)
     assert attic.says(pin) == "gone"
@@ -186,13 +184,19 @@ async def test_then_it_goes_and_the_record_of_it_stays(make_attic: MakeAttic, ba
     assert attic.says(pin) == "gone"
 
 
+async def due(attic: Attic, *holders: Node) -> Pin:
+    """An entry whose one second in the trash is over."""
+    pin = attic.entry(*holders, kept=False)
+    await attic.pins.journal.record([attic.removal(pin)])
+    await until(lambda: all(t.age_s > 1 for t in attic.pins.journal.lying()))
+    return pin
+
+
 async def test_what_comes_back_after_the_pinset_was_read_does_not_go(
     make_attic: MakeAttic, barn: Node
 ) -> None:
     attic = await make_attic(trash="1s")
-    pin = attic.entry(attic.node, barn, kept=False)
-    await attic.pins.journal.record([attic.removal(pin)])
-    await until(lambda: all(t.age_s > 1 for t in attic.pins.journal.lying()))
+    pin = await due(attic, attic.node, barn)
 
     async def restored() -> None:
         attic.keep(pin)
@@ -207,9 +211,7 @@ async def test_what_is_being_restored_does_not_go_although_its_time_is_over(
 ) -> None:
     """The others heard of the removal when this node did: all copies could go while the record is on its way to the pinset."""
     attic = await make_attic(trash="1s")
-    pin = attic.entry(attic.node, barn, kept=False)
-    await attic.pins.journal.record([attic.removal(pin)])
-    await until(lambda: all(t.age_s > 1 for t in attic.pins.journal.lying()))
+    pin = await due(attic, attic.node, barn)
     held = attic.fake_cluster.hold("POST pins/one")
     restoring = asyncio.create_task(attic.pins.remover.restore(pin.name, silent))
     await attic.fake_cluster.began["POST pins/one"].wait()
@@ -224,9 +226,7 @@ async def test_what_is_being_restored_does_not_go_although_its_time_is_over(
 async def test_a_restore_waits_for_what_is_just_being_unpinned(make_attic: MakeAttic, barn: Node) -> None:
     """Else it would count a copy that is gone a moment later."""
     attic = await make_attic(trash="1s")
-    pin = attic.entry(attic.node, kept=False)
-    await attic.pins.journal.record([attic.removal(pin)])
-    await until(lambda: all(t.age_s > 1 for t in attic.pins.journal.lying()))
+    pin = await due(attic, attic.node)
     held = attic.fake_kubo.hold("pin/rm")
     sweeping = asyncio.create_task(attic.pins.sweeper.sweep())
     await attic.fake_kubo.began["pin/rm"].wait()
@@ -248,9 +248,7 @@ async def test_what_could_not_be_restored_goes_when_its_time_is_over(
     make_attic: MakeAttic, barn: Node
 ) -> None:
     attic = await make_attic(trash="1s")
-    pin = attic.entry(attic.node, barn, kept=False)
-    await attic.pins.journal.record([attic.removal(pin)])
-    await until(lambda: all(t.age_s > 1 for t in attic.pins.journal.lying()))
+    pin = await due(attic, attic.node, barn)
     attic.fake_cluster.refuses = "no"
     with pytest.raises(MeshError):
         await attic.pins.remover.restore(pin.name, silent)
